@@ -1,0 +1,189 @@
+//! Kernel interfaces: which there are, which one runs, and the contract that each of them keeps.
+//!
+//! A program is written against the contract below and never against an interface. The choice is made at run
+//! time, by [`Builder::backend`](crate::Builder::backend) or by the environment variable `EVENKEEL_BACKEND`, and no
+//! public type carries it.
+//!
+//! ```
+//! use evenkeel::{Backend, EventLoop};
+//! for backend in Backend::ALL {
+//!     let events = EventLoop::builder().backend(*backend).build()?;
+//!     assert_eq!(events.handle().backend(), *backend);
+//! }
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! # The contract
+//!
+//! A backend promises completion semantics, whatever the kernel offers. It delivers, to the loop, *accepted*
+//! connections, *connected* or the failure to connect, *bytes*, the *end* of the read half, *drained* queues,
+//! *ready* foreign descriptors, *wakes*, and for each connection *closed* exactly once and last.
+//!
+//! - **Receiving.** The kernel's bytes land in memory that the loop owns and are lent to the handler for the
+//!   length of the call. Nothing is delivered after a pause or a close, not even what was read in the same
+//!   batch.
+//! - **Pulling.** A task reads into its own buffer, or lends the loop's memory to a closure. Dropping a future
+//!   never leaves the kernel with memory that is freed.
+//! - **Sending.** A write hands its bytes to the kernel or to the connection's queue before it returns; the
+//!   kernel never holds the caller's memory. Writes of one batch leave together, in order, as one send for each
+//!   connection. A shared message is stored once.
+//! - **Closing.** `close` stops delivery, flushes until a deadline, then closes. `abort` resets. The descriptor's
+//!   number is not used again before the batch is over and every operation on it has ended.
+//! - **Tokens.** Every event carries a generation; an event of a source that is gone is dropped and counted.
+//! - **Readiness is never lost.** A source leaves the ready list after a would-block. A short read ends it too,
+//!   but only on a TCP stream subscribed to RDHUP and PRI, with none of RDHUP, HUP, ERR and PRI reported: an end
+//!   of stream that is queued behind data, urgent data, and descriptors on a Unix stream make reads short with
+//!   more to come and no further edge. A source that used up its budget stays on the list for the next turn.
+//! - **No re-entrancy.** Nothing completes inside the call that asked for it. A handler never runs inside
+//!   another handler's call; running the loop from inside the loop is an error.
+//! - **Everything ends exactly once**, completed, failed or cancelled.
+//!
+//! # The cut
+//!
+//! A *driver* keeps this contract; the loop owns one and calls it through a table of pointers, a few times in a
+//! turn and never once for each event: inside a turn a driver is generic and calls nothing indirectly. All
+//! readiness interfaces share one driver, `reactor::Readiness`, over a selector of four verbs. A driver reaches the
+//! kernel only through the `sys::Sys` seam.
+
+use std::fmt;
+use std::io;
+use std::net::Shutdown;
+use std::rc::Rc;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::core::{Shared, Token};
+use crate::net::Addr;
+use crate::reactor::{Epoll, EpollLevel, Poll, Readiness, Select};
+use crate::sys::{Fd, Real, Sys, WakeFn};
+
+/// A kernel interface by which a loop can be driven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Backend {
+    /// The best that works here: today edge-triggered epoll.
+    #[default]
+    Auto,
+    /// `select(2)`: descriptors up to 1,023, and each wait costs in proportion to the highest.
+    Select,
+    /// `poll(2)`: each wait costs in proportion to all descriptors.
+    Poll,
+    /// `epoll(7)`, level-triggered.
+    EpollLevel,
+    /// `epoll(7)`, edge-triggered: a wait costs in proportion to the ready descriptors, and interest is
+    /// registered once for the life of a connection.
+    Epoll,
+}
+
+/// A row of the table of backends.
+struct Row {
+    backend: Backend,
+    name: &'static str,
+    make: fn() -> io::Result<Box<dyn Driver>>,
+}
+
+/// Every backend, slowest first. Tests, benches, examples and the lab iterate over it.
+const TABLE: &[Row] = &[
+    Row { backend: Backend::Select, name: "select", make: || boxed(Readiness::<Select, Real>::new(Real)) },
+    Row { backend: Backend::Poll, name: "poll", make: || boxed(Readiness::<Poll, Real>::new(Real)) },
+    Row { backend: Backend::EpollLevel, name: "epoll-lt", make: || boxed(Readiness::<EpollLevel, Real>::new(Real)) },
+    Row { backend: Backend::Epoll, name: "epoll", make: || boxed(Readiness::<Epoll, Real>::new(Real)) },
+];
+
+fn boxed<D: Driver + 'static>(driver: io::Result<D>) -> io::Result<Box<dyn Driver>> {
+    Ok(Box::new(driver?))
+}
+
+impl Backend {
+    /// Every backend that can be asked for by name, slowest first.
+    pub const ALL: &[Backend] = &[Backend::Select, Backend::Poll, Backend::EpollLevel, Backend::Epoll];
+
+    /// The name by which the builder's users, command lines and `EVENKEEL_BACKEND` know it.
+    pub fn name(self) -> &'static str {
+        TABLE.iter().find(|row| row.backend == self).map_or("auto", |row| row.name)
+    }
+
+    /// What the environment variable `EVENKEEL_BACKEND` asks for; [`Backend::Auto`] if it is unset or empty.
+    ///
+    /// # Errors
+    /// `InvalidInput` if it names no backend; the message lists those that exist.
+    pub fn from_env() -> io::Result<Self> {
+        match std::env::var("EVENKEEL_BACKEND") {
+            Ok(name) if !name.is_empty() => name.parse(),
+            _ => Ok(Backend::Auto),
+        }
+    }
+
+    /// Resolves `Auto` and makes the driver.
+    pub(crate) fn start(self) -> io::Result<(Backend, Box<dyn Driver>)> {
+        let chosen = if self == Backend::Auto { Backend::Epoll } else { self };
+        let row = TABLE.iter().find(|row| row.backend == chosen);
+        let row = row.expect("every backend but Auto has a row");
+        Ok((chosen, (row.make)()?))
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Backend {
+    type Err = io::Error;
+
+    fn from_str(name: &str) -> io::Result<Self> {
+        if name == "auto" {
+            return Ok(Backend::Auto);
+        }
+        TABLE.iter().find(|row| row.name == name).map(|row| row.backend).ok_or_else(|| {
+            let names: Vec<_> = TABLE.iter().map(|row| row.name).collect();
+            let what = format!("there is no backend `{name}`; choose one of auto, {}", names.join(", "));
+            io::Error::new(io::ErrorKind::InvalidInput, what)
+        })
+    }
+}
+
+/// What a kernel interface does for a loop. Object-safe, so that the choice stays at run time; each method is
+/// called at most a few times in a turn, or once for an operation that makes a system call anyway.
+///
+/// Methods take `&self`, because what they deliver may call back into the driver: a driver keeps no borrow of
+/// its own or of the loop's state while a handler, a waker or a task runs.
+pub(crate) trait Driver {
+    /// The calls that need no driver: addresses, options, opening sockets.
+    fn sys(&self) -> &dyn Sys;
+    /// The function that wakes `wait` from any thread; the driver delivers its own wake-ups.
+    fn waker(&self) -> WakeFn;
+    /// Waits at most `timeout` (for ever if none) and delivers what came. Tasks that became ready are run, and
+    /// what was written is flushed, after every few events.
+    fn wait(&self, lp: &Rc<Shared>, timeout: Option<Duration>) -> io::Result<()>;
+    /// Begins to serve a source that is in the table. Fails if the interface cannot hold it.
+    fn register(&self, lp: &Shared, token: Token) -> io::Result<()>;
+    /// Sends everything that is corked.
+    fn flush(&self, lp: &Shared);
+    /// Sends what a source has queued, if it can be sent.
+    fn flush_one(&self, lp: &Shared, token: Token);
+    /// Bytes are wanted again, after a pause.
+    fn resume(&self, lp: &Shared, token: Token);
+    /// Reads into a task's buffer. `WouldBlock`: a later event will say that it is worth trying again.
+    fn recv(&self, lp: &Shared, token: Token, into: &mut [u8]) -> io::Result<usize>;
+    /// Lends what can be read, at most a scratch buffer full, to a task's closure; an empty slice at the end.
+    fn recv_with(&self, lp: &Shared, token: Token, lend: &mut dyn FnMut(&[u8])) -> io::Result<()>;
+    /// Sends from a task's memory; nothing is queued. `WouldBlock` as for `recv`.
+    fn send(&self, lp: &Shared, token: Token, from: &[u8]) -> io::Result<usize>;
+    /// Takes one connection from a task's listener. `WouldBlock` as for `recv`.
+    fn accept(&self, lp: &Shared, token: Token) -> io::Result<(Fd, Addr)>;
+    /// Looks again whether a foreign descriptor is ready: its user met a would-block.
+    fn rewatch(&self, lp: &Shared, token: Token, read: bool, write: bool) -> io::Result<()>;
+    /// Tries a listener again that had to stop.
+    fn retry_accept(&self, lp: &Rc<Shared>, token: Token);
+    /// Ends one or both halves of a stream.
+    fn shutdown(&self, lp: &Shared, token: Token, how: Shutdown) -> io::Result<()>;
+    /// After the queue of a closing stream is empty: ends its write half. True when it may be closed at once,
+    /// false when the peer's last bytes must be waited out.
+    fn finish(&self, lp: &Shared, token: Token) -> bool;
+    /// A source has a new token: its owner changed.
+    fn renamed(&self, lp: &Shared, token: Token);
+    /// Forgets a source. Its descriptor is still open; the loop closes or exports it next.
+    fn deregister(&self, lp: &Shared, token: Token);
+}

@@ -1,0 +1,263 @@
+//! The asynchronous side: who waits for a stream, and changing a connection's owner.
+
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use super::pool::{AnyPool, TypedPool};
+use super::shared::AsyncIo;
+use super::{Core, Kind, Shared, Token, flag};
+use crate::handler::Handler;
+use crate::net::{Addr, SocketOption, Stream};
+use crate::sys::Fd;
+
+/// Which half of a stream a task waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Half {
+    Read,
+    Write,
+}
+
+impl Core {
+    pub(crate) fn new_async(&mut self) -> u32 {
+        if self.free_task != u32::MAX {
+            let slot = self.free_task;
+            self.free_task = self.tasks[slot as usize].free;
+            return slot;
+        }
+        self.tasks.push(AsyncIo::default());
+        (self.tasks.len() - 1) as u32
+    }
+
+    /// Frees a slot; what was in it is the caller's to drop when nothing is borrowed.
+    #[must_use]
+    pub(crate) fn free_async(&mut self, slot: u32) -> Option<AsyncIo> {
+        let place = self.tasks.get_mut(slot as usize)?;
+        let old = std::mem::take(place);
+        place.free = self.free_task;
+        self.free_task = slot;
+        Some(old)
+    }
+
+    /// Sets aside the wakers of the halves, to be called when nothing is borrowed.
+    #[inline]
+    pub(crate) fn wake(&mut self, token: Token, read: bool, write: bool) {
+        let Some(s) = self.sources.get(token) else { return };
+        let io = &mut self.tasks[s.slot as usize];
+        if read && let Some(waker) = io.reader.take() {
+            self.wakes.push((token, waker, true));
+        }
+        if write && let Some(waker) = io.writer.take() {
+            self.wakes.push((token, waker, false));
+        }
+    }
+}
+
+impl Shared {
+    /// Leaves a waker for one half. The old one is dropped when nothing is borrowed.
+    pub(crate) fn wait_for(&self, token: Token, half: Half, cx: &Context<'_>) {
+        let mut core = self.core.borrow_mut();
+        let core = &mut *core;
+        let Some(s) = core.sources.get(token) else { return };
+        let io = &mut core.tasks[s.slot as usize];
+        let place = if half == Half::Read { &mut io.reader } else { &mut io.writer };
+        if place.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            return;
+        }
+        let old: Option<Waker> = place.replace(cx.waker().clone());
+        let _ = core;
+        drop(old);
+    }
+
+    pub(crate) fn flags(&self, token: Token) -> u32 {
+        self.core.borrow().sources.get(token).map_or(flag::DEAD, |s| s.flags)
+    }
+
+    fn gone() -> io::Error {
+        io::Error::new(io::ErrorKind::NotConnected, "the loop that this stream belonged to has ended")
+    }
+
+    /// What went wrong outside of any call, once.
+    fn take_failure(&self, token: Token) -> Option<io::Error> {
+        let mut core = self.core.borrow_mut();
+        let core = &mut *core;
+        let s = core.sources.get(token)?;
+        core.tasks[s.slot as usize].error.take()
+    }
+
+    /// Polls an operation of one half: tries it if it may succeed, and waits if it would block. The waker is
+    /// left after the attempt that failed, and no event can come between (I3).
+    pub(crate) fn poll_io<R>(
+        &self,
+        token: Token,
+        half: Half,
+        cx: &mut Context<'_>,
+        attempt: impl FnOnce() -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        let flags = self.flags(token);
+        if flags & flag::DEAD != 0 {
+            return Poll::Ready(Err(Self::gone()));
+        }
+        let may = if half == Half::Read { flag::READABLE } else { flag::WRITABLE };
+        if flags & may != 0 && flags & flag::CONNECTING == 0 {
+            if flags & flag::HUNG_UP != 0
+                && let Some(error) = self.take_failure(token)
+            {
+                return Poll::Ready(Err(error));
+            }
+            match attempt() {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                other => return Poll::Ready(other),
+            }
+        }
+        self.wait_for(token, half, cx);
+        Poll::Pending
+    }
+
+    /// Puts a descriptor under the loop's care for tasks.
+    pub(crate) fn adopt_async(&self, fd: Fd, kind: Kind, flags: u32) -> io::Result<Token> {
+        let mut core = self.core.borrow_mut();
+        let slot = core.new_async();
+        let token = core.sources.insert(fd, kind, flags, 0, slot, self.now_ms.get());
+        drop(core);
+        if let Err(e) = self.driver.register(self, token) {
+            let mut core = self.core.borrow_mut();
+            core.sources.remove(token);
+            let state = core.free_async(slot);
+            drop(core);
+            drop(state);
+            self.driver.sys().close(fd);
+            return Err(e);
+        }
+        Ok(token)
+    }
+
+    /// Puts a descriptor under the loop's care for a handler.
+    pub(crate) fn adopt_callback<H: Handler>(
+        &self,
+        pool: &TypedPool<H>,
+        fd: Fd,
+        flags: u32,
+        handler: H,
+    ) -> io::Result<Token> {
+        let slot = pool.insert(handler);
+        let flags = flags | flag::MESSAGE;
+        let mut core = self.core.borrow_mut();
+        let token = core.sources.insert(fd, Kind::Callback, flags, pool.place.get(), slot, self.now_ms.get());
+        drop(core);
+        if let Err(e) = self.driver.register(self, token) {
+            self.core.borrow_mut().sources.remove(token);
+            self.driver.sys().close(fd);
+            pool.discard(slot);
+            return Err(e);
+        }
+        Ok(token)
+    }
+
+    /// A callback connection becomes a stream.
+    pub(crate) fn detach(this: &Rc<Self>, token: Token, unread: &[u8]) -> Option<Stream> {
+        let mut core = this.core.borrow_mut();
+        let core = &mut *core;
+        let s = core.sources.get(token)?;
+        if s.has(flag::CLOSING | flag::DEAD) || s.kind() != Kind::Callback {
+            return None;
+        }
+        // A new token: handles and events of the old owner find nothing.
+        let slot = core.new_async();
+        let new = core.move_source(token, |s| {
+            s.set_kind(Kind::Async);
+            s.clear(flag::PAUSED | flag::HOLD | flag::MESSAGE | flag::FRAMED | flag::NOTIFY | flag::DRAINED);
+            s.slot = slot;
+            s.pool = 0;
+            if !unread.is_empty() {
+                let mut first = unread.to_vec();
+                let extra = s.extra();
+                first.append(&mut extra.unread);
+                extra.unread = first;
+                s.set(flag::READABLE);
+            }
+        })?;
+        let _ = core;
+        let this = this.clone();
+        this.moved(token, new);
+        Some(Stream::from_parts(this, new))
+    }
+
+    /// A stream becomes a callback connection; its handler hears `on_open` next, then `unread`.
+    pub(crate) fn attach<H: Handler>(
+        &self,
+        token: Token,
+        pool: &TypedPool<H>,
+        handler: H,
+        unread: &[u8],
+    ) -> Result<Token, H> {
+        let mut core = self.core.borrow_mut();
+        let Some(s) = core.sources.get(token).filter(|s| !s.has(flag::CLOSING | flag::DEAD)) else {
+            return Err(handler);
+        };
+        let old_slot = s.slot;
+        let slot = pool.insert(handler);
+        let (place, now) = (pool.place.get(), self.now_ms.get());
+        let new = core.move_source(token, |s| {
+            s.set_kind(Kind::Callback);
+            s.set(flag::MESSAGE);
+            s.clear(flag::OPENED);
+            s.slot = slot;
+            s.pool = place;
+            s.stamp = now;
+            if !unread.is_empty() {
+                let mut first = unread.to_vec();
+                let extra = s.extra();
+                first.append(&mut extra.unread);
+                extra.unread = first;
+            }
+        });
+        let new = new.expect("the source was there just now");
+        core.pending.push(new);
+        let state = core.free_async(old_slot);
+        drop(core);
+        drop(state);
+        self.moved(token, new);
+        Ok(new)
+    }
+
+    /// The driver learns a source's new token, and whatever was ready is looked at again.
+    fn moved(&self, old: Token, new: Token) {
+        let mut core = self.core.borrow_mut();
+        for (token, _) in core.cork.entries.iter_mut().rev() {
+            if *token == old {
+                *token = new;
+            }
+        }
+        drop(core);
+        self.driver.renamed(self, new);
+        self.driver.resume(self, new);
+    }
+
+    pub(crate) fn peer_addr(&self, token: Token) -> io::Result<Addr> {
+        self.driver.sys().peer_addr(self.fd(token)?)
+    }
+
+    pub(crate) fn local_addr(&self, token: Token) -> io::Result<Addr> {
+        self.driver.sys().local_addr(self.fd(token)?)
+    }
+
+    pub(crate) fn set_option(&self, token: Token, option: SocketOption) -> io::Result<()> {
+        self.driver.sys().set_option(self.fd(token)?, option)
+    }
+
+    pub(crate) fn fd(&self, token: Token) -> io::Result<Fd> {
+        self.core.borrow().sources.get(token).map(|s| s.fd).ok_or_else(Self::gone)
+    }
+}
+
+impl Core {
+    /// Gives a source a new token in the same place, changed by `change`.
+    fn move_source(&mut self, token: Token, change: impl FnOnce(&mut super::Source)) -> Option<Token> {
+        let s = self.sources.get_mut(token)?;
+        s.generation = s.generation.wrapping_add(1).max(1);
+        let generation = s.generation;
+        change(s);
+        Some(Token { index: token.index, generation })
+    }
+}

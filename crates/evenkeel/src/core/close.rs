@@ -1,0 +1,171 @@
+//! The end of a connection: closing, aborting, and the one place where a source is released.
+
+use std::net::Shutdown;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::pool::Event;
+use super::shared::Timer;
+use super::{Core, Kind, Shared, Token, flag};
+use crate::handler::CloseReason;
+use crate::net::SocketOption;
+
+impl Shared {
+    pub(crate) fn close(&self, token: Token) {
+        let mut core = self.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token) else { return };
+        if s.has(flag::CLOSING | flag::DEAD) {
+            return;
+        }
+        s.set(flag::CLOSING);
+        if s.has(flag::CONNECTING) {
+            // Nothing can have been sent and nobody waits at the other end.
+            return core.end(token, CloseReason::Local);
+        }
+        core.closing.push(token);
+    }
+
+    pub(crate) fn abort(&self, token: Token, reason: CloseReason) {
+        self.core.borrow_mut().end(token, reason);
+    }
+
+    pub(crate) fn shutdown_write(&self, token: Token) {
+        let mut core = self.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token) else { return };
+        if s.has(flag::SHUT | flag::CLOSING | flag::DEAD | flag::CONNECTING) {
+            return;
+        }
+        s.set(flag::SHUT);
+        core.closing.push(token);
+    }
+
+    pub(crate) fn handler_panicked(&self, token: Token) {
+        self.stats.add(&self.stats.panics);
+        self.abort(token, CloseReason::Panicked);
+    }
+
+    /// A deadline that was armed for a connection has come: to be established, or to be flushed.
+    pub(crate) fn deadline(&self, token: Token) {
+        let mut core = self.core.borrow_mut();
+        let Some(s) = core.sources.get(token) else { return };
+        if s.has(flag::CONNECTING) {
+            let timeout = std::io::Error::new(std::io::ErrorKind::TimedOut, "the connect deadline passed");
+            if s.kind() == Kind::Async {
+                core.fail_async(token, timeout);
+            } else {
+                core.end(token, CloseReason::ConnectFailed(timeout));
+            }
+        } else if s.has(flag::CLOSING) {
+            let flushed = !s.has(flag::QUEUED | flag::CORKED);
+            core.end(token, if flushed { CloseReason::Local } else { CloseReason::FlushTimeout });
+        }
+    }
+
+    /// Carries closings and ends as far as they go: tells handlers, releases sources. Called when nothing is
+    /// borrowed, after each batch.
+    pub(crate) fn reap(self: &Rc<Self>) {
+        loop {
+            let mut core = self.core.borrow_mut();
+            if let Some(token) = core.closing.pop() {
+                drop(core);
+                self.carry_on_closing(token);
+            } else if let Some((token, reason)) = core.closed.pop() {
+                drop(core);
+                self.release(token, reason);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn carry_on_closing(&self, token: Token) {
+        let core = self.core.borrow();
+        let Some(s) = core.sources.get(token) else { return };
+        let (flags, pool, kind) = (s.flags, s.pool, s.kind());
+        drop(core);
+        if flags & flag::DEAD != 0 {
+            return;
+        }
+        if flags & (flag::QUEUED | flag::CORKED) != 0 {
+            if flags & flag::CLOSING != 0 && flags & flag::LINGER == 0 {
+                self.arm_close_deadline(token, kind, pool);
+            }
+            return;
+        }
+        if flags & flag::CLOSING == 0 {
+            // Only the write half ends. If the peer is gone already, reading will tell.
+            let _ = self.driver.shutdown(self, token, Shutdown::Write);
+        } else if flags & flag::LINGER == 0 {
+            if self.driver.finish(self, token) {
+                self.core.borrow_mut().end(token, CloseReason::Local);
+            } else {
+                self.arm_close_deadline(token, kind, pool);
+            }
+        }
+    }
+
+    fn arm_close_deadline(&self, token: Token, kind: Kind, pool: u16) {
+        let within =
+            if kind == Kind::Callback { self.pool(pool).limits().close_deadline } else { Duration::from_secs(5) };
+        self.timer_after(within, Timer::Deadline(token));
+    }
+
+    /// The last step of a source: its owner is told, then its descriptor and its token cease to be.
+    fn release(self: &Rc<Self>, token: Token, reason: CloseReason) {
+        let core = self.core.borrow();
+        let Some(s) = core.sources.get(token) else { return };
+        let (kind, fd, pool, slot, reset) = (s.kind(), s.fd, s.pool, s.slot, s.has(flag::RESET));
+        drop(core);
+        self.driver.deregister(self, token);
+        if reset {
+            // A socket that cannot be reset is closed like any other.
+            let _ = self.driver.sys().set_option(fd, SocketOption::ResetOnClose);
+        }
+        let removed = self.core.borrow_mut().sources.remove(token);
+        // Shared messages in the queue may be the last ones of their kind.
+        drop(removed);
+        if kind == Kind::Callback {
+            self.stats.add(&self.stats.closed);
+            self.deliver(pool, slot, token, Event::Closed(&reason));
+        }
+        self.driver.sys().close(fd);
+        if kind == Kind::Callback {
+            self.resume_listeners(pool);
+        } else {
+            let state = self.core.borrow_mut().free_async(slot);
+            drop(state);
+        }
+    }
+
+    /// Lets listeners of a pool go on that stopped because it was full.
+    pub(crate) fn resume_listeners(self: &Rc<Self>, pool: u16) {
+        if self.pool(pool).limits().max_connections.is_none() {
+            return;
+        }
+        let mut core = self.core.borrow_mut();
+        let mut found = Vec::new();
+        for at in 0..core.sources.capacity() {
+            let Some((token, s)) = core.sources.at(at) else { continue };
+            if s.kind() == Kind::Listener && s.has(flag::PAUSED) && s.pool == pool {
+                found.push(token);
+            }
+        }
+        drop(core);
+        for token in found {
+            self.timer_after(Duration::ZERO, Timer::Accept(token));
+        }
+    }
+}
+
+impl Core {
+    /// An asynchronous stream failed outside of any call: its tasks are woken and the next one hears it.
+    pub(crate) fn fail_async(&mut self, token: Token, error: std::io::Error) {
+        let Some(s) = self.sources.get_mut(token) else { return };
+        s.clear(flag::CONNECTING | flag::QUEUED);
+        s.set(flag::READABLE | flag::WRITABLE | flag::HUNG_UP);
+        s.extra = None;
+        let io = &mut self.tasks[s.slot as usize];
+        io.error.get_or_insert(error);
+        self.wake(token, true, true);
+    }
+}

@@ -1,0 +1,14 @@
+//! The state of one loop that its driver, its handlers' contexts and its tasks share.
+
+pub(crate) mod async_io;
+mod close;
+pub(crate) mod cork;
+mod flow;
+pub(crate) mod out;
+pub(crate) mod pool;
+pub(crate) mod shared;
+pub(crate) mod source;
+mod write;
+
+pub(crate) use shared::{Core, Shared};
+pub(crate) use source::{Kind, Source, Token, flag};

@@ -1,0 +1,161 @@
+//! Typed pools: the handlers of one kind, in one slab with a free list, and what they all share.
+//!
+//! A handler is moved out of its slot for the length of a call and back after it. That costs a copy of its
+//! few words and buys that every other call of the API is legal meanwhile (I37), without unsafe code.
+
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+use super::{Shared, Token};
+use crate::handler::{CloseReason, Conn, ConnId, Handler};
+use crate::net::{Addr, Limits};
+use crate::sys::Fd;
+
+/// What a handler is called with.
+pub(crate) enum Event<'a> {
+    Open,
+    Data(&'a [u8]),
+    Eof,
+    Drained,
+    Notify,
+    Closed(&'a CloseReason),
+}
+
+/// A pool without its handlers' type.
+pub(crate) trait AnyPool {
+    /// Calls a handler. No borrow of the loop's state may be held.
+    fn dispatch(&self, shared: &Rc<Shared>, token: Token, slot: u32, event: Event<'_>);
+    /// Drops a handler that has no connection any more.
+    fn discard(&self, slot: u32);
+    fn limits(&self) -> &Limits;
+    fn len(&self) -> usize;
+    fn as_any(self: Rc<Self>) -> Rc<dyn std::any::Any>;
+}
+
+/// Makes the handler of an accepted connection; none if the user's function panicked.
+pub(crate) type Make = dyn Fn(&Rc<Shared>, Fd, &Addr) -> Option<u32>;
+
+enum Slot<H> {
+    Free(u32),
+    /// Its handler is being called.
+    Out,
+    Here(H),
+}
+
+struct Slots<H> {
+    all: Vec<Slot<H>>,
+    free: u32,
+    len: usize,
+}
+
+const NONE: u32 = u32::MAX;
+
+/// The handlers of type `H` that share limits.
+pub(crate) struct TypedPool<H> {
+    slots: RefCell<Slots<H>>,
+    limits: Limits,
+    /// Its place among the loop's pools.
+    pub(crate) place: Cell<u16>,
+}
+
+impl<H: Handler> TypedPool<H> {
+    pub(crate) fn new(limits: Limits) -> Self {
+        let slots = RefCell::new(Slots { all: Vec::new(), free: NONE, len: 0 });
+        TypedPool { slots, limits, place: Cell::new(0) }
+    }
+
+    pub(crate) fn insert(&self, handler: H) -> u32 {
+        let mut slots = self.slots.borrow_mut();
+        slots.len += 1;
+        if slots.free == NONE {
+            slots.all.push(Slot::Here(handler));
+            return (slots.all.len() - 1) as u32;
+        }
+        let at = slots.free;
+        if let Slot::Free(next) = std::mem::replace(&mut slots.all[at as usize], Slot::Here(handler)) {
+            slots.free = next;
+        }
+        at
+    }
+
+    #[inline]
+    fn take(&self, slot: u32) -> Option<H> {
+        let mut slots = self.slots.borrow_mut();
+        let place = slots.all.get_mut(slot as usize)?;
+        match std::mem::replace(place, Slot::Out) {
+            Slot::Here(handler) => Some(handler),
+            other => {
+                *place = other;
+                None
+            }
+        }
+    }
+
+    #[inline]
+    fn put(&self, slot: u32, handler: H) {
+        self.slots.borrow_mut().all[slot as usize] = Slot::Here(handler);
+    }
+
+    fn free(&self, slot: u32) {
+        let mut slots = self.slots.borrow_mut();
+        slots.all[slot as usize] = Slot::Free(slots.free);
+        slots.free = slot;
+        slots.len -= 1;
+    }
+}
+
+impl<H: Handler> AnyPool for TypedPool<H> {
+    fn dispatch(&self, shared: &Rc<Shared>, token: Token, slot: u32, event: Event<'_>) {
+        let Some(mut handler) = self.take(slot) else { return };
+        let mut conn = Conn { shared, token, moved: false };
+        let last = matches!(event, Event::Closed(_));
+        let call = AssertUnwindSafe(|| match event {
+            Event::Data(bytes) => handler.on_data(&mut conn, bytes),
+            Event::Open => handler.on_open(&mut conn),
+            Event::Eof => handler.on_eof(&mut conn),
+            Event::Drained => handler.on_drained(&mut conn),
+            Event::Notify => handler.on_notify(&mut conn),
+            Event::Closed(reason) => handler.on_close(ConnId { token, owner: shared.id }, reason),
+        });
+        let panicked = catch_unwind(call).is_err();
+        if panicked {
+            shared.handler_panicked(token);
+        }
+        if last || conn.moved {
+            self.free(slot);
+            drop_quietly(shared, handler);
+        } else {
+            self.put(slot, handler);
+        }
+    }
+
+    fn discard(&self, slot: u32) {
+        if let Some(handler) = self.take(slot) {
+            self.free(slot);
+            drop(handler);
+        }
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn len(&self) -> usize {
+        self.slots.borrow().len
+    }
+
+    fn as_any(self: Rc<Self>) -> Rc<dyn std::any::Any>
+    where
+        Self: 'static,
+    {
+        self
+    }
+}
+
+/// Drops a user's value; a panic in it is counted like one in a callback.
+fn drop_quietly<T>(shared: &Rc<Shared>, value: T) {
+    if catch_unwind(AssertUnwindSafe(|| drop(value))).is_err() {
+        shared.stats.panics.set(shared.stats.panics.get() + 1);
+    }
+}

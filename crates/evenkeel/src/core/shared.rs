@@ -1,0 +1,362 @@
+//! What one loop is made of, and the small steps of its turn.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use super::cork::Cork;
+use super::pool::{AnyPool, Event};
+use super::source::{Kind, Sources, Token, flag};
+use crate::backend::{Backend, Driver};
+use crate::handler::CloseReason;
+use crate::net::Limits;
+use crate::remote::Inbox;
+use crate::stats::Stats;
+use crate::task::Executor;
+use crate::time::wheel::{Key, Wheel};
+
+/// Whom a timer is for.
+pub(crate) enum Timer {
+    Wake(Waker),
+    Call(Box<dyn FnOnce()>),
+    Notify(Token),
+    /// The connection must be established, or flushed, by now.
+    Deadline(Token),
+    /// A listener that had to stop may be tried again.
+    Accept(Token),
+    /// Look over a part of the connections for broken limits.
+    Sweep,
+}
+
+/// The asynchronous side of a stream, a listener or a watched descriptor.
+#[derive(Default)]
+pub(crate) struct AsyncIo {
+    pub(crate) reader: Option<Waker>,
+    pub(crate) writer: Option<Waker>,
+    /// What went wrong with bytes that had been taken for sending.
+    pub(crate) error: Option<std::io::Error>,
+    pub(crate) free: u32,
+}
+
+/// A listener that accepts for a pool.
+pub(crate) struct Listener {
+    pub(crate) make: Rc<super::pool::Make>,
+    pub(crate) pool: u16,
+}
+
+/// State of a loop behind one borrow, which is never held while code of a user runs.
+pub(crate) struct Core {
+    pub(crate) sources: Sources,
+    pub(crate) cork: Cork,
+    /// Sources whose budget ended before their bytes did.
+    pub(crate) ready: Vec<Token>,
+    /// Connections that are owed a call: opened, drained, notified, or with unread bytes.
+    pub(crate) pending: Vec<Token>,
+    /// Closing connections whose queue may be empty.
+    pub(crate) closing: Vec<Token>,
+    /// Ended connections that have not been told.
+    pub(crate) closed: Vec<(Token, CloseReason)>,
+    /// Wakers to be called when nothing is borrowed.
+    pub(crate) wakes: Vec<(Token, Waker, bool)>,
+    pub(crate) tasks: Vec<AsyncIo>,
+    pub(crate) free_task: u32,
+    pub(crate) listeners: Vec<Option<Listener>>,
+    pub(crate) deferred: VecDeque<Box<dyn FnOnce()>>,
+    pub(crate) wheel: Wheel<Timer>,
+    /// Where the next sweep goes on, and how often it comes; none while no pool has a limit.
+    pub(crate) sweep: (usize, Option<Duration>),
+}
+
+/// One loop. `Rc`-shared between the loop itself and every handle of it on its thread.
+pub(crate) struct Shared {
+    pub(crate) id: u32,
+    pub(crate) backend: Backend,
+    pub(crate) core: RefCell<Core>,
+    pub(crate) pools: RefCell<Vec<Rc<dyn AnyPool>>>,
+    pub(crate) driver: Box<dyn Driver>,
+    pub(crate) executor: Executor,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) stats: Stats,
+    pub(crate) epoch: Instant,
+    /// The clock as read after the last wait.
+    pub(crate) now: Cell<Instant>,
+    /// The same in milliseconds since the epoch, wrapping: what sources are stamped with.
+    pub(crate) now_ms: Cell<u32>,
+    pub(crate) stopping: Cell<bool>,
+    pub(crate) running: Cell<bool>,
+    pub(crate) ended: Cell<bool>,
+}
+
+/// Calls of each kind in one turn, so that none keeps the others waiting (I22, I24).
+const QUEUED_PER_TURN: usize = 1024;
+const TIMERS_PER_TURN: usize = 4096;
+/// Task polls between looks at the kernel.
+const POLLS_PER_TURN: usize = 256;
+/// Parts in which the connections are looked over.
+const SWEEP_PARTS: usize = 8;
+
+impl Shared {
+    pub(crate) fn new(id: u32, backend: Backend, driver: Box<dyn Driver>) -> Rc<Self> {
+        let inbox = Arc::new(Inbox::new(driver.waker()));
+        let notify = inbox.clone();
+        let epoch = driver.sys().clock();
+        let core = Core {
+            sources: Sources::default(),
+            cork: Cork::default(),
+            ready: Vec::new(),
+            pending: Vec::new(),
+            closing: Vec::new(),
+            closed: Vec::new(),
+            wakes: Vec::new(),
+            tasks: Vec::new(),
+            free_task: u32::MAX,
+            listeners: Vec::new(),
+            deferred: VecDeque::new(),
+            wheel: Wheel::new(0),
+            sweep: (0, None),
+        };
+        Rc::new(Shared {
+            id,
+            backend,
+            core: RefCell::new(core),
+            pools: RefCell::default(),
+            driver,
+            executor: Executor::new(Arc::new(move || notify.wake())),
+            inbox,
+            stats: Stats::default(),
+            epoch,
+            now: Cell::new(epoch),
+            now_ms: Cell::new(0),
+            stopping: Cell::new(false),
+            running: Cell::new(false),
+            ended: Cell::new(false),
+        })
+    }
+
+    // ---- time ----
+
+    /// Reads the clock; called once a turn, after the wait.
+    pub(crate) fn tick(&self) {
+        let now = self.driver.sys().clock();
+        self.now.set(now);
+        self.now_ms.set(now.saturating_duration_since(self.epoch).as_millis() as u32);
+    }
+
+    fn tick_at(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.epoch).as_nanos().div_ceil(1_000_000).min(u128::from(u64::MAX)) as u64
+    }
+
+    /// Arms a timer that fires no earlier than `at`.
+    pub(crate) fn timer_at(&self, at: Instant, timer: Timer) -> Key {
+        let tick = self.tick_at(at);
+        self.core.borrow_mut().wheel.insert(tick, timer)
+    }
+
+    /// Arms a timer that fires no earlier than `delay` from now; the clock is read afresh.
+    pub(crate) fn timer_after(&self, delay: Duration, timer: Timer) -> Key {
+        match self.driver.sys().clock().checked_add(delay) {
+            Some(at) => self.timer_at(at, timer),
+            // Past the end of the clock's range: never.
+            None => self.core.borrow_mut().wheel.insert(u64::MAX, timer),
+        }
+    }
+
+    /// How long the kernel may wait: not at all if anything is due.
+    pub(crate) fn wait_time(&self) -> Option<Duration> {
+        let core = self.core.borrow();
+        let busy = !core.pending.is_empty() || !core.deferred.is_empty() || !core.ready.is_empty();
+        if busy || self.executor.has_ready() || self.inbox.is_woken() {
+            return Some(Duration::ZERO);
+        }
+        let next = core.wheel.next_deadline()?;
+        let due = self.epoch.checked_add(Duration::from_millis(next))?;
+        Some(due.saturating_duration_since(self.driver.sys().clock()))
+    }
+
+    // ---- the steps of a turn ----
+
+    pub(crate) fn fire_timers(self: &Rc<Self>) {
+        let now = self.now.get().saturating_duration_since(self.epoch).as_millis() as u64;
+        for _ in 0..TIMERS_PER_TURN {
+            let Some(timer) = self.core.borrow_mut().wheel.pop_expired(now) else { break };
+            self.stats.add(&self.stats.timers);
+            match timer {
+                Timer::Wake(waker) => waker.wake(),
+                Timer::Call(call) => self.guard(call),
+                Timer::Notify(token) => self.notify(token),
+                Timer::Deadline(token) => self.deadline(token),
+                Timer::Accept(token) => self.driver.retry_accept(self, token),
+                Timer::Sweep => self.sweep(),
+            }
+        }
+    }
+
+    /// Runs what was queued: messages from other threads, deferred calls, calls owed to handlers, tasks.
+    pub(crate) fn run_queued(self: &Rc<Self>) {
+        if self.inbox.run(self, QUEUED_PER_TURN) {
+            self.executor.drain_remote();
+        }
+        for _ in 0..QUEUED_PER_TURN {
+            let Some(call) = self.core.borrow_mut().deferred.pop_front() else { break };
+            self.guard(call);
+        }
+        self.run_pending();
+        self.executor.run(POLLS_PER_TURN);
+    }
+
+    /// Runs a user's call; a panic in it is counted and the loop goes on.
+    pub(crate) fn guard(&self, call: impl FnOnce()) {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).is_err() {
+            self.stats.add(&self.stats.panics);
+        }
+    }
+
+    /// Calls the wakers that were set aside while the state was borrowed, and keeps each for the next time
+    /// unless its task has left another.
+    pub(crate) fn run_wakes(&self) {
+        while let Some((token, waker, read)) = {
+            let mut core = self.core.borrow_mut();
+            core.wakes.pop()
+        } {
+            waker.wake_by_ref();
+            let mut core = self.core.borrow_mut();
+            let core = &mut *core;
+            if let Some(s) = core.sources.get(token) {
+                let io = &mut core.tasks[s.slot as usize];
+                let place = if read { &mut io.reader } else { &mut io.writer };
+                if place.is_none() {
+                    *place = Some(waker);
+                    continue;
+                }
+            }
+            // A waker's drop is the user's code too.
+            drop(waker);
+        }
+    }
+
+    /// Calls handlers that are owed something.
+    pub(crate) fn run_pending(self: &Rc<Self>) {
+        let mut list = std::mem::take(&mut self.core.borrow_mut().pending);
+        for token in list.drain(..) {
+            self.owed(token);
+        }
+        let mut core = self.core.borrow_mut();
+        if core.pending.is_empty() {
+            core.pending = list;
+        }
+    }
+
+    fn owed(self: &Rc<Self>, token: Token) {
+        const OVER: u32 = flag::CLOSING | flag::DEAD;
+        loop {
+            let mut core = self.core.borrow_mut();
+            let Some(s) = core.sources.get_mut(token) else { return };
+            if s.kind() != Kind::Callback || s.has(OVER | flag::CONNECTING) {
+                return;
+            }
+            let (pool, slot) = (s.pool, s.slot);
+            let mut unread = Vec::new();
+            let event = if !s.has(flag::OPENED) {
+                s.set(flag::OPENED);
+                Event::Open
+            } else if !s.has(flag::PAUSED) && s.extra.as_ref().is_some_and(|e| !e.unread.is_empty()) {
+                unread = std::mem::take(&mut s.extra().unread);
+                Event::Data(&unread)
+            } else if s.has(flag::DRAINED) {
+                s.clear(flag::DRAINED);
+                Event::Drained
+            } else if s.has(flag::NOTIFY) {
+                s.clear(flag::NOTIFY);
+                Event::Notify
+            } else {
+                return;
+            };
+            drop(core);
+            self.deliver(pool, slot, token, event);
+        }
+    }
+
+    /// Calls a handler. Nothing may be borrowed.
+    #[inline]
+    pub(crate) fn deliver(self: &Rc<Self>, pool: u16, slot: u32, token: Token, event: Event<'_>) {
+        let pool = self.pools.borrow()[pool as usize].clone();
+        pool.dispatch(self, token, slot, event);
+    }
+
+    pub(crate) fn pool(&self, place: u16) -> Rc<dyn AnyPool> {
+        self.pools.borrow()[place as usize].clone()
+    }
+
+    /// A pool, and the sweep that its limits need.
+    pub(crate) fn add_pool(&self, pool: Rc<dyn AnyPool>) -> u16 {
+        let mut pools = self.pools.borrow_mut();
+        let place = u16::try_from(pools.len()).expect("fewer than 65,536 pools");
+        let shortest = pool.limits().shortest();
+        pools.push(pool);
+        drop(pools);
+        if let Some(shortest) = shortest {
+            let every = (shortest / SWEEP_PARTS as u32 / 8).max(Duration::from_millis(1));
+            let mut core = self.core.borrow_mut();
+            let first = core.sweep.1.is_none();
+            core.sweep.1 = Some(core.sweep.1.map_or(every, |e| e.min(every)));
+            drop(core);
+            if first {
+                self.timer_after(every, Timer::Sweep);
+            }
+        }
+        place
+    }
+
+    /// Looks over one part of the connections for limits that are broken. A whole pass takes an eighth of the
+    /// shortest limit.
+    fn sweep(&self) {
+        let (from, every) = self.core.borrow().sweep;
+        let Some(every) = every else { return };
+        let capacity = self.core.borrow().sources.capacity();
+        let end = capacity.min(from + capacity.div_ceil(SWEEP_PARTS).max(1));
+        let pools: Vec<_> = self.pools.borrow().clone();
+        let now = self.now_ms.get();
+        for at in from..end {
+            let mut core = self.core.borrow_mut();
+            let Some((token, s)) = core.sources.at(at) else { continue };
+            if s.kind() != Kind::Callback || s.has(flag::DEAD | flag::CONNECTING) {
+                continue;
+            }
+            let broken = broken_limit(s, pools[s.pool as usize].limits(), now);
+            drop(core);
+            if let Some(reason) = broken {
+                self.abort(token, reason);
+            }
+        }
+        self.core.borrow_mut().sweep.0 = if end >= capacity { 0 } else { end };
+        self.timer_after(every, Timer::Sweep);
+    }
+}
+
+/// The limit that a connection has broken, if any.
+fn broken_limit(s: &super::Source, limits: &Limits, now: u32) -> Option<CloseReason> {
+    let past = |since: u32, limit: Option<Duration>| {
+        limit.is_some_and(|limit| u128::from(now.wrapping_sub(since)) > limit.as_millis())
+    };
+    if let Some(extra) = &s.extra
+        && extra.oldest().is_some_and(|since| past(since, limits.max_queue_age))
+    {
+        return Some(CloseReason::QueueStalled);
+    }
+    if s.has(flag::CLOSING) {
+        return None;
+    }
+    if !s.has(flag::MESSAGE) {
+        return past(s.stamp, limits.idle_timeout).then_some(CloseReason::IdleTimeout);
+    }
+    if past(s.stamp, limits.message_deadline) {
+        return Some(CloseReason::MessageTimeout);
+    }
+    let extra = s.extra.as_ref().filter(|e| e.counting)?;
+    let age = u64::from(now.wrapping_sub(s.stamp));
+    let slow = past(s.stamp, Some(limits.rate_grace)) && extra.received * 1000 < u64::from(limits.min_rate) * age;
+    slow.then_some(CloseReason::TooSlow)
+}

@@ -1,0 +1,176 @@
+//! Writing to a callback connection: into the cork, into the queue, or straight to the kernel.
+
+use super::cork::{CORK_FULL, CORK_WRITE, Corked};
+use super::{Core, Kind, Shared, Token, flag};
+use crate::handler::{CloseReason, Flow};
+use crate::message::Message;
+use crate::net::Limits;
+
+/// States in which nothing can be written.
+const REFUSED: u32 = flag::CLOSING | flag::DEAD | flag::SHUT;
+/// Entries that the cork holds before it is flushed, so that a broadcast does not outgrow the caches.
+const CORK_ENTRIES: usize = 1024;
+
+impl Shared {
+    #[inline]
+    pub(crate) fn write(&self, token: Token, bytes: &[u8]) -> Flow {
+        let mut core = self.core.borrow_mut();
+        let core = &mut *core;
+        let Some(s) = core.sources.get_mut(token) else { return Flow::Closed };
+        const LOOK: u32 = REFUSED | flag::QUEUED | flag::CORKED | flag::CONNECTING | flag::WRITABLE;
+        if s.flags & LOOK == flag::WRITABLE && bytes.len() < CORK_WRITE && core.cork.memory.len() < CORK_FULL {
+            if !bytes.is_empty() {
+                s.flags |= flag::CORKED;
+                core.cork.begin(token, bytes);
+            }
+            return Flow::Go;
+        }
+        self.write_more(token, bytes)
+    }
+
+    /// A write that does not fit the usual case. Borrows the state anew.
+    #[cold]
+    fn write_more(&self, token: Token, bytes: &[u8]) -> Flow {
+        if let Some(answer) = self.make_room(token, bytes.len()) {
+            return answer;
+        }
+        let mut sent = 0;
+        {
+            let mut core = self.core.borrow_mut();
+            let core = &mut *core;
+            let Some(s) = core.sources.get_mut(token) else { return Flow::Closed };
+            if !s.has(flag::QUEUED) && bytes.len() < CORK_WRITE {
+                if s.has(flag::CORKED) && core.cork.extend(token, bytes) {
+                    return Flow::Go;
+                }
+                if s.flags & (flag::CORKED | flag::WRITABLE) == flag::WRITABLE {
+                    s.set(flag::CORKED);
+                    core.cork.begin(token, bytes);
+                    return Flow::Go;
+                }
+            }
+        }
+        if self.can_send_now(token) {
+            match self.driver.send(self, token, bytes) {
+                Ok(n) => sent = n,
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(e) => {
+                    self.abort(token, CloseReason::Error(e));
+                    return Flow::Closed;
+                }
+            }
+            if sent == bytes.len() {
+                return Flow::Go;
+            }
+        }
+        let mut core = self.core.borrow_mut();
+        core.queue(token, |extra, now| extra.push(&bytes[sent..], now), self.now_ms.get());
+        self.queued_more(&mut core, token)
+    }
+
+    pub(crate) fn send(&self, token: Token, message: &Message) -> Flow {
+        if message.len() < 512 {
+            let core = self.core.borrow();
+            let corked = core.sources.get(token).is_some_and(|s| s.has(flag::CORKED) && !s.has(flag::QUEUED));
+            drop(core);
+            // Joins what was written just before, so that both leave as one send.
+            if corked {
+                return self.write(token, message);
+            }
+        }
+        if let Some(answer) = self.make_room(token, 0) {
+            return answer;
+        }
+        let mut core = self.core.borrow_mut();
+        let core = &mut *core;
+        let Some(s) = core.sources.get_mut(token) else { return Flow::Closed };
+        if s.flags & (flag::QUEUED | flag::CORKED | flag::CONNECTING | flag::WRITABLE) == flag::WRITABLE {
+            if !message.is_empty() {
+                s.set(flag::CORKED);
+                core.cork.entries.push((token, Corked::Shared(message.clone())));
+            }
+            return Flow::Go;
+        }
+        core.queue(token, |extra, now| extra.push_shared(message.clone(), 0, now), self.now_ms.get());
+        self.queued_more(core, token)
+    }
+
+    /// Answers a write that is refused; flushes the cork if it is full, or in the way of a large write.
+    fn make_room(&self, token: Token, len: usize) -> Option<Flow> {
+        let core = self.core.borrow();
+        let Some(s) = core.sources.get(token) else { return Some(Flow::Closed) };
+        if s.has(REFUSED) {
+            return Some(Flow::Closed);
+        }
+        let full = core.cork.memory.len() >= CORK_FULL || core.cork.entries.len() >= CORK_ENTRIES;
+        let in_the_way = s.has(flag::CORKED) && len >= CORK_WRITE;
+        drop(core);
+        if full || in_the_way {
+            self.driver.flush(self);
+            // The flush may have met an error.
+            return self.core.borrow().sources.get(token).is_none_or(|s| s.has(REFUSED)).then_some(Flow::Closed);
+        }
+        None
+    }
+
+    fn can_send_now(&self, token: Token) -> bool {
+        const LOOK: u32 = flag::QUEUED | flag::CORKED | flag::CONNECTING | flag::WRITABLE;
+        self.core.borrow().sources.get(token).is_some_and(|s| s.flags & LOOK == flag::WRITABLE)
+    }
+
+    /// Checks the queue that has just grown against its limits.
+    fn queued_more(&self, core: &mut Core, token: Token) -> Flow {
+        let Some(s) = core.sources.get(token) else { return Flow::Closed };
+        if s.kind() != Kind::Callback {
+            return Flow::Go;
+        }
+        let pool = self.pool(s.pool);
+        core.check_queue(token, pool.limits())
+    }
+
+    /// Bytes that wait, corked ones not counted: they leave with this batch.
+    pub(crate) fn queued(&self, token: Token) -> usize {
+        let core = self.core.borrow();
+        core.sources.get(token).and_then(|s| s.extra.as_ref()).map_or(0, |e| e.bytes())
+    }
+}
+
+impl Core {
+    /// Puts bytes into a source's queue.
+    pub(crate) fn queue(&mut self, token: Token, push: impl FnOnce(&mut super::out::Extra, u32), now: u32) {
+        let Some(s) = self.sources.get_mut(token) else { return };
+        push(s.extra(), now);
+        if !s.extra().is_empty() {
+            s.set(flag::QUEUED);
+        }
+    }
+
+    /// Compares a queue with its limits; past the hard cap the connection is ended.
+    pub(crate) fn check_queue(&mut self, token: Token, limits: &Limits) -> Flow {
+        let Some(s) = self.sources.get_mut(token) else { return Flow::Closed };
+        let Some(extra) = &s.extra else { return Flow::Go };
+        if extra.cost() > limits.max_queue_bytes || extra.messages() > limits.max_queue_messages {
+            self.end(token, CloseReason::QueueFull);
+            return Flow::Closed;
+        }
+        if extra.bytes() > limits.high_watermark {
+            s.set(flag::HOLD);
+            return Flow::Hold;
+        }
+        Flow::Go
+    }
+
+    /// Ends a connection now: nothing is delivered to it but `on_close`, at the end of the batch.
+    pub(crate) fn end(&mut self, token: Token, reason: CloseReason) {
+        let Some(s) = self.sources.get_mut(token) else { return };
+        if s.has(flag::DEAD) {
+            return;
+        }
+        s.set(flag::DEAD);
+        // Whoever breaks a limit, or aborts, leaves nothing to be flushed; a reset frees the peer at once.
+        if !matches!(reason, CloseReason::Local | CloseReason::Error(_) | CloseReason::ConnectFailed(_)) {
+            s.set(flag::RESET);
+        }
+        self.closed.push((token, reason));
+    }
+}

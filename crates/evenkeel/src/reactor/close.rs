@@ -1,0 +1,105 @@
+//! The last steps of a stream, and the first ones of a connection that is being made.
+
+use std::io;
+use std::net::Shutdown;
+use std::rc::Rc;
+
+use super::{Readiness, Ready, Selector};
+use crate::core::{Kind, Shared, Token, flag};
+use crate::handler::CloseReason;
+use crate::sys::Sys;
+
+impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
+    /// Ends the write half of a stream whose queue is empty. A socket that is closed with unread bytes resets
+    /// the connection, and the reset can destroy what was just flushed; so if anything is unread, the peer's end
+    /// is waited for.
+    pub(super) fn finish_stream(&self, lp: &Shared, token: Token) -> bool {
+        let mut core = lp.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token) else { return true };
+        let (fd, ended) = (s.fd, s.has(flag::EOF));
+        drop(core);
+        if ended {
+            return true;
+        }
+        // A peer that is gone already needs no end.
+        let _ = self.sys.shutdown(fd, Shutdown::Write);
+        let mut memory = self.take_scratch();
+        let got = self.sys.recv(fd, &mut memory);
+        self.put_scratch(memory);
+        match got {
+            Ok(n) if n > 0 => {}
+            _ => return true,
+        }
+        let mut core = lp.core.borrow_mut();
+        if let Some(s) = core.sources.get_mut(token) {
+            s.set(flag::LINGER | flag::READABLE);
+            if !s.has(flag::LISTED) {
+                s.set(flag::LISTED);
+                core.ready.push(token);
+            }
+        }
+        drop(core);
+        self.settle(lp, token);
+        false
+    }
+
+    /// Something was reported of a connection in progress: writable, then no error, then a peer, in this order
+    /// (I32).
+    pub(super) fn connect_ready(&self, lp: &Rc<Shared>, token: Token, ready: Ready) {
+        if !ready.write && !ready.hung_up {
+            return;
+        }
+        let Ok(fd) = lp.fd(token) else { return };
+        let error = match self.sys.take_error(fd) {
+            Ok(Some(e)) | Err(e) => e,
+            Ok(None) => match self.sys.peer_addr(fd) {
+                Ok(_) => return self.connected(lp, token),
+                // A stray report: still in progress.
+                Err(e) if e.kind() == io::ErrorKind::NotConnected => {
+                    return self.listen_for(lp, token, false, true);
+                }
+                Err(e) => e,
+            },
+        };
+        let mut core = lp.core.borrow_mut();
+        let Some(s) = core.sources.get(token) else { return };
+        if s.kind() == Kind::Callback {
+            core.end(token, CloseReason::ConnectFailed(error));
+        } else {
+            core.fail_async(token, error);
+            drop(core);
+            lp.run_wakes();
+        }
+    }
+
+    fn connected(&self, lp: &Rc<Shared>, token: Token) {
+        let mut core = lp.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token) else { return };
+        s.clear(flag::CONNECTING | flag::HUNG_UP);
+        s.set(flag::WRITABLE | flag::READABLE);
+        s.stamp = lp.now_ms.get();
+        let kind = s.kind();
+        if kind == Kind::Callback {
+            core.pending.push(token);
+            drop(core);
+            self.flush_queue(lp, token);
+            self.resume_after_connect(lp, token);
+        } else {
+            core.wake(token, true, true);
+            drop(core);
+            self.listen_for(lp, token, true, false);
+            lp.run_wakes();
+        }
+    }
+
+    /// The handler hears `on_open` before its first bytes, which the pending list sees to.
+    fn resume_after_connect(&self, lp: &Shared, token: Token) {
+        self.settle(lp, token);
+        let mut core = lp.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token) else { return };
+        if !s.has(flag::LISTED) {
+            s.set(flag::LISTED);
+            core.ready.push(token);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! `epoll(7)`: the kernel keeps the interest set and answers with the ready descriptors only.
+
+use std::io;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use super::{Event, Ready, Selector};
+use crate::core::Token;
+use crate::sys::{EpollEvent, EpollFlags, EpollOp, Fd, Sys};
+
+/// Edge-triggered: everything is asked for once, for the life of the descriptor.
+#[derive(Debug)]
+pub(crate) struct Edge;
+/// Level-triggered: interest follows what is wanted.
+#[derive(Debug)]
+pub(crate) struct Level;
+
+/// Edge-triggered epoll.
+pub(crate) type Epoll = EpollBy<Edge>;
+/// Level-triggered epoll.
+pub(crate) type EpollLevel = EpollBy<Level>;
+
+/// An epoll instance; the loop closes its descriptor by ending.
+#[derive(Debug)]
+pub(crate) struct EpollBy<T> {
+    ep: Fd,
+    trigger: PhantomData<T>,
+}
+
+/// How the two ways differ.
+pub(crate) trait Trigger: 'static {
+    const EDGE: bool;
+}
+
+impl Trigger for Edge {
+    const EDGE: bool = true;
+}
+
+impl Trigger for Level {
+    const EDGE: bool = false;
+}
+
+/// Events that one wait can bring; more stay in the kernel, which rotates them.
+const BATCH: usize = 1024;
+
+const HUNG_UP: EpollFlags =
+    EpollFlags::RDHUP.union(EpollFlags::HUP).union(EpollFlags::ERR).union(EpollFlags::PRI);
+
+impl<T: Trigger> EpollBy<T> {
+    fn flags(interest: Ready) -> EpollFlags {
+        if T::EDGE {
+            return EpollFlags::ET | EpollFlags::IN | EpollFlags::OUT | EpollFlags::RDHUP | EpollFlags::PRI;
+        }
+        let mut flags = EpollFlags::empty();
+        if interest.read {
+            flags |= EpollFlags::IN | EpollFlags::RDHUP | EpollFlags::PRI;
+        }
+        if interest.write {
+            flags |= EpollFlags::OUT;
+        }
+        flags
+    }
+}
+
+impl<T: Trigger, Y: Sys> Selector<Y> for EpollBy<T> {
+    const EDGE: bool = T::EDGE;
+    type Batch = Vec<EpollEvent>;
+
+    fn new(sys: &Y) -> io::Result<Self> {
+        Ok(Self { ep: sys.epoll_create()?, trigger: PhantomData })
+    }
+
+    fn add(&mut self, sys: &Y, fd: Fd, token: Token, interest: Ready) -> io::Result<()> {
+        sys.epoll_ctl(self.ep, EpollOp::Add, fd, token.to_u64(), Self::flags(interest))
+    }
+
+    fn modify(&mut self, sys: &Y, fd: Fd, token: Token, interest: Ready) -> io::Result<()> {
+        sys.epoll_ctl(self.ep, EpollOp::Modify, fd, token.to_u64(), Self::flags(interest))
+    }
+
+    fn remove(&mut self, sys: &Y, fd: Fd) {
+        // Needed although closing would do it: a copy of the descriptor in a child keeps the registration (I6).
+        // Fails only for a descriptor that is not in the set, which is the state that is wanted.
+        let _ = sys.epoll_ctl(self.ep, EpollOp::Delete, fd, 0, EpollFlags::empty());
+    }
+
+    fn wait(&mut self, sys: &Y, batch: &mut Self::Batch, timeout: Option<Duration>) -> io::Result<()> {
+        batch.reserve(BATCH);
+        match sys.epoll_wait(self.ep, batch, timeout) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(()),
+            other => other,
+        }
+    }
+
+    fn end(&mut self, sys: &Y) {
+        sys.close(self.ep);
+    }
+
+    #[inline]
+    fn count(batch: &Self::Batch) -> usize {
+        batch.len()
+    }
+
+    #[inline]
+    fn event(batch: &Self::Batch, at: usize) -> Event {
+        let EpollEvent { flags, data, .. } = batch[at];
+        let hung_up = flags.intersects(HUNG_UP);
+        let ready = Ready {
+            // ERR and HUP end both directions: whoever waits must come and look (I31).
+            read: hung_up || flags.contains(EpollFlags::IN),
+            write: flags.intersects(EpollFlags::OUT.union(EpollFlags::HUP).union(EpollFlags::ERR)),
+            hung_up,
+        };
+        Event { token: Token::from_u64(data.u64()), ready }
+    }
+}

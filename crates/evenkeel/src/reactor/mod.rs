@@ -1,0 +1,64 @@
+//! Readiness backends: the kernel says that a descriptor is ready, and one shared driver turns that into bytes
+//! delivered.
+//!
+//! [`Readiness`] holds everything that they have in common; each interface is a [`Selector`] of four verbs.
+
+mod accept;
+mod close;
+mod epoll;
+mod poll;
+mod readiness;
+mod select;
+mod stream;
+mod write;
+
+use std::io;
+use std::time::Duration;
+
+pub(crate) use epoll::{Epoll, EpollLevel};
+pub(crate) use poll::Poll;
+pub(crate) use readiness::Readiness;
+pub(crate) use select::Select;
+
+use crate::core::Token;
+use crate::sys::{Fd, Sys};
+
+/// What a descriptor is asked for, or what it is ready for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Ready {
+    pub(crate) read: bool,
+    pub(crate) write: bool,
+    /// The peer's end, an error or urgent data was reported: reads must go on until they are refused. Not asked
+    /// for; always reported where the interface can.
+    pub(crate) hung_up: bool,
+}
+
+/// One descriptor that is ready.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Event {
+    pub(crate) token: Token,
+    pub(crate) ready: Ready,
+}
+
+/// A readiness interface of the kernel.
+///
+/// Level-triggered ones report a descriptor in every wait while it is ready; edge-triggered ones once for each
+/// change, whatever was asked for, and they are asked for everything once.
+pub(crate) trait Selector<Y: Sys>: Sized + 'static {
+    /// Edge-triggered.
+    const EDGE: bool;
+    /// What a wait leaves behind, in the interface's own form.
+    type Batch: Default;
+
+    fn new(sys: &Y) -> io::Result<Self>;
+    fn add(&mut self, sys: &Y, fd: Fd, token: Token, interest: Ready) -> io::Result<()>;
+    /// Changes what is asked for; never called on an edge-triggered interface but to ask for a fresh look.
+    fn modify(&mut self, sys: &Y, fd: Fd, token: Token, interest: Ready) -> io::Result<()>;
+    fn remove(&mut self, sys: &Y, fd: Fd);
+    /// Waits and fills `batch`. An interruption is an empty batch.
+    fn wait(&mut self, sys: &Y, batch: &mut Self::Batch, timeout: Option<Duration>) -> io::Result<()>;
+    /// Releases what the interface holds; called once, last.
+    fn end(&mut self, sys: &Y);
+    fn count(batch: &Self::Batch) -> usize;
+    fn event(batch: &Self::Batch, at: usize) -> Event;
+}

@@ -1,0 +1,427 @@
+//! The driver that all readiness interfaces share: what a wait reports becomes deliveries.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::Shutdown;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{Event, Ready, Selector};
+use crate::backend::Driver;
+use crate::core::{Kind, Shared, Token, flag};
+use crate::net::Addr;
+use crate::sys::{Fd, Sys, WakeFn};
+
+/// Memory that bytes are received into and lent from.
+pub(super) const SCRATCH: usize = 64 << 10;
+/// Events between looks at the ready tasks and the cork: tasks find what they need still in the caches.
+const EVENTS_PER_ROUND: usize = 32;
+/// Polls of tasks in each such round.
+const POLLS_PER_ROUND: usize = 64;
+
+/// Bytes delivered from readiness: a selector `P` over a kernel `Y`.
+pub(crate) struct Readiness<P: Selector<Y>, Y: Sys> {
+    pub(super) sys: Y,
+    pub(super) selector: RefCell<P>,
+    batch: Cell<P::Batch>,
+    scratch: Cell<Vec<u8>>,
+    /// A descriptor to be given up when numbers run out, so that the backlog can be shed.
+    pub(super) spare: Cell<Option<Fd>>,
+    wake_fd: Fd,
+    wake: WakeFn,
+    wake_registered: Cell<bool>,
+}
+
+/// The wake-up's token: no source has generation 0.
+const WAKE: Token = Token { index: u32::MAX, generation: 0 };
+
+impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
+    pub(crate) fn new(sys: Y) -> io::Result<Self> {
+        let mut selector = P::new(&sys)?;
+        let (wake_fd, wake) = sys.wake_pair()?;
+        selector.add(&sys, wake_fd, WAKE, Ready { read: true, ..Ready::default() })?;
+        let spare = sys.spare()?;
+        Ok(Self {
+            sys,
+            selector: RefCell::new(selector),
+            batch: Cell::default(),
+            scratch: Cell::new(Vec::new()),
+            spare: Cell::new(Some(spare)),
+            wake_fd,
+            wake,
+            wake_registered: Cell::new(true),
+        })
+    }
+
+    /// Takes the scratch memory for the length of a delivery; a nested reader gets some of its own.
+    pub(super) fn take_scratch(&self) -> Vec<u8> {
+        let mut memory = self.scratch.take();
+        if memory.is_empty() {
+            memory.resize(SCRATCH, 0);
+        }
+        memory
+    }
+
+    pub(super) fn put_scratch(&self, memory: Vec<u8>) {
+        self.scratch.set(memory);
+    }
+
+    /// One reported event. The usual one, bytes for a handler, goes straight to reading.
+    #[inline]
+    fn event(&self, lp: &Rc<Shared>, event: Event) {
+        let mut core = lp.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(event.token) else {
+            drop(core);
+            return self.odd_event(lp, event);
+        };
+        let Ready { read, write, hung_up } = event.ready;
+        let was = s.flags;
+        let mut flags = was;
+        flags |= if read { flag::READABLE } else { 0 };
+        flags |= if write { flag::WRITABLE } else { 0 };
+        flags |= if hung_up { flag::HUNG_UP } else { 0 };
+        s.flags = flags;
+        const ODD: u32 = flag::CONNECTING
+            | flag::QUEUED
+            | flag::CLOSING
+            | flag::PAUSED
+            | flag::DEAD
+            | flag::EOF
+            | flag::SHUT
+            | flag::LISTED;
+        if flags & flag::KIND == Kind::Callback as u32 && flags & ODD == 0 {
+            if flags & flag::READABLE != 0 {
+                let (fd, pool, slot) = (s.fd, s.pool, s.slot);
+                drop(core);
+                self.read(lp, event.token, fd, flags, pool, slot);
+            }
+            return;
+        }
+        if flags & flag::KIND == Kind::Async as u32 && flags & (flag::CONNECTING | flag::QUEUED) == 0 {
+            core.wake(event.token, read, write);
+            drop(core);
+            if !P::EDGE {
+                self.quiet_async(lp, event.token, was, event.ready);
+            }
+            lp.run_wakes();
+            return;
+        }
+        drop(core);
+        self.stateful_event(lp, event, was);
+    }
+
+    /// An event of no source: the loop's wake-up, or one of a source that is gone.
+    #[cold]
+    fn odd_event(&self, lp: &Rc<Shared>, event: Event) {
+        if event.token == WAKE {
+            self.sys.clear_wake(self.wake_fd);
+        } else {
+            lp.stats.add(&lp.stats.stale);
+        }
+    }
+
+    /// An event of a source that is more than plainly open.
+    fn stateful_event(&self, lp: &Rc<Shared>, event: Event, was: u32) {
+        let token = event.token;
+        let flags = lp.flags(token);
+        match Kind::of(flags) {
+            Kind::Listener => self.accept_ready(lp, token),
+            Kind::Watch => {
+                lp.core.borrow_mut().wake(token, event.ready.read, event.ready.write);
+                if !P::EDGE {
+                    self.quiet_async(lp, token, was, event.ready);
+                }
+                lp.run_wakes();
+            }
+            Kind::Callback | Kind::Async => {
+                if flags & flag::DEAD != 0 {
+                    return;
+                }
+                if flags & flag::CONNECTING != 0 {
+                    return self.connect_ready(lp, token, event.ready);
+                }
+                if event.ready.write && flags & flag::QUEUED != 0 {
+                    self.flush_one(lp, token);
+                }
+                if Kind::of(flags) == Kind::Async {
+                    lp.core.borrow_mut().wake(token, event.ready.read, event.ready.write);
+                    if !P::EDGE {
+                        self.quiet_async(lp, token, was, event.ready);
+                    }
+                    return lp.run_wakes();
+                }
+                if event.ready.read {
+                    self.read_ready(lp, token);
+                }
+                if !P::EDGE {
+                    self.settle(lp, token);
+                }
+            }
+            Kind::Free | Kind::Wake => {}
+        }
+    }
+
+    /// Level-triggered: stops reports that nobody has use for. A task that has not taken what was reported
+    /// before is left alone until it reads or writes again; so is a hung-up descriptor, which would be reported
+    /// for ever.
+    fn quiet_async(&self, lp: &Shared, token: Token, was: u32, got: Ready) {
+        let mut want = Ready { read: was & flag::ARMED_READ != 0, write: false, hung_up: false };
+        if got.read && was & flag::READABLE != 0 {
+            want.read = false;
+        }
+        let queued = was & flag::QUEUED != 0;
+        let waits = |lp: &Shared| {
+            let core = lp.core.borrow();
+            core.sources.get(token).is_some_and(|s| core.tasks[s.slot as usize].writer.is_some())
+        };
+        want.write = was & flag::ARMED_WRITE != 0 && (queued || !got.write || waits(lp));
+        if got.write {
+            want.write = queued;
+        }
+        self.arm(lp, token, want, got.hung_up && was & flag::HUNG_UP != 0);
+    }
+
+    /// Level-triggered: makes interest follow what a callback connection wants.
+    pub(super) fn settle(&self, lp: &Shared, token: Token) {
+        if P::EDGE {
+            return;
+        }
+        let flags = lp.flags(token);
+        if flags & flag::DEAD != 0 {
+            return;
+        }
+        let unwanted = flag::PAUSED | flag::EOF | flag::LISTED;
+        let closing = flags & (flag::CLOSING | flag::LINGER) == flag::CLOSING;
+        let want = Ready {
+            read: flags & unwanted == 0 && !closing && flags & flag::CONNECTING == 0,
+            write: flags & (flag::QUEUED | flag::CONNECTING) != 0,
+            hung_up: false,
+        };
+        self.arm(lp, token, want, flags & flag::HUNG_UP != 0 && !want.read && !want.write);
+    }
+
+    /// Level-triggered: sets the interest of a source, with a system call only if it changes. `mute` takes the
+    /// descriptor out altogether, since errors are reported whatever is asked for.
+    pub(super) fn arm(&self, lp: &Shared, token: Token, want: Ready, mute: bool) {
+        if P::EDGE {
+            return;
+        }
+        let mut core = lp.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token) else { return };
+        let now = Ready { read: s.has(flag::ARMED_READ), write: s.has(flag::ARMED_WRITE), hung_up: false };
+        let registered = s.has(flag::REGISTERED);
+        let mut selector = self.selector.borrow_mut();
+        if mute {
+            if registered {
+                selector.remove(&self.sys, s.fd);
+            }
+            s.clear(flag::REGISTERED | flag::ARMED_READ | flag::ARMED_WRITE);
+            return;
+        }
+        if registered && now == want {
+            return;
+        }
+        let result = if registered {
+            selector.modify(&self.sys, s.fd, token, want)
+        } else {
+            selector.add(&self.sys, s.fd, token, want)
+        };
+        // The kernel can refuse only for want of memory; the source is then ended, never left deaf.
+        if let Err(e) = result {
+            drop(selector);
+            if s.kind() == Kind::Callback {
+                core.end(token, crate::CloseReason::Error(e));
+            } else {
+                core.fail_async(token, e);
+            }
+            return;
+        }
+        s.clear(flag::ARMED_READ | flag::ARMED_WRITE);
+        s.set(flag::REGISTERED);
+        s.set(if want.read { flag::ARMED_READ } else { 0 });
+        s.set(if want.write { flag::ARMED_WRITE } else { 0 });
+    }
+
+    /// Level-triggered: a task met a would-block, or took what there was; the next event must be reported.
+    pub(super) fn listen_for(&self, lp: &Shared, token: Token, read: bool, write: bool) {
+        if P::EDGE {
+            return;
+        }
+        let flags = lp.flags(token);
+        let want = Ready {
+            read: read || flags & flag::ARMED_READ != 0,
+            write: write || flags & flag::ARMED_WRITE != 0,
+            hung_up: false,
+        };
+        self.arm(lp, token, want, false);
+    }
+
+    /// Sources whose budget ended in an earlier turn.
+    fn serve_ready(&self, lp: &Rc<Shared>) {
+        let list = std::mem::take(&mut lp.core.borrow_mut().ready);
+        for token in list {
+            if let Some(s) = lp.core.borrow_mut().sources.get_mut(token) {
+                s.clear(flag::LISTED);
+            }
+            match Kind::of(lp.flags(token)) {
+                Kind::Listener => self.accept_ready(lp, token),
+                Kind::Callback => {
+                    self.read_ready(lp, token);
+                    self.settle(lp, token);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl<P: Selector<Y>, Y: Sys> Driver for Readiness<P, Y> {
+    fn sys(&self) -> &dyn Sys {
+        &self.sys
+    }
+
+    fn waker(&self) -> WakeFn {
+        self.wake.clone()
+    }
+
+    fn wait(&self, lp: &Rc<Shared>, timeout: Option<Duration>) -> io::Result<()> {
+        let mut batch = self.batch.take();
+        self.selector.borrow_mut().wait(&self.sys, &mut batch, timeout)?;
+        lp.tick();
+        let count = P::count(&batch);
+        lp.stats.add_n(&lp.stats.events, count as u64);
+        self.serve_ready(lp);
+        let mut at = 0;
+        while at < count {
+            let end = count.min(at + EVENTS_PER_ROUND);
+            while at < end {
+                self.event(lp, P::event(&batch, at));
+                at += 1;
+            }
+            lp.executor.run(POLLS_PER_ROUND);
+            self.flush(lp);
+        }
+        self.batch.set(batch);
+        Ok(())
+    }
+
+    fn register(&self, lp: &Shared, token: Token) -> io::Result<()> {
+        let mut core = lp.core.borrow_mut();
+        let s = core.sources.get_mut(token).ok_or(io::ErrorKind::NotFound)?;
+        let want = match s.kind() {
+            Kind::Async | Kind::Watch => Ready { read: true, write: s.has(flag::CONNECTING), hung_up: false },
+            _ => Ready { read: !s.has(flag::CONNECTING), write: s.has(flag::CONNECTING), hung_up: false },
+        };
+        self.selector.borrow_mut().add(&self.sys, s.fd, token, want)?;
+        s.set(flag::REGISTERED);
+        s.set(if want.read { flag::ARMED_READ } else { 0 });
+        s.set(if want.write { flag::ARMED_WRITE } else { 0 });
+        // A level repeats itself, so there every short read may end reading; on an edge only a stream's may
+        // that says when it is hung up, which is TCP's.
+        if !P::EDGE || !s.has(flag::UNIX) {
+            s.set(flag::SHORT_READS);
+        }
+        if !s.has(flag::CONNECTING) {
+            s.set(flag::WRITABLE);
+        }
+        Ok(())
+    }
+
+    fn flush(&self, lp: &Shared) {
+        self.flush_all(lp);
+    }
+
+    fn flush_one(&self, lp: &Shared, token: Token) {
+        self.flush_queue(lp, token);
+    }
+
+    fn resume(&self, lp: &Shared, token: Token) {
+        let mut core = lp.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token) else { return };
+        let listed = s.flags & (flag::READABLE | flag::LISTED | flag::EOF) == flag::READABLE;
+        if listed && s.kind() == Kind::Callback {
+            s.set(flag::LISTED);
+            core.ready.push(token);
+            return;
+        }
+        drop(core);
+        if Kind::of(lp.flags(token)) == Kind::Callback {
+            self.settle(lp, token);
+        } else {
+            self.listen_for(lp, token, true, false);
+        }
+    }
+
+    fn recv(&self, lp: &Shared, token: Token, into: &mut [u8]) -> io::Result<usize> {
+        self.pull(lp, token, into)
+    }
+
+    fn recv_with(&self, lp: &Shared, token: Token, lend: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        let mut memory = self.take_scratch();
+        let result = self.pull(lp, token, &mut memory).map(|n| lend(&memory[..n]));
+        self.put_scratch(memory);
+        result
+    }
+
+    fn send(&self, lp: &Shared, token: Token, from: &[u8]) -> io::Result<usize> {
+        self.send_now(lp, token, from)
+    }
+
+    fn accept(&self, lp: &Shared, token: Token) -> io::Result<(Fd, Addr)> {
+        self.accept_for_task(lp, token)
+    }
+
+    fn rewatch(&self, lp: &Shared, token: Token, read: bool, write: bool) -> io::Result<()> {
+        let mut core = lp.core.borrow_mut();
+        let s = core.sources.get_mut(token).ok_or(io::ErrorKind::NotFound)?;
+        s.clear(if read { flag::READABLE } else { 0 });
+        s.clear(if write { flag::WRITABLE } else { 0 });
+        drop(core);
+        self.listen_for(lp, token, read, write);
+        Ok(())
+    }
+
+    fn retry_accept(&self, lp: &Rc<Shared>, token: Token) {
+        self.accept_again(lp, token);
+    }
+
+    fn shutdown(&self, lp: &Shared, token: Token, how: Shutdown) -> io::Result<()> {
+        self.sys.shutdown(lp.fd(token)?, how)
+    }
+
+    fn finish(&self, lp: &Shared, token: Token) -> bool {
+        self.finish_stream(lp, token)
+    }
+
+    fn renamed(&self, lp: &Shared, token: Token) {
+        let mut core = lp.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token).filter(|s| s.has(flag::REGISTERED)) else { return };
+        let want = Ready { read: true, write: s.has(flag::QUEUED), hung_up: false };
+        s.set(flag::ARMED_READ);
+        s.clear(flag::ARMED_WRITE);
+        s.set(if want.write { flag::ARMED_WRITE } else { 0 });
+        if let Err(e) = self.selector.borrow_mut().modify(&self.sys, s.fd, token, want) {
+            core.end(token, crate::CloseReason::Error(e));
+        }
+    }
+
+    fn deregister(&self, lp: &Shared, token: Token) {
+        let mut core = lp.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token).filter(|s| s.has(flag::REGISTERED)) else { return };
+        s.clear(flag::REGISTERED);
+        self.selector.borrow_mut().remove(&self.sys, s.fd);
+    }
+}
+
+impl<P: Selector<Y>, Y: Sys> Drop for Readiness<P, Y> {
+    fn drop(&mut self) {
+        if self.wake_registered.take() {
+            self.selector.get_mut().remove(&self.sys, self.wake_fd);
+        }
+        self.sys.close(self.wake_fd);
+        if let Some(spare) = self.spare.take() {
+            self.sys.close(spare);
+        }
+        self.selector.get_mut().end(&self.sys);
+    }
+}

@@ -1,0 +1,217 @@
+//! Bytes from a stream: delivered to its handler, or pulled by its task.
+
+use std::io;
+use std::rc::Rc;
+
+use super::readiness::SCRATCH;
+use super::{Readiness, Ready, Selector};
+use crate::core::pool::Event as Call;
+use crate::core::{Kind, Shared, Token, flag};
+use crate::handler::CloseReason;
+use crate::sys::{Fd, Sys};
+
+/// Reads of one source in one turn; a source that has more stays on the ready list (I24).
+const READS_PER_TURN: usize = 8;
+
+impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
+    /// Delivers what a callback connection has to read, if it wants it.
+    pub(super) fn read_ready(&self, lp: &Rc<Shared>, token: Token) {
+        let core = lp.core.borrow();
+        let Some(s) = core.sources.get(token) else { return };
+        let (flags, fd, pool, slot) = (s.flags, s.fd, s.pool, s.slot);
+        let owed = flags & flag::OPENED == 0 || s.extra.as_ref().is_some_and(|e| !e.unread.is_empty());
+        drop(core);
+        if flags & flag::READABLE == 0 || flags & flag::DEAD != 0 {
+            return;
+        }
+        if flags & flag::CLOSING != 0 {
+            if flags & flag::LINGER != 0 {
+                self.discard(lp, token, fd);
+            }
+            return;
+        }
+        if owed {
+            // It must hear `on_open`, or read what came with it, first; that resumes reading.
+            let mut core = lp.core.borrow_mut();
+            core.pending.push(token);
+            if let Some(s) = core.sources.get_mut(token) {
+                s.set(flag::LISTED);
+            }
+            core.ready.push(token);
+            return;
+        }
+        if flags & (flag::PAUSED | flag::EOF) == 0 {
+            self.read(lp, token, fd, flags, pool, slot);
+        }
+    }
+
+    /// Reads and delivers until the source is drained, its budget is used up, or the handler has had enough.
+    pub(super) fn read(&self, lp: &Rc<Shared>, token: Token, fd: Fd, mut flags: u32, pool: u16, slot: u32) {
+        let mut memory = self.take_scratch();
+        for _ in 0..READS_PER_TURN {
+            let n = match self.sys.recv(fd, &mut memory) {
+                Ok(0) => {
+                    self.end_of_stream(lp, token, pool, slot);
+                    break;
+                }
+                Ok(n) => n,
+                Err(e) => {
+                    self.read_refused(lp, token, e);
+                    break;
+                }
+            };
+            let short = n < memory.len() && flags & (flag::SHORT_READS | flag::HUNG_UP) == flag::SHORT_READS;
+            self.received(lp, token, n, short);
+            lp.deliver(pool, slot, token, Call::Data(&memory[..n]));
+            flags = self.after_delivery(lp, token);
+            if flags & flag::READABLE == 0 {
+                self.put_scratch(memory);
+                return;
+            }
+        }
+        self.put_scratch(memory);
+        let mut core = lp.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token) else { return };
+        const GOES_ON: u32 = flag::READABLE | flag::PAUSED | flag::EOF | flag::CLOSING | flag::DEAD | flag::LISTED;
+        if s.flags & GOES_ON == flag::READABLE && s.kind() == Kind::Callback {
+            s.set(flag::LISTED);
+            core.ready.push(token);
+        }
+    }
+
+    /// Before a delivery: the state that must be right when the handler looks.
+    #[inline]
+    fn received(&self, lp: &Shared, token: Token, n: usize, short: bool) {
+        lp.stats.add_n(&lp.stats.bytes_in, n as u64);
+        let mut core = lp.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token) else { return };
+        if short {
+            s.flags &= !flag::READABLE;
+        }
+        if s.flags & flag::MESSAGE == 0 {
+            s.stamp = lp.now_ms.get();
+        } else if let Some(extra) = s.extra.as_mut().filter(|e| e.counting) {
+            extra.received += n as u64;
+        }
+    }
+
+    /// After a delivery: the flags, with READABLE only if reading may go on.
+    #[inline]
+    fn after_delivery(&self, lp: &Shared, token: Token) -> u32 {
+        let mut core = lp.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token) else { return 0 };
+        if s.flags & (flag::MESSAGE | flag::FRAMED) == flag::MESSAGE {
+            // The handler does not frame messages, so these bytes were the first one.
+            s.clear(flag::MESSAGE);
+            s.stamp = lp.now_ms.get();
+        }
+        const OVER: u32 = flag::PAUSED | flag::CLOSING | flag::DEAD;
+        if s.flags & OVER != 0 {
+            // What is left stays known as readable, but is not delivered.
+            return 0;
+        }
+        s.flags
+    }
+
+    fn end_of_stream(&self, lp: &Rc<Shared>, token: Token, pool: u16, slot: u32) {
+        let mut core = lp.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token) else { return };
+        s.set(flag::EOF);
+        s.clear(flag::READABLE);
+        drop(core);
+        self.settle(lp, token);
+        lp.deliver(pool, slot, token, Call::Eof);
+    }
+
+    fn read_refused(&self, lp: &Shared, token: Token, e: io::Error) {
+        let mut core = lp.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token) else { return };
+        match e.kind() {
+            io::ErrorKind::WouldBlock => s.clear(flag::READABLE),
+            // Still readable, so it is tried again in the next turn.
+            io::ErrorKind::Interrupted => {}
+            _ => core.end(token, CloseReason::Error(e)),
+        }
+    }
+
+    /// Throws away what still arrives on a connection that is flushed and shut, until the peer's end.
+    fn discard(&self, lp: &Shared, token: Token, fd: Fd) {
+        let mut memory = self.take_scratch();
+        for _ in 0..READS_PER_TURN {
+            match self.sys.recv(fd, &mut memory) {
+                Ok(0) => {
+                    lp.core.borrow_mut().end(token, CloseReason::Local);
+                    break;
+                }
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    if let Some(s) = lp.core.borrow_mut().sources.get_mut(token) {
+                        s.clear(flag::READABLE);
+                    }
+                    break;
+                }
+                Err(_) => {
+                    // The peer has everything or will never have it.
+                    lp.core.borrow_mut().end(token, CloseReason::Local);
+                    break;
+                }
+            }
+        }
+        self.put_scratch(memory);
+        let mut core = lp.core.borrow_mut();
+        if let Some(s) = core.sources.get_mut(token).filter(|s| s.has(flag::READABLE) && !s.has(flag::DEAD | flag::LISTED)) {
+            s.set(flag::LISTED);
+            core.ready.push(token);
+        }
+    }
+
+    /// Reads for a task. What came with the stream from its last owner is read first.
+    pub(super) fn pull(&self, lp: &Shared, token: Token, into: &mut [u8]) -> io::Result<usize> {
+        let mut core = lp.core.borrow_mut();
+        let s = core.sources.get_mut(token).ok_or(io::ErrorKind::NotConnected)?;
+        if let Some(extra) = s.extra.as_mut().filter(|e| !e.unread.is_empty()) {
+            let n = extra.unread.len().min(into.len());
+            into[..n].copy_from_slice(&extra.unread[..n]);
+            extra.unread.drain(..n);
+            if extra.is_idle() {
+                s.extra = None;
+            }
+            return Ok(n);
+        }
+        let (fd, flags) = (s.fd, s.flags);
+        drop(core);
+        if flags & flag::EOF != 0 {
+            return Ok(0);
+        }
+        let result = self.sys.recv(fd, into);
+        let mut core = lp.core.borrow_mut();
+        let s = core.sources.get_mut(token).ok_or(io::ErrorKind::NotConnected)?;
+        match &result {
+            Ok(0) if !into.is_empty() => s.set(flag::EOF),
+            Ok(n) => {
+                lp.stats.add_n(&lp.stats.bytes_in, *n as u64);
+                s.stamp = lp.now_ms.get();
+                if *n == into.len() || flags & (flag::SHORT_READS | flag::HUNG_UP) != flag::SHORT_READS {
+                    return result;
+                }
+                s.clear(flag::READABLE);
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => s.clear(flag::READABLE),
+            Err(_) => return result,
+        }
+        if !P::EDGE {
+            let rearm = !s.has(flag::EOF) && !s.has(flag::ARMED_READ);
+            let (quiet, write) = (s.has(flag::EOF), s.has(flag::ARMED_WRITE));
+            drop(core);
+            if rearm {
+                self.listen_for(lp, token, true, false);
+            } else if quiet {
+                self.arm(lp, token, Ready { read: false, write, hung_up: false }, !write);
+            }
+        }
+        result
+    }
+}
+
+const _: () = assert!(SCRATCH >= 16 << 10, "small reads would cost a system call for each few messages");

@@ -1,0 +1,149 @@
+//! Reaching a loop from other threads.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::core::Shared;
+use crate::handle::Handle;
+use crate::sys::WakeFn;
+
+type Call = Box<dyn FnOnce(&Handle) + Send>;
+
+/// Calls that an inbox holds at most.
+const CAPACITY: usize = 65_536;
+
+/// A loop's mailbox for other threads: bounded, and with one wake-up for any number of messages.
+pub(crate) struct Inbox {
+    calls: Mutex<VecDeque<Call>>,
+    /// Set by whoever wakes the loop, cleared by the loop when it looks: wakes between the two are one (I2).
+    woken: AtomicBool,
+    closed: AtomicBool,
+    wake: WakeFn,
+}
+
+impl Inbox {
+    pub(crate) fn new(wake: WakeFn) -> Self {
+        let (woken, closed) = (AtomicBool::new(false), AtomicBool::new(false));
+        Inbox { calls: Mutex::default(), woken, closed, wake }
+    }
+
+    /// No call runs under the lock, so a poisoned one is still whole.
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Call>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the loop, unless it has been woken and has not looked yet.
+    pub(crate) fn wake(&self) {
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            (self.wake)();
+        }
+    }
+
+    /// A wake is pending: the loop must not sleep.
+    pub(crate) fn is_woken(&self) -> bool {
+        self.woken.load(Ordering::Acquire)
+    }
+
+    fn push(&self, call: Call) -> Result<(), RemoteError> {
+        let mut calls = self.lock();
+        if self.closed.load(Ordering::Acquire) {
+            return Err(RemoteError::LoopEnded);
+        }
+        if calls.len() >= CAPACITY {
+            return Err(RemoteError::Full);
+        }
+        calls.push_back(call);
+        drop(calls);
+        self.wake();
+        Ok(())
+    }
+
+    /// Takes back the pending wake and runs at most `most` calls on the loop's thread. False if none was
+    /// pending, which costs one load.
+    pub(crate) fn run(&self, lp: &Rc<Shared>, most: usize) -> bool {
+        if !self.is_woken() {
+            return false;
+        }
+        // Cleared before looking, so that a message sent from here on wakes the loop again (I2).
+        self.woken.store(false, Ordering::Release);
+        let handle = Handle::from_shared(lp.clone());
+        for _ in 0..most {
+            let Some(call) = self.lock().pop_front() else { return true };
+            lp.guard(|| call(&handle));
+        }
+        self.woken.store(true, Ordering::Release);
+        true
+    }
+
+    /// The loop has ended: calls are refused, and those that wait are dropped here, on its thread.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        let left = std::mem::take(&mut *self.lock());
+        drop(left);
+    }
+}
+
+/// A loop as other threads see it: it can be woken, stopped and given work. `Send`, `Sync` and cheap to clone.
+///
+/// ```
+/// use evenkeel::EventLoop;
+/// let mut events = EventLoop::new()?;
+/// let remote = events.handle().remote();
+/// let thread = std::thread::spawn(move || remote.run(|handle| handle.stop()));
+/// events.run()?;
+/// assert!(thread.join().is_ok_and(|sent| sent.is_ok()));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Remote {
+    inbox: Arc<Inbox>,
+}
+
+/// Why a loop did not take a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RemoteError {
+    /// 65,536 calls wait already: the loop is overloaded or stuck.
+    Full,
+    /// The loop has ended.
+    LoopEnded,
+}
+
+impl fmt::Display for RemoteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RemoteError::Full => "the loop's inbox is full: it is overloaded or stuck",
+            RemoteError::LoopEnded => "the loop has ended",
+        })
+    }
+}
+
+impl std::error::Error for RemoteError {}
+
+impl Remote {
+    pub(crate) fn new(inbox: Arc<Inbox>) -> Self {
+        Remote { inbox }
+    }
+
+    /// Runs `call` on the loop's thread, in the order of sending. A panic in it is counted there.
+    ///
+    /// # Errors
+    /// When the inbox is full or the loop has ended; the call is dropped on this thread then.
+    pub fn run(&self, call: impl FnOnce(&Handle) + Send + 'static) -> Result<(), RemoteError> {
+        self.inbox.push(Box::new(call))
+    }
+
+    /// Lets the loop take a turn if it is waiting.
+    pub fn wake(&self) {
+        self.inbox.wake();
+    }
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,85 @@
+//! What a loop counts about itself.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+/// The turn-time histogram: bucket `i` counts turns shorter than `2^i` microseconds.
+pub const TURN_BUCKETS: usize = 24;
+
+/// Counters of one loop, kept without atomics.
+#[derive(Debug, Default)]
+pub(crate) struct Stats {
+    pub(crate) turns: Cell<u64>,
+    pub(crate) events: Cell<u64>,
+    pub(crate) stale: Cell<u64>,
+    pub(crate) timers: Cell<u64>,
+    pub(crate) accepted: Cell<u64>,
+    pub(crate) accept_errors: Cell<u64>,
+    pub(crate) shed: Cell<u64>,
+    pub(crate) closed: Cell<u64>,
+    pub(crate) panics: Cell<u64>,
+    pub(crate) bytes_in: Cell<u64>,
+    pub(crate) bytes_out: Cell<u64>,
+    pub(crate) sends: Cell<u64>,
+    pub(crate) turn_times: [Cell<u64>; TURN_BUCKETS],
+    pub(crate) longest_turn: Cell<u64>,
+}
+
+impl Stats {
+    #[inline]
+    pub(crate) fn add(&self, counter: &Cell<u64>) {
+        counter.set(counter.get() + 1);
+    }
+
+    #[inline]
+    pub(crate) fn add_n(&self, counter: &Cell<u64>, n: u64) {
+        counter.set(counter.get() + n);
+    }
+
+    pub(crate) fn turn_took(&self, time: Duration) {
+        let us = time.as_micros() as u64;
+        let bucket = (64 - us.leading_zeros() as usize).min(TURN_BUCKETS - 1);
+        self.add(&self.turn_times[bucket]);
+        self.longest_turn.set(self.longest_turn.get().max(us));
+    }
+}
+
+/// A snapshot of what a loop has counted since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LoopStats {
+    /// Turns: waits in the kernel.
+    pub turns: u64,
+    /// Events that the kernel reported.
+    pub events: u64,
+    /// Events of sources that were gone already.
+    pub stale: u64,
+    /// Timers fired.
+    pub timers: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Failed attempts to accept, such as for want of descriptors.
+    pub accept_errors: u64,
+    /// Connections that were accepted only to be closed, because descriptors had run out.
+    pub shed: u64,
+    /// Callback connections closed.
+    pub closed: u64,
+    /// Panics caught in handlers, deferred calls and tasks.
+    pub panics: u64,
+    /// Bytes received.
+    pub bytes_in: u64,
+    /// Bytes sent.
+    pub bytes_out: u64,
+    /// Sends: system calls, or submissions.
+    pub sends: u64,
+    /// Sources alive: connections, listeners, and a few of the loop's own.
+    pub sources: usize,
+    /// Tasks alive.
+    pub tasks: usize,
+    /// Timers armed.
+    pub armed: usize,
+    /// Turn times without the wait: bucket `i` counts turns shorter than `2^i` microseconds.
+    pub turn_times: [u64; TURN_BUCKETS],
+    /// The longest turn, in microseconds.
+    pub longest_turn_us: u64,
+}

@@ -1,0 +1,110 @@
+//! The seam between the runtime and the kernel.
+//!
+//! Every system call that the loop, its drivers and its sockets make is a method of [`Sys`], with plain
+//! numbers and plain structs on both sides, so that a simulated kernel can answer *below* a driver: the
+//! driver's own code then runs unchanged under seeded faults and virtual time. [`Real`] passes each call on.
+//!
+//! A descriptor is a bare number here, since a simulated one has no `OwnedFd`. Its owner is the source that
+//! holds it; it is closed by [`Sys::close`], once, when the source ends.
+
+mod real;
+pub(crate) mod signal;
+
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub(crate) use real::Real;
+pub(crate) use rustix::event::FdSetElement;
+pub(crate) use rustix::event::epoll::{Event as EpollEvent, EventFlags as EpollFlags};
+
+use crate::net::{Addr, ConnectOptions, ListenOptions, SocketOption};
+
+/// A descriptor's number in the table of the loop's thread, or in the simulated host's.
+pub(crate) type Fd = i32;
+
+/// What `epoll_ctl` is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EpollOp {
+    /// Add the descriptor.
+    Add,
+    /// Change its flags or data.
+    Modify,
+    /// Take it out.
+    Delete,
+}
+
+/// One entry of `poll`'s array.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct PollEntry {
+    /// The descriptor; negative numbers are passed over by the kernel.
+    pub fd: Fd,
+    /// What is asked for.
+    pub events: i16,
+    /// What is there.
+    pub revents: i16,
+}
+
+/// `poll`'s bits, the same numbers on every Linux architecture.
+pub(crate) mod poll_bits {
+    pub(crate) const IN: i16 = 0x001;
+    pub(crate) const PRI: i16 = 0x002;
+    pub(crate) const OUT: i16 = 0x004;
+    pub(crate) const ERR: i16 = 0x008;
+    pub(crate) const HUP: i16 = 0x010;
+    pub(crate) const NVAL: i16 = 0x020;
+    pub(crate) const RDHUP: i16 = 0x2000;
+}
+
+/// Wakes a loop's wait from any thread. Cheap to clone; valid after the loop has ended.
+pub(crate) type WakeFn = Arc<dyn Fn() + Send + Sync>;
+
+/// Each call that reaches the kernel, or a model of it.
+///
+/// All sockets are non-blocking and close-on-exec from their creation (I34). No call raises SIGPIPE (I33).
+/// No call is restarted or hidden: `Interrupted` and `WouldBlock` reach the caller.
+pub(crate) trait Sys: 'static {
+    /// Monotonic time since a point that stays the same for the life of the process.
+    fn clock(&self) -> Instant;
+
+    fn listen(&self, at: &Addr, options: &ListenOptions) -> io::Result<Fd>;
+    /// Makes a socket and starts to connect it. True: it is connected already.
+    fn connect(&self, to: &Addr, options: &ConnectOptions) -> io::Result<(Fd, bool)>;
+    fn accept(&self, listener: Fd) -> io::Result<(Fd, Addr)>;
+    fn recv(&self, fd: Fd, into: &mut [u8]) -> io::Result<usize>;
+    fn send(&self, fd: Fd, from: &[u8]) -> io::Result<usize>;
+    fn send_vectored(&self, fd: Fd, from: &[io::IoSlice<'_>]) -> io::Result<usize>;
+    fn shutdown(&self, fd: Fd, how: Shutdown) -> io::Result<()>;
+    fn close(&self, fd: Fd);
+    /// The pending error of a socket, which this call clears.
+    fn take_error(&self, fd: Fd) -> io::Result<Option<io::Error>>;
+    fn set_option(&self, fd: Fd, option: SocketOption) -> io::Result<()>;
+    fn local_addr(&self, fd: Fd) -> io::Result<Addr>;
+    fn peer_addr(&self, fd: Fd) -> io::Result<Addr>;
+
+    /// Takes over a descriptor from outside; it becomes non-blocking.
+    fn import(&self, fd: OwnedFd) -> io::Result<Fd>;
+    /// Gives a descriptor away to code that owns descriptors.
+    fn export(&self, fd: Fd) -> io::Result<OwnedFd>;
+    /// A descriptor that does nothing but occupy a number, to be closed when numbers run out.
+    fn spare(&self) -> io::Result<Fd>;
+    /// Whether the file behind a descriptor is a stream socket of the Unix family.
+    fn remove_socket_file(&self, path: &Path);
+
+    /// A descriptor that becomes readable when the function is called, from any thread.
+    fn wake_pair(&self) -> io::Result<(Fd, WakeFn)>;
+    /// Takes back all wakes so far.
+    fn clear_wake(&self, fd: Fd);
+
+    fn epoll_create(&self) -> io::Result<Fd>;
+    fn epoll_ctl(&self, ep: Fd, op: EpollOp, fd: Fd, data: u64, flags: EpollFlags) -> io::Result<()>;
+    /// Replaces the content of `events`; at most its capacity. `timeout` is rounded up to milliseconds.
+    fn epoll_wait(&self, ep: Fd, events: &mut Vec<EpollEvent>, timeout: Option<Duration>) -> io::Result<()>;
+    fn poll(&self, entries: &mut [PollEntry], timeout: Option<Duration>) -> io::Result<usize>;
+    /// `sets` are the read, write and exception sets, each of 1,024 bits.
+    fn select(&self, bound: i32, sets: &mut [[FdSetElement; 16]; 3], timeout: Option<Duration>) -> io::Result<usize>;
+}

@@ -1,0 +1,283 @@
+//! The kernel itself, through rustix: system calls without `errno` in thread-local memory.
+
+use std::io::{self, IoSlice};
+use std::net::{Ipv6Addr, Shutdown, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{FdSetElement, PollFd, PollFlags, Timespec, epoll, eventfd, poll, select};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType,
+    sockopt,
+};
+
+use super::{EpollEvent, EpollFlags, EpollOp, Fd, PollEntry, Sys, WakeFn};
+use crate::net::{Addr, ConnectOptions, ListenOptions, SocketOption};
+
+/// The running kernel.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Real;
+
+const SOCKET: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
+
+/// The descriptor for the length of one call.
+fn at(fd: Fd) -> BorrowedFd<'static> {
+    // SAFETY: a source owns its number from creation until `close`, and callers pass only numbers of live
+    // sources; the borrow ends with the call it is made for.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+fn own(fd: Fd) -> OwnedFd {
+    // SAFETY: the caller gives up the number that it owned; it is not used afterwards.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Kernel waits take whole milliseconds; rounding up keeps a timer from firing early, and from spinning in
+/// its last millisecond (I18, I20).
+fn timespec(timeout: Duration) -> Timespec {
+    const LONGEST: u128 = 24 * 3600 * 1000;
+    let ms = timeout.as_nanos().div_ceil(1_000_000).min(LONGEST) as i64;
+    Timespec { tv_sec: ms / 1000, tv_nsec: (ms % 1000) * 1_000_000 }
+}
+
+fn from_any(addr: SocketAddrAny) -> io::Result<Addr> {
+    if let Ok(ip) = SocketAddr::try_from(addr.clone()) {
+        return Ok(Addr::Ip(ip));
+    }
+    let unix = SocketAddrUnix::try_from(addr)?;
+    let path = unix.path_bytes().filter(|p| !p.is_empty());
+    Ok(Addr::Unix(path.map(|p| PathBuf::from(std::ffi::OsStr::from_bytes(p.strip_suffix(&[0]).unwrap_or(p))))))
+}
+
+fn unix_addr(path: &Option<PathBuf>) -> io::Result<SocketAddrUnix> {
+    let path = path.as_deref().ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidInput, "a Unix socket needs a path to listen on or to connect to")
+    })?;
+    Ok(SocketAddrUnix::new(path)?)
+}
+
+fn stream_socket(family: AddressFamily) -> io::Result<OwnedFd> {
+    Ok(rustix::net::socket_with(family, SocketType::STREAM, SOCKET, None)?)
+}
+
+fn family(ip: &SocketAddr) -> AddressFamily {
+    if ip.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
+}
+
+impl Sys for Real {
+    fn clock(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn listen(&self, at: &Addr, o: &ListenOptions) -> io::Result<Fd> {
+        let fd = match at {
+            Addr::Ip(ip) => {
+                let fd = stream_socket(family(ip))?;
+                sockopt::set_socket_reuseaddr(&fd, o.reuse_addr)?;
+                if o.reuse_port {
+                    sockopt::set_socket_reuseport(&fd, true)?;
+                }
+                if ip.is_ipv6() {
+                    // Dual stack only makes sense on the wildcard address; elsewhere the kernel ignores it.
+                    sockopt::set_ipv6_v6only(&fd, !(o.dual_stack && ip.ip() == Ipv6Addr::UNSPECIFIED))?;
+                }
+                if let Some(size) = o.recv_buffer {
+                    sockopt::set_socket_recv_buffer_size(&fd, size)?;
+                }
+                if let Some(size) = o.send_buffer {
+                    sockopt::set_socket_send_buffer_size(&fd, size)?;
+                }
+                rustix::net::bind(&fd, ip)?;
+                fd
+            }
+            Addr::Unix(path) => {
+                let fd = stream_socket(AddressFamily::UNIX)?;
+                rustix::net::bind(&fd, &unix_addr(path)?)?;
+                fd
+            }
+        };
+        rustix::net::listen(&fd, o.backlog.clamp(1, i32::MAX as u32) as i32)?;
+        Ok(fd.into_raw_fd())
+    }
+
+    fn connect(&self, to: &Addr, o: &ConnectOptions) -> io::Result<(Fd, bool)> {
+        let (fd, result) = match to {
+            Addr::Ip(ip) => {
+                let fd = stream_socket(family(ip))?;
+                if let Some(from) = o.bind {
+                    sockopt::set_socket_reuseaddr(&fd, true)?;
+                    rustix::net::bind(&fd, &from)?;
+                }
+                if o.nodelay {
+                    sockopt::set_tcp_nodelay(&fd, true)?;
+                }
+                let result = rustix::net::connect(&fd, ip);
+                (fd, result)
+            }
+            Addr::Unix(path) => {
+                let fd = stream_socket(AddressFamily::UNIX)?;
+                let result = rustix::net::connect(&fd, &unix_addr(path)?);
+                (fd, result)
+            }
+        };
+        match result {
+            Ok(()) => Ok((fd.into_raw_fd(), true)),
+            // An interrupted connect goes on in the background, as one in progress does.
+            Err(Errno::INPROGRESS | Errno::INTR) => Ok((fd.into_raw_fd(), false)),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn accept(&self, listener: Fd) -> io::Result<(Fd, Addr)> {
+        let (fd, addr) = rustix::net::acceptfrom_with(at(listener), SOCKET)?;
+        let addr = match addr {
+            Some(addr) => from_any(addr).unwrap_or(Addr::Unix(None)),
+            None => Addr::Unix(None),
+        };
+        Ok((fd.into_raw_fd(), addr))
+    }
+
+    #[inline]
+    fn recv(&self, fd: Fd, into: &mut [u8]) -> io::Result<usize> {
+        let (n, _) = rustix::net::recv(at(fd), into, RecvFlags::empty())?;
+        Ok(n)
+    }
+
+    #[inline]
+    fn send(&self, fd: Fd, from: &[u8]) -> io::Result<usize> {
+        Ok(rustix::net::send(at(fd), from, SendFlags::NOSIGNAL)?)
+    }
+
+    fn send_vectored(&self, fd: Fd, from: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut control = SendAncillaryBuffer::default();
+        Ok(rustix::net::sendmsg(at(fd), from, &mut control, SendFlags::NOSIGNAL)?)
+    }
+
+    fn shutdown(&self, fd: Fd, how: Shutdown) -> io::Result<()> {
+        let how = match how {
+            Shutdown::Read => rustix::net::Shutdown::Read,
+            Shutdown::Write => rustix::net::Shutdown::Write,
+            Shutdown::Both => rustix::net::Shutdown::Both,
+        };
+        Ok(rustix::net::shutdown(at(fd), how)?)
+    }
+
+    fn close(&self, fd: Fd) {
+        drop(own(fd));
+    }
+
+    fn take_error(&self, fd: Fd) -> io::Result<Option<io::Error>> {
+        Ok(sockopt::socket_error(at(fd))?.err().map(Into::into))
+    }
+
+    fn set_option(&self, fd: Fd, option: SocketOption) -> io::Result<()> {
+        let fd = at(fd);
+        match option {
+            SocketOption::NoDelay(on) => sockopt::set_tcp_nodelay(fd, on)?,
+            SocketOption::KeepAlive(None) => sockopt::set_socket_keepalive(fd, false)?,
+            SocketOption::KeepAlive(Some(keep)) => {
+                sockopt::set_tcp_keepidle(fd, keep.idle)?;
+                sockopt::set_tcp_keepintvl(fd, keep.interval)?;
+                sockopt::set_tcp_keepcnt(fd, keep.probes)?;
+                sockopt::set_socket_keepalive(fd, true)?;
+            }
+            SocketOption::SendBuffer(size) => sockopt::set_socket_send_buffer_size(fd, size)?,
+            SocketOption::RecvBuffer(size) => sockopt::set_socket_recv_buffer_size(fd, size)?,
+            SocketOption::ResetOnClose => sockopt::set_socket_linger(fd, Some(Duration::ZERO))?,
+        }
+        Ok(())
+    }
+
+    fn local_addr(&self, fd: Fd) -> io::Result<Addr> {
+        from_any(rustix::net::getsockname(at(fd))?)
+    }
+
+    fn peer_addr(&self, fd: Fd) -> io::Result<Addr> {
+        match rustix::net::getpeername(at(fd))? {
+            Some(addr) => from_any(addr),
+            None => Ok(Addr::Unix(None)),
+        }
+    }
+
+    fn import(&self, fd: OwnedFd) -> io::Result<Fd> {
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        Ok(fd.into_raw_fd())
+    }
+
+    fn export(&self, fd: Fd) -> io::Result<OwnedFd> {
+        Ok(own(fd))
+    }
+
+    fn spare(&self) -> io::Result<Fd> {
+        Ok(eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?.into_raw_fd())
+    }
+
+    fn remove_socket_file(&self, path: &Path) {
+        // The file may have been replaced or removed by another process; nothing depends on the outcome.
+        let _ = std::fs::remove_file(path);
+    }
+
+    fn wake_pair(&self) -> io::Result<(Fd, WakeFn)> {
+        let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
+        let ours = eventfd(0, flags)?;
+        // A copy for the wakers: it stays open for as long as one of them lives, so that a late wake writes to
+        // a counter that nobody reads and never to a reused number.
+        let theirs = Arc::new(rustix::io::fcntl_dupfd_cloexec(&ours, 0)?);
+        let wake = move || {
+            // A full counter is a wake that is pending already.
+            let _ = rustix::io::write(theirs.as_fd(), &1u64.to_ne_bytes());
+        };
+        Ok((ours.into_raw_fd(), Arc::new(wake)))
+    }
+
+    fn clear_wake(&self, fd: Fd) {
+        let mut count = [0u8; 8];
+        let _ = rustix::io::read(at(fd), &mut count);
+    }
+
+    fn epoll_create(&self) -> io::Result<Fd> {
+        Ok(epoll::create(epoll::CreateFlags::CLOEXEC)?.into_raw_fd())
+    }
+
+    fn epoll_ctl(&self, ep: Fd, op: EpollOp, fd: Fd, data: u64, flags: EpollFlags) -> io::Result<()> {
+        let data = epoll::EventData::new_u64(data);
+        match op {
+            EpollOp::Add => epoll::add(at(ep), at(fd), data, flags)?,
+            EpollOp::Modify => epoll::modify(at(ep), at(fd), data, flags)?,
+            EpollOp::Delete => epoll::delete(at(ep), at(fd))?,
+        }
+        Ok(())
+    }
+
+    fn epoll_wait(&self, ep: Fd, events: &mut Vec<EpollEvent>, timeout: Option<Duration>) -> io::Result<()> {
+        events.clear();
+        let timeout = timeout.map(timespec);
+        epoll::wait(at(ep), rustix::buffer::spare_capacity(events), timeout.as_ref())?;
+        Ok(())
+    }
+
+    fn poll(&self, entries: &mut [PollEntry], timeout: Option<Duration>) -> io::Result<usize> {
+        let timeout = timeout.map(timespec);
+        // SAFETY: `PollEntry` and `PollFd` are both `repr(C)` with the layout of the kernel's `pollfd`: a
+        // descriptor (`BorrowedFd` is a transparent `i32`) and two 16-bit sets. Entries hold live numbers only.
+        let entries: &mut [PollFd<'_>] =
+            unsafe { std::slice::from_raw_parts_mut(entries.as_mut_ptr().cast(), entries.len()) };
+        const { assert!(size_of::<PollFd<'static>>() == size_of::<PollEntry>()) };
+        const { assert!(PollFlags::RDHUP.bits() == super::poll_bits::RDHUP as u16) };
+        Ok(poll(entries, timeout.as_ref())?)
+    }
+
+    fn select(&self, bound: i32, sets: &mut [[FdSetElement; 16]; 3], timeout: Option<Duration>) -> io::Result<usize> {
+        let timeout = timeout.map(timespec);
+        let [read, write, except] = sets;
+        // SAFETY: each set has 1,024 bits, `bound` is at most 1,024, and the selector keeps in its sets only
+        // numbers of live sources.
+        let n = unsafe { select(bound, Some(read), Some(write), Some(except), timeout.as_ref())? };
+        Ok(n as usize)
+    }
+}
+

@@ -1,8 +1,44 @@
-//! Event-based concurrency.
+//! Event-based concurrency: one handler contract over every kernel interface.
+//!
+//! One thread runs an [`EventLoop`]. It asks the kernel what is ready, calls the [`Handler`] of each connection with
+//! the bytes that came, and goes back to waiting. A connection is a small struct and holds no buffer while it is
+//! idle. Tasks (`async`/`await`) run on the same loop, on the same operations, and a connection can change from one
+//! model to the other.
+//!
+//! | you want | look at |
+//! |---|---|
+//! | callbacks: state machines, the least memory | [`Handler`], [`Conn`], [`net::Pool`] |
+//! | tasks: straight-line code | [`spawn`], [`net::Stream`], [`time`], [`task`] |
+//! | another kernel interface | [`Backend`] |
+//! | work from other threads | [`Remote`] |
+//! | the operating system's signals | [`signal`] |
+//!
+//! # Rules of the loop
+//!
+//! Handlers and tasks must not block: all else waits meanwhile. They never run inside one another's calls: what one
+//! causes is dispatched after it. What a peer can cause is an error value; a panic in a handler ends that
+//! connection and is counted.
 
-#[allow(dead_code, reason = "the loop, which calls it, is not in this module yet")]
+mod backend;
+mod core;
+mod event_loop;
+mod handle;
+mod handler;
+mod message;
+pub mod net;
+mod reactor;
+mod remote;
+pub mod signal;
+mod stats;
+mod sys;
 pub mod task;
-mod time {
-    #[allow(dead_code, reason = "as above")]
-    pub(crate) mod wheel;
-}
+pub mod time;
+
+pub use backend::Backend;
+pub use event_loop::{Builder, EventLoop};
+pub use handle::{Handle, TimerId};
+pub use handler::{CloseReason, Conn, ConnId, Flow, Handler, StaleConn};
+pub use message::Message;
+pub use remote::{Remote, RemoteError};
+pub use stats::{LoopStats, TURN_BUCKETS};
+pub use task::spawn;

@@ -66,6 +66,8 @@ pub(crate) struct Core {
     pub(crate) listeners: Vec<Option<Listener>>,
     pub(crate) deferred: VecDeque<Box<dyn FnOnce()>>,
     pub(crate) wheel: Wheel<Timer>,
+    /// Who waits for a signal; woken whenever the loop's wake-up comes, which signals use.
+    pub(crate) signal_waiters: Vec<Waker>,
     /// Where the next sweep goes on, and how often it comes; none while no pool has a limit.
     pub(crate) sweep: (usize, Option<Duration>),
 }
@@ -116,6 +118,7 @@ impl Shared {
             listeners: Vec::new(),
             deferred: VecDeque::new(),
             wheel: Wheel::new(0),
+            signal_waiters: Vec::new(),
             sweep: (0, None),
         };
         Rc::new(Shared {
@@ -164,6 +167,13 @@ impl Shared {
         }
     }
 
+    /// The turn has done all but wait: what it took is counted.
+    pub(crate) fn turn_ends(&self) {
+        self.stats.add(&self.stats.turns);
+        let took = self.driver.sys().clock().saturating_duration_since(self.now.get());
+        self.stats.turn_took(took);
+    }
+
     /// How long the kernel may wait: not at all if anything is due.
     pub(crate) fn wait_time(&self) -> Option<Duration> {
         let core = self.core.borrow();
@@ -180,8 +190,9 @@ impl Shared {
 
     pub(crate) fn fire_timers(self: &Rc<Self>) {
         let now = self.now.get().saturating_duration_since(self.epoch).as_millis() as u64;
+        self.core.borrow_mut().wheel.begin_pass(now);
         for _ in 0..TIMERS_PER_TURN {
-            let Some(timer) = self.core.borrow_mut().wheel.pop_expired(now) else { break };
+            let Some(timer) = self.core.borrow_mut().wheel.pop() else { break };
             self.stats.add(&self.stats.timers);
             match timer {
                 Timer::Wake(waker) => waker.wake(),

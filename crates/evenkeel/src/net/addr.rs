@@ -104,6 +104,16 @@ impl IntoAddr for &str {
     }
 }
 
+/// An internet address as text, and a port.
+impl IntoAddr for (&str, u16) {
+    fn into_addr(self) -> io::Result<Addr> {
+        let ip: IpAddr = self.0.parse().map_err(|_| {
+            io::Error::new(io::ErrorKind::InvalidInput, format!("`{}` is not an internet address", self.0))
+        })?;
+        Ok(Addr::Ip(SocketAddr::new(ip, self.1)))
+    }
+}
+
 impl<A: Into<Addr>> IntoAddr for A {
     fn into_addr(self) -> io::Result<Addr> {
         Ok(self.into())

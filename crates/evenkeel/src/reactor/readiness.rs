@@ -115,6 +115,8 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
     fn odd_event(&self, lp: &Rc<Shared>, event: Event) {
         if event.token == WAKE {
             self.sys.clear_wake(self.wake_fd);
+            let waiters = std::mem::take(&mut lp.core.borrow_mut().signal_waiters);
+            waiters.into_iter().for_each(std::task::Waker::wake);
         } else {
             lp.stats.add(&lp.stats.stale);
         }
@@ -165,19 +167,11 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
     /// before is left alone until it reads or writes again; so is a hung-up descriptor, which would be reported
     /// for ever.
     fn quiet_async(&self, lp: &Shared, token: Token, was: u32, got: Ready) {
-        let mut want = Ready { read: was & flag::ARMED_READ != 0, write: false, hung_up: false };
-        if got.read && was & flag::READABLE != 0 {
-            want.read = false;
-        }
-        let queued = was & flag::QUEUED != 0;
-        let waits = |lp: &Shared| {
-            let core = lp.core.borrow();
-            core.sources.get(token).is_some_and(|s| core.tasks[s.slot as usize].writer.is_some())
+        let want = Ready {
+            read: was & flag::ARMED_READ != 0 && !(got.read && was & flag::READABLE != 0),
+            write: was & flag::ARMED_WRITE != 0 && (!got.write || was & flag::QUEUED != 0),
+            hung_up: false,
         };
-        want.write = was & flag::ARMED_WRITE != 0 && (queued || !got.write || waits(lp));
-        if got.write {
-            want.write = queued;
-        }
         self.arm(lp, token, want, got.hung_up && was & flag::HUNG_UP != 0);
     }
 

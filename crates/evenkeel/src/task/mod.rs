@@ -27,6 +27,15 @@ use self::raw::Core;
 pub use self::join::{JoinError, JoinHandle};
 pub use self::set::TaskSet;
 
+/// Spawns a task on the current loop. It is polled first in the next turn, never inside this call.
+///
+/// # Panics
+/// Outside of a running loop.
+#[track_caller]
+pub fn spawn<F: Future + 'static>(future: F) -> JoinHandle<F::Output> {
+    crate::Handle::current().spawn(future)
+}
+
 /// The tasks of one loop. The loop calls it; it blocks nowhere and knows no clock.
 ///
 /// All methods take `&self`, and every one of them but `run` and `cancel_all` may be called from a task, a destructor or a waker that this

@@ -1,0 +1,23 @@
+//! Echo with callbacks: one handler for each connection, and no buffer of its own.
+//!
+//! `cargo run --release --example echo -- --backend epoll --port 7000`
+
+mod common;
+
+use evenkeel::{Conn, EventLoop, Handler};
+
+struct Echo;
+
+impl Handler for Echo {
+    fn on_data(&mut self, conn: &mut Conn<'_>, bytes: &[u8]) {
+        conn.write(bytes);
+    }
+}
+
+fn main() -> std::io::Result<()> {
+    let args = common::args(7000)?;
+    let mut events = EventLoop::builder().backend(args.backend).build()?;
+    let listener = events.handle().listen(("127.0.0.1", args.port), |_peer| Echo)?;
+    println!("echo on {}, {} backend", events.handle().listener_addr(listener)?, events.handle().backend());
+    events.run()
+}

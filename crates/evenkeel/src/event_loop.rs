@@ -1,0 +1,228 @@
+//! The loop itself: how it is built, and its turn.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll};
+
+use crate::backend::Backend;
+use crate::core::Shared;
+use crate::handle::Handle;
+use crate::handler::CloseReason;
+
+thread_local! {
+    /// The loop that is running on this thread, innermost last: handles for code that was not given one.
+    static CURRENT: RefCell<Vec<Rc<Shared>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Identities only; a loop never reads another's. The one number that loops of a process share.
+static NEXT_ID: AtomicU32 = AtomicU32::new(1);
+
+pub(crate) fn current() -> Option<Rc<Shared>> {
+    CURRENT.with_borrow(|stack| stack.last().cloned())
+}
+
+/// Makes a loop the current one for as long as it lives.
+struct Entered;
+
+impl Entered {
+    fn new(shared: &Rc<Shared>) -> Self {
+        CURRENT.with_borrow_mut(|stack| stack.push(shared.clone()));
+        Entered
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let last = CURRENT.with_borrow_mut(Vec::pop);
+        drop(last);
+    }
+}
+
+/// How a loop is to be made.
+///
+/// ```
+/// use evenkeel::{Backend, EventLoop};
+/// let events = EventLoop::builder().backend(Backend::Poll).build()?;
+/// assert_eq!(events.handle().backend().name(), "poll");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    backend: Option<Backend>,
+}
+
+impl Builder {
+    /// The kernel interface. Default: what `EVENKEEL_BACKEND` says, else [`Backend::Auto`].
+    pub fn backend(mut self, backend: Backend) -> Self {
+        self.backend = Some(backend);
+        self
+    }
+
+    /// Makes the loop.
+    ///
+    /// # Errors
+    /// When `EVENKEEL_BACKEND` names no backend, or the kernel refuses a descriptor.
+    pub fn build(self) -> io::Result<EventLoop> {
+        let wanted = match self.backend {
+            Some(backend) => backend,
+            None => Backend::from_env()?,
+        };
+        let (backend, driver) = wanted.start()?;
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Ok(EventLoop { shared: Shared::new(id, backend, driver) })
+    }
+}
+
+/// An event loop. It stays on the thread that made it; [`Remote`](crate::Remote) reaches it from others.
+///
+/// Several loops can live on one thread, as simulations need it; one runs at a time. Dropping a loop closes its
+/// connections ([`CloseReason::LoopEnded`]), drops its tasks, and runs nothing further.
+pub struct EventLoop {
+    shared: Rc<Shared>,
+}
+
+impl EventLoop {
+    /// A loop with the default options.
+    ///
+    /// # Errors
+    /// As for [`Builder::build`].
+    pub fn new() -> io::Result<Self> {
+        Builder::default().build()
+    }
+
+    /// Options for a loop.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// A handle, for everything that one does with a loop but running it.
+    pub fn handle(&self) -> Handle {
+        Handle::from_shared(self.shared.clone())
+    }
+
+    /// Runs until [`Handle::stop`] is called. What is open stays open; the loop can be run again.
+    ///
+    /// # Errors
+    /// `Unsupported` when called from within this loop, by a handler or a task; otherwise the kernel's, when it
+    /// refuses to wait, which nothing can mend.
+    pub fn run(&mut self) -> io::Result<()> {
+        let _running = Running::new(&self.shared)?;
+        while !self.shared.stopping.take() {
+            turn(&self.shared)?;
+        }
+        Ok(())
+    }
+
+    /// Runs until `future` is ready, as a task among the others. It may borrow from the caller.
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run), and `Interrupted` when [`Handle::stop`] is called first.
+    pub fn block_on<F: Future>(&mut self, future: F) -> io::Result<F::Output> {
+        let _running = Running::new(&self.shared)?;
+        let mut future = pin!(future);
+        let root = self.shared.executor.root();
+        let waker = root.waker().clone();
+        loop {
+            if root.take_woken()
+                && let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker))
+            {
+                self.shared.driver.flush(&self.shared);
+                self.shared.reap();
+                return Ok(output);
+            }
+            if self.shared.stopping.take() {
+                return Err(io::Error::new(io::ErrorKind::Interrupted, "the loop was stopped"));
+            }
+            self.shared.driver.flush(&self.shared);
+            turn(&self.shared)?;
+        }
+    }
+
+    /// Takes one turn without waiting: for a loop that is driven by another one, or by a test.
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run).
+    pub fn poll(&mut self) -> io::Result<()> {
+        let _running = Running::new(&self.shared)?;
+        self.shared.core.borrow_mut().deferred.push_back(Box::new(|| ()));
+        self.shared.tick();
+        turn(&self.shared)
+    }
+}
+
+/// One turn. Everything that a loop does happens in one of these steps.
+fn turn(lp: &Rc<Shared>) -> io::Result<()> {
+    lp.fire_timers();
+    lp.run_queued();
+    lp.driver.flush(lp);
+    lp.reap();
+    let time = lp.wait_time();
+    lp.turn_ends();
+    lp.driver.wait(lp, time)?;
+    lp.reap();
+    Ok(())
+}
+
+/// A loop that is being run: it is current, and cannot be run again from inside.
+struct Running<'a> {
+    shared: &'a Shared,
+    _entered: Entered,
+}
+
+impl<'a> Running<'a> {
+    fn new(shared: &'a Rc<Shared>) -> io::Result<Self> {
+        if shared.running.replace(true) {
+            let what = "this loop is running already, and a handler or a task of it cannot run it again; spawn a \
+                        task or defer a call instead";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+        }
+        shared.tick();
+        Ok(Running { shared, _entered: Entered::new(shared) })
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.shared.running.set(false);
+    }
+}
+
+impl Drop for EventLoop {
+    fn drop(&mut self) {
+        let lp = &self.shared;
+        lp.ended.set(true);
+        let entered = Entered::new(lp);
+        lp.executor.cancel_all();
+        lp.inbox.close();
+        let capacity = lp.core.borrow().sources.capacity();
+        for at in 0..capacity {
+            let token = lp.core.borrow_mut().sources.at(at).map(|(token, _)| token);
+            if let Some(token) = token {
+                lp.abort(token, CloseReason::LoopEnded);
+            }
+        }
+        lp.reap();
+        // Calls and wakers of users: their drops may still call the loop, which answers that it has ended.
+        let (deferred, wheel) = {
+            let mut core = lp.core.borrow_mut();
+            let wheel = std::mem::replace(&mut core.wheel, crate::time::wheel::Wheel::new(0));
+            (std::mem::take(&mut core.deferred), wheel)
+        };
+        drop((deferred, wheel));
+        let pools = std::mem::take(&mut *lp.pools.borrow_mut());
+        let listeners = std::mem::take(&mut lp.core.borrow_mut().listeners);
+        drop((pools, listeners));
+        drop(entered);
+    }
+}
+
+impl fmt::Debug for EventLoop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventLoop").field("backend", &self.shared.backend).finish_non_exhaustive()
+    }
+}

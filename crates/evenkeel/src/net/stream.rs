@@ -1,0 +1,361 @@
+//! A stream that tasks read and write.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use super::pool::connect;
+use super::{Addr, ConnectOptions, IntoAddr, OwnedReadHalf, OwnedWriteHalf, ReadHalf, SocketOption, WriteHalf};
+use crate::core::async_io::Half;
+use crate::core::shared::Timer;
+use crate::core::{Kind, Shared, Token, flag};
+use crate::handle::Handle;
+use crate::handler::{CloseReason, Flow};
+use crate::message::Message;
+
+/// A connection that a task reads and writes, over TCP or a Unix socket.
+///
+/// Buffers are borrowed, whatever the backend, and dropping any future of this type is safe: no byte is lost or
+/// duplicated but where a method says so. It stays on its loop's thread. Dropping it closes it: what is queued is
+/// flushed for at most five seconds, without anybody waiting.
+///
+/// One task at a time reads, one at a time writes; [`split`](Self::split) lets these be two.
+pub struct Stream {
+    pub(crate) shared: Rc<Shared>,
+    token: Token,
+}
+
+impl Stream {
+    pub(crate) fn from_parts(shared: Rc<Shared>, token: Token) -> Self {
+        Stream { shared, token }
+    }
+
+    /// Gives up the stream without closing it.
+    pub(crate) fn into_token(mut self) -> Token {
+        let gone = Token { index: u32::MAX, generation: 0 };
+        std::mem::replace(&mut self.token, gone)
+    }
+
+    /// Connects on the current loop, with default options: no address is looked up, and 30 seconds are allowed.
+    ///
+    /// Cancel safe: dropping the future abandons the attempt.
+    ///
+    /// # Errors
+    /// The kernel's, or `TimedOut`.
+    ///
+    /// # Panics
+    /// Outside of a running loop.
+    pub async fn connect(to: impl IntoAddr) -> io::Result<Stream> {
+        Self::connect_with(to, &ConnectOptions::default()).await
+    }
+
+    /// Connects on the current loop.
+    ///
+    /// Cancel safe: dropping the future abandons the attempt.
+    ///
+    /// # Errors
+    /// The kernel's, or `TimedOut` at the deadline.
+    ///
+    /// # Panics
+    /// Outside of a running loop.
+    pub async fn connect_with(to: impl IntoAddr, options: &ConnectOptions) -> io::Result<Stream> {
+        let shared = Handle::current().shared;
+        let (fd, flags) = connect(&shared, &to.into_addr()?, options)?;
+        let token = shared.adopt_async(fd, Kind::Async, flags)?;
+        let stream = Stream { shared, token };
+        if flags & flag::CONNECTING != 0 {
+            let timer = options.deadline.map(|d| stream.shared.timer_after(d, Timer::Deadline(token)));
+            let result = poll_fn(|cx| stream.poll_writable(cx)).await;
+            if let Some(key) = timer {
+                let cancelled = stream.shared.core.borrow_mut().wheel.cancel(key);
+                drop(cancelled);
+            }
+            result?;
+        }
+        Ok(stream)
+    }
+
+    /// Takes over a connected stream socket of the standard library or any other owner, on the current loop.
+    ///
+    /// # Errors
+    /// The kernel's.
+    ///
+    /// # Panics
+    /// Outside of a running loop.
+    pub fn from_fd(fd: impl Into<OwnedFd>) -> io::Result<Stream> {
+        let shared = Handle::current().shared;
+        let fd = shared.driver.sys().import(fd.into())?;
+        let unix = match shared.driver.sys().local_addr(fd) {
+            Ok(Addr::Ip(_)) => 0,
+            _ => flag::UNIX,
+        };
+        let token = shared.adopt_async(fd, Kind::Async, flag::READABLE | flag::WRITABLE | unix)?;
+        Ok(Stream { shared, token })
+    }
+
+    /// Gives the socket away, non-blocking as it is. What was read but not consumed, or is queued, stays behind:
+    /// flush first.
+    ///
+    /// # Errors
+    /// `NotConnected` when the loop has ended.
+    pub fn into_fd(self) -> io::Result<OwnedFd> {
+        let (shared, token) = (self.shared.clone(), self.token);
+        shared.fd(token)?;
+        let _ = self.into_token();
+        shared.driver.deregister(&shared, token);
+        let mut core = shared.core.borrow_mut();
+        let source = core.sources.remove(token).ok_or(io::ErrorKind::NotConnected)?;
+        let state = core.free_async(source.slot);
+        drop(core);
+        drop(state);
+        shared.driver.sys().export(source.fd)
+    }
+
+    // ---- reading ----
+
+    /// Reads at least one byte into `into`; 0 is the end of the stream, or an empty `into`.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_read_ref(cx, into)).await
+    }
+
+    /// Fills `into`.
+    ///
+    /// Not cancel safe: what was read before the future is dropped is in `into`, but nobody knows how much.
+    ///
+    /// # Errors
+    /// The kernel's, or `UnexpectedEof` at the end of the stream.
+    pub async fn read_exact(&mut self, mut into: &mut [u8]) -> io::Result<()> {
+        while !into.is_empty() {
+            match self.read(into).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => into = &mut into[n..],
+            }
+        }
+        Ok(())
+    }
+
+    /// Lends the next bytes, at least one and in the loop's own memory, to `take`, which can answer them beside.
+    /// None at the end of the stream.
+    ///
+    /// This is the cheapest way to read: an idle stream needs no buffer, and nothing is copied. The answer leaves
+    /// with the turn's other writes; wait for [`flush`](Self::flush) before reading more if the peer may be slow.
+    ///
+    /// Cancel safe: `take` has run and its result is returned, or it has not run.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn read_with<R>(
+        &mut self,
+        take: impl FnOnce(&[u8], &mut Reply<'_>) -> R,
+    ) -> io::Result<Option<R>> {
+        let mut take = Some(take);
+        let shared = &self.shared;
+        let token = self.token;
+        poll_fn(|cx| {
+            let mut result = None;
+            let mut lend = |bytes: &[u8]| {
+                if let (false, Some(take)) = (bytes.is_empty(), take.take()) {
+                    result = Some(take(bytes, &mut Reply { shared, token }));
+                }
+            };
+            let driver = &*shared.driver;
+            ready!(shared.poll_io(token, Half::Read, cx, || driver.recv_with(shared, token, &mut lend)))?;
+            Poll::Ready(Ok(result))
+        })
+        .await
+    }
+
+    pub(crate) fn poll_read_ref(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        if into.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let (shared, token) = (&*self.shared, self.token);
+        shared.poll_io(token, Half::Read, cx, || shared.driver.recv(shared, token, into))
+    }
+
+    // ---- writing ----
+
+    /// Writes some of `from`, at least one byte unless it is empty.
+    ///
+    /// Cancel safe: dropped before it is ready, nothing was written.
+    ///
+    /// # Errors
+    /// The kernel's; `BrokenPipe` after [`shutdown`](Self::shutdown).
+    pub async fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_write_ref(cx, from)).await
+    }
+
+    /// Writes all of `from`.
+    ///
+    /// Not cancel safe: a part may have been written when the future is dropped.
+    ///
+    /// # Errors
+    /// The kernel's; `BrokenPipe` after [`shutdown`](Self::shutdown).
+    pub async fn write_all(&mut self, mut from: &[u8]) -> io::Result<()> {
+        while !from.is_empty() {
+            let n = self.write(from).await?;
+            from = &from[n..];
+        }
+        Ok(())
+    }
+
+    /// Queues a shared message, without a copy and without waiting; see [`Reply::send`].
+    pub fn send(&mut self, message: &Message) -> Flow {
+        self.shared.send(self.token, message)
+    }
+
+    /// Waits until everything queued has been handed to the kernel.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// What went wrong with bytes that were queued.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_flush_ref(cx)).await
+    }
+
+    pub(crate) fn poll_write_ref(&self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        if from.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let (shared, token) = (&*self.shared, self.token);
+        if shared.flags(token) & (flag::CORKED | flag::QUEUED) == flag::CORKED {
+            // Something was lent an answer in this turn; it goes first.
+            shared.driver.flush(shared);
+        }
+        shared.poll_io(token, Half::Write, cx, || shared.driver.send(shared, token, from))
+    }
+
+    pub(crate) fn poll_flush_ref(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flags = self.shared.flags(self.token);
+        if flags & flag::QUEUED != 0 {
+            self.shared.wait_for(self.token, Half::Write, cx);
+            return Poll::Pending;
+        }
+        if flags & flag::HUNG_UP == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        self.shared.poll_io(self.token, Half::Write, cx, || Ok(()))
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shared.poll_io(self.token, Half::Write, cx, || Ok(()))
+    }
+
+    /// Ends the write half after what is queued; the peer reads the end of the stream.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn shutdown(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_shutdown_ref(cx)).await
+    }
+
+    pub(crate) fn poll_shutdown_ref(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.shared.flags(self.token) & flag::CORKED != 0 {
+            self.shared.driver.flush(&self.shared);
+        }
+        ready!(self.poll_flush_ref(cx))?;
+        let mut core = self.shared.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(self.token) else { return Poll::Ready(Ok(())) };
+        if s.has(flag::SHUT) {
+            return Poll::Ready(Ok(()));
+        }
+        s.set(flag::SHUT);
+        drop(core);
+        match self.shared.driver.shutdown(&self.shared, self.token, Shutdown::Write) {
+            // The peer is gone: its end has come already.
+            Err(e) if e.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
+            other => Poll::Ready(other),
+        }
+    }
+
+    // ---- the rest ----
+
+    /// Resets the connection: what is queued is lost and the peer sees an error.
+    pub fn abort(self) {
+        self.shared.abort(self.token, CloseReason::Aborted);
+    }
+
+    /// The address of the other end.
+    ///
+    /// # Errors
+    /// The kernel's, for instance when the peer is gone already.
+    pub fn peer_addr(&self) -> io::Result<Addr> {
+        self.shared.peer_addr(self.token)
+    }
+
+    /// The address of this end.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn local_addr(&self) -> io::Result<Addr> {
+        self.shared.local_addr(self.token)
+    }
+
+    /// Sets an option of the socket.
+    ///
+    /// # Errors
+    /// The kernel's, for instance for an option that a Unix socket does not have.
+    pub fn set_option(&self, option: SocketOption) -> io::Result<()> {
+        self.shared.set_option(self.token, option)
+    }
+
+    /// Two borrowed halves, for two futures of one task.
+    pub fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
+        (ReadHalf::new(self), WriteHalf::new(self))
+    }
+
+    /// Two owned halves, for two tasks. The stream closes when both are dropped.
+    pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
+        let both = Rc::new(self);
+        (OwnedReadHalf::new(both.clone()), OwnedWriteHalf::new(both))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.shared.close(self.token);
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream").field("token", &self.token).finish_non_exhaustive()
+    }
+}
+
+/// The sending side of a stream, lent beside the bytes that it may answer.
+pub struct Reply<'a> {
+    shared: &'a Shared,
+    token: Token,
+}
+
+impl Reply<'_> {
+    /// Sends a copy of `bytes`, with the turn's other writes. More than 1 MiB queued ends the stream with an
+    /// error: wait for [`Stream::flush`] when [`Flow::Hold`] is answered.
+    pub fn write(&mut self, bytes: &[u8]) -> Flow {
+        self.shared.write(self.token, bytes)
+    }
+
+    /// Sends a shared message, without a copy. Otherwise as [`write`](Self::write).
+    pub fn send(&mut self, message: &Message) -> Flow {
+        self.shared.send(self.token, message)
+    }
+}
+
+impl fmt::Debug for Reply<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply").finish_non_exhaustive()
+    }
+}

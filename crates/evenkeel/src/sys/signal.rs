@@ -1,0 +1,31 @@
+//! Signals, caught by the process and passed to whichever loops asked.
+//!
+//! Signal dispositions are the one thing that is the process's and not a loop's.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::WakeFn;
+
+/// A signal that is being listened for; dropping it stops.
+pub(crate) struct Registration(signal_hook_registry::SigId);
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        signal_hook_registry::unregister(self.0);
+    }
+}
+
+/// Counts arrivals of `signal` in `count` and calls `wake` after each.
+pub(crate) fn register(signal: i32, count: Arc<AtomicU64>, wake: WakeFn) -> io::Result<Registration> {
+    let arrived = move || {
+        count.fetch_add(1, Ordering::Release);
+        wake();
+    };
+    // SAFETY: what runs in the signal's handler is async-signal-safe: an atomic addition and one `write` to a
+    // descriptor that the closure keeps open, by a raw system call that leaves `errno` alone. It neither
+    // allocates, locks, nor panics.
+    let id = unsafe { signal_hook_registry::register(signal, arrived) }?;
+    Ok(Registration(id))
+}

@@ -4,13 +4,19 @@
 
 mod common;
 
-use evenkeel::{Conn, EventLoop, Handler};
+use evenkeel::{Conn, EventLoop, Flow, Handler};
 
 struct Echo;
 
 impl Handler for Echo {
     fn on_data(&mut self, conn: &mut Conn<'_>, bytes: &[u8]) {
-        conn.write(bytes);
+        if conn.write(bytes) == Flow::Hold {
+            conn.pause();
+        }
+    }
+
+    fn on_drained(&mut self, conn: &mut Conn<'_>) {
+        conn.resume();
     }
 }
 

@@ -113,7 +113,7 @@ impl EventLoop {
     pub fn run(&mut self) -> io::Result<()> {
         let _running = Running::new(&self.shared)?;
         while !self.shared.stopping.take() {
-            turn(&self.shared)?;
+            turn(&self.shared, &mut || false)?;
         }
         Ok(())
     }
@@ -127,20 +127,21 @@ impl EventLoop {
         let mut future = pin!(future);
         let root = self.shared.executor.root();
         let waker = root.waker().clone();
-        loop {
-            if root.take_woken()
-                && let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker))
-            {
-                self.shared.driver.flush(&self.shared);
-                self.shared.reap();
-                return Ok(output);
-            }
+        let mut output = None;
+        while output.is_none() {
             if self.shared.stopping.take() {
                 return Err(io::Error::new(io::ErrorKind::Interrupted, "the loop was stopped"));
             }
-            self.shared.driver.flush(&self.shared);
-            turn(&self.shared)?;
+            turn(&self.shared, &mut || {
+                if root.take_woken()
+                    && let Poll::Ready(ready) = future.as_mut().poll(&mut Context::from_waker(&waker))
+                {
+                    output = Some(ready);
+                }
+                output.is_some()
+            })?;
         }
+        Ok(output.expect("the loop above ends when there is one"))
     }
 
     /// Takes one turn without waiting: for a loop that is driven by another one, or by a test.
@@ -151,18 +152,22 @@ impl EventLoop {
         let _running = Running::new(&self.shared)?;
         self.shared.core.borrow_mut().deferred.push_back(Box::new(|| ()));
         self.shared.tick();
-        turn(&self.shared)
+        turn(&self.shared, &mut || false)
     }
 }
 
-/// One turn. Everything that a loop does happens in one of these steps.
-fn turn(lp: &Rc<Shared>) -> io::Result<()> {
+/// One turn. Everything that a loop does happens in one of these steps. `main` is the future of `block_on`; when
+/// it is done, nothing is waited for.
+fn turn(lp: &Rc<Shared>, main: &mut dyn FnMut() -> bool) -> io::Result<()> {
     lp.fire_timers();
     lp.run_queued();
+    let done = main();
     lp.driver.flush(lp);
     lp.reap();
-    let time = lp.wait_time();
-    lp.turn_ends();
+    if done {
+        return Ok(());
+    }
+    let time = lp.turn_ends();
     lp.driver.wait(lp, time)?;
     lp.reap();
     Ok(())

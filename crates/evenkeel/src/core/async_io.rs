@@ -56,8 +56,8 @@ impl Core {
 impl Shared {
     /// Leaves a waker for one half. The old one is dropped when nothing is borrowed.
     pub(crate) fn wait_for(&self, token: Token, half: Half, cx: &Context<'_>) {
-        let mut core = self.core.borrow_mut();
-        let core = &mut *core;
+        let mut guard = self.core.borrow_mut();
+        let core = &mut *guard;
         let Some(s) = core.sources.get(token) else { return };
         let io = &mut core.tasks[s.slot as usize];
         let place = if half == Half::Read { &mut io.reader } else { &mut io.writer };
@@ -65,7 +65,7 @@ impl Shared {
             return;
         }
         let old: Option<Waker> = place.replace(cx.waker().clone());
-        let _ = core;
+        drop(guard);
         drop(old);
     }
 
@@ -156,8 +156,8 @@ impl Shared {
 
     /// A callback connection becomes a stream.
     pub(crate) fn detach(this: &Rc<Self>, token: Token, unread: &[u8]) -> Option<Stream> {
-        let mut core = this.core.borrow_mut();
-        let core = &mut *core;
+        let mut guard = this.core.borrow_mut();
+        let core = &mut *guard;
         let s = core.sources.get(token)?;
         if s.has(flag::CLOSING | flag::DEAD) || s.kind() != Kind::Callback {
             return None;
@@ -177,7 +177,7 @@ impl Shared {
                 s.set(flag::READABLE);
             }
         })?;
-        let _ = core;
+        drop(guard);
         let this = this.clone();
         this.moved(token, new);
         Some(Stream::from_parts(this, new))

@@ -13,8 +13,8 @@ impl Shared {
     }
 
     pub(crate) fn resume(&self, token: Token) {
-        let mut core = self.core.borrow_mut();
-        let core = &mut *core;
+        let mut guard = self.core.borrow_mut();
+        let core = &mut *guard;
         let Some(s) = core.sources.get_mut(token) else { return };
         if !s.has(flag::PAUSED) {
             return;
@@ -23,7 +23,7 @@ impl Shared {
         if s.extra.as_ref().is_some_and(|e| !e.unread.is_empty()) {
             core.pending.push(token);
         }
-        let _ = core;
+        drop(guard);
         self.driver.resume(self, token);
     }
 

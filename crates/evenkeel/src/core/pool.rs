@@ -30,26 +30,16 @@ pub(crate) trait AnyPool {
     fn discard(&self, slot: u32);
     fn limits(&self) -> &Limits;
     fn len(&self) -> usize;
-    fn as_any(self: Rc<Self>) -> Rc<dyn std::any::Any>;
 }
 
 /// Makes the handler of an accepted connection; none if the user's function panicked.
 pub(crate) type Make = dyn Fn(&Rc<Shared>, Fd, &Addr) -> Option<u32>;
 
-enum Slot<H> {
-    Free(u32),
-    /// Its handler is being called.
-    Out,
-    Here(H),
-}
-
+/// A slab of handlers. An empty place is free, or its handler is being called.
 struct Slots<H> {
-    all: Vec<Slot<H>>,
-    free: u32,
-    len: usize,
+    all: Vec<Option<H>>,
+    free: Vec<u32>,
 }
-
-const NONE: u32 = u32::MAX;
 
 /// The handlers of type `H` that share limits.
 pub(crate) struct TypedPool<H> {
@@ -61,47 +51,32 @@ pub(crate) struct TypedPool<H> {
 
 impl<H: Handler> TypedPool<H> {
     pub(crate) fn new(limits: Limits) -> Self {
-        let slots = RefCell::new(Slots { all: Vec::new(), free: NONE, len: 0 });
+        let slots = RefCell::new(Slots { all: Vec::new(), free: Vec::new() });
         TypedPool { slots, limits, place: Cell::new(0) }
     }
 
     pub(crate) fn insert(&self, handler: H) -> u32 {
         let mut slots = self.slots.borrow_mut();
-        slots.len += 1;
-        if slots.free == NONE {
-            slots.all.push(Slot::Here(handler));
-            return (slots.all.len() - 1) as u32;
+        if let Some(at) = slots.free.pop() {
+            slots.all[at as usize] = Some(handler);
+            return at;
         }
-        let at = slots.free;
-        if let Slot::Free(next) = std::mem::replace(&mut slots.all[at as usize], Slot::Here(handler)) {
-            slots.free = next;
-        }
-        at
+        slots.all.push(Some(handler));
+        (slots.all.len() - 1) as u32
     }
 
     #[inline]
     fn take(&self, slot: u32) -> Option<H> {
-        let mut slots = self.slots.borrow_mut();
-        let place = slots.all.get_mut(slot as usize)?;
-        match std::mem::replace(place, Slot::Out) {
-            Slot::Here(handler) => Some(handler),
-            other => {
-                *place = other;
-                None
-            }
-        }
+        self.slots.borrow_mut().all.get_mut(slot as usize)?.take()
     }
 
     #[inline]
     fn put(&self, slot: u32, handler: H) {
-        self.slots.borrow_mut().all[slot as usize] = Slot::Here(handler);
+        self.slots.borrow_mut().all[slot as usize] = Some(handler);
     }
 
     fn free(&self, slot: u32) {
-        let mut slots = self.slots.borrow_mut();
-        slots.all[slot as usize] = Slot::Free(slots.free);
-        slots.free = slot;
-        slots.len -= 1;
+        self.slots.borrow_mut().free.push(slot);
     }
 }
 
@@ -142,14 +117,8 @@ impl<H: Handler> AnyPool for TypedPool<H> {
     }
 
     fn len(&self) -> usize {
-        self.slots.borrow().len
-    }
-
-    fn as_any(self: Rc<Self>) -> Rc<dyn std::any::Any>
-    where
-        Self: 'static,
-    {
-        self
+        let slots = self.slots.borrow();
+        slots.all.len() - slots.free.len()
     }
 }
 

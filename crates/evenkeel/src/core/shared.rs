@@ -167,15 +167,12 @@ impl Shared {
         }
     }
 
-    /// The turn has done all but wait: what it took is counted.
-    pub(crate) fn turn_ends(&self) {
+    /// The turn has done all but wait: what it took is counted. Returns how long the kernel may wait: not at all
+    /// if anything is due.
+    pub(crate) fn turn_ends(&self) -> Option<Duration> {
+        let now = self.driver.sys().clock();
         self.stats.add(&self.stats.turns);
-        let took = self.driver.sys().clock().saturating_duration_since(self.now.get());
-        self.stats.turn_took(took);
-    }
-
-    /// How long the kernel may wait: not at all if anything is due.
-    pub(crate) fn wait_time(&self) -> Option<Duration> {
+        self.stats.turn_took(now.saturating_duration_since(self.now.get()));
         let core = self.core.borrow();
         let busy = !core.pending.is_empty() || !core.deferred.is_empty() || !core.ready.is_empty();
         if busy || self.executor.has_ready() || self.inbox.is_woken() {
@@ -183,7 +180,7 @@ impl Shared {
         }
         let next = core.wheel.next_deadline()?;
         let due = self.epoch.checked_add(Duration::from_millis(next))?;
-        Some(due.saturating_duration_since(self.driver.sys().clock()))
+        Some(due.saturating_duration_since(now))
     }
 
     // ---- the steps of a turn ----
@@ -227,6 +224,7 @@ impl Shared {
 
     /// Calls the wakers that were set aside while the state was borrowed, and keeps each for the next time
     /// unless its task has left another.
+    #[inline]
     pub(crate) fn run_wakes(&self) {
         while let Some((token, waker, read)) = {
             let mut core = self.core.borrow_mut();
@@ -250,6 +248,9 @@ impl Shared {
 
     /// Calls handlers that are owed something.
     pub(crate) fn run_pending(self: &Rc<Self>) {
+        if self.core.borrow().pending.is_empty() {
+            return;
+        }
         let mut list = std::mem::take(&mut self.core.borrow_mut().pending);
         for token in list.drain(..) {
             self.owed(token);

@@ -14,8 +14,8 @@ const CORK_ENTRIES: usize = 1024;
 impl Shared {
     #[inline]
     pub(crate) fn write(&self, token: Token, bytes: &[u8]) -> Flow {
-        let mut core = self.core.borrow_mut();
-        let core = &mut *core;
+        let mut guard = self.core.borrow_mut();
+        let core = &mut *guard;
         let Some(s) = core.sources.get_mut(token) else { return Flow::Closed };
         const LOOK: u32 = REFUSED | flag::QUEUED | flag::CORKED | flag::CONNECTING | flag::WRITABLE;
         if s.flags & LOOK == flag::WRITABLE && bytes.len() < CORK_WRITE && core.cork.memory.len() < CORK_FULL {
@@ -25,6 +25,7 @@ impl Shared {
             }
             return Flow::Go;
         }
+        drop(guard);
         self.write_more(token, bytes)
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::{Event, Ready, Selector};
 use crate::backend::Driver;
+use crate::core::pool::AnyPool;
 use crate::core::{Kind, Shared, Token, flag};
 use crate::net::Addr;
 use crate::sys::{Fd, Sys, WakeFn};
@@ -19,17 +20,46 @@ const EVENTS_PER_ROUND: usize = 32;
 /// Polls of tasks in each such round.
 const POLLS_PER_ROUND: usize = 64;
 
+#[cold]
+fn new_scratch() -> Box<[u8]> {
+    vec![0; SCRATCH].into_boxed_slice()
+}
+
 /// Bytes delivered from readiness: a selector `P` over a kernel `Y`.
 pub(crate) struct Readiness<P: Selector<Y>, Y: Sys> {
     pub(super) sys: Y,
     pub(super) selector: RefCell<P>,
     batch: Cell<P::Batch>,
-    scratch: Cell<Vec<u8>>,
+    scratch: Cell<Option<Box<[u8]>>>,
     /// A descriptor to be given up when numbers run out, so that the backlog can be shed.
     pub(super) spare: Cell<Option<Fd>>,
     wake_fd: Fd,
     wake: WakeFn,
     wake_registered: Cell<bool>,
+}
+
+/// States in which a callback connection is more than plainly open.
+const NOT_PLAIN: u32 = flag::CONNECTING
+    | flag::QUEUED
+    | flag::CLOSING
+    | flag::PAUSED
+    | flag::DEAD
+    | flag::EOF
+    | flag::SHUT
+    | flag::LISTED;
+
+/// The pool of the last event: the next one's is mostly the same.
+#[derive(Default)]
+struct LastPool(Option<(u16, Rc<dyn AnyPool>)>);
+
+impl LastPool {
+    #[inline]
+    fn get(&mut self, lp: &Shared, place: u16) -> &dyn AnyPool {
+        if self.0.as_ref().is_none_or(|(last, _)| *last != place) {
+            self.0 = Some((place, lp.pool(place)));
+        }
+        &*self.0.as_ref().expect("set just now").1
+    }
 }
 
 /// The wake-up's token: no source has generation 0.
@@ -45,7 +75,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
             sys,
             selector: RefCell::new(selector),
             batch: Cell::default(),
-            scratch: Cell::new(Vec::new()),
+            scratch: Cell::new(None),
             spare: Cell::new(Some(spare)),
             wake_fd,
             wake,
@@ -54,21 +84,19 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
     }
 
     /// Takes the scratch memory for the length of a delivery; a nested reader gets some of its own.
-    pub(super) fn take_scratch(&self) -> Vec<u8> {
-        let mut memory = self.scratch.take();
-        if memory.is_empty() {
-            memory.resize(SCRATCH, 0);
-        }
-        memory
+    #[inline]
+    pub(super) fn take_scratch(&self) -> Box<[u8]> {
+        self.scratch.take().unwrap_or_else(new_scratch)
     }
 
-    pub(super) fn put_scratch(&self, memory: Vec<u8>) {
-        self.scratch.set(memory);
+    #[inline]
+    pub(super) fn put_scratch(&self, memory: Box<[u8]>) {
+        self.scratch.set(Some(memory));
     }
 
     /// One reported event. The usual one, bytes for a handler, goes straight to reading.
     #[inline]
-    fn event(&self, lp: &Rc<Shared>, event: Event) {
+    fn event(&self, lp: &Rc<Shared>, event: Event, pool: &mut LastPool) {
         let mut core = lp.core.borrow_mut();
         let Some(s) = core.sources.get_mut(event.token) else {
             drop(core);
@@ -76,27 +104,22 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         };
         let Ready { read, write, hung_up } = event.ready;
         let was = s.flags;
-        let mut flags = was;
-        flags |= if read { flag::READABLE } else { 0 };
-        flags |= if write { flag::WRITABLE } else { 0 };
-        flags |= if hung_up { flag::HUNG_UP } else { 0 };
-        s.flags = flags;
-        const ODD: u32 = flag::CONNECTING
-            | flag::QUEUED
-            | flag::CLOSING
-            | flag::PAUSED
-            | flag::DEAD
-            | flag::EOF
-            | flag::SHUT
-            | flag::LISTED;
-        if flags & flag::KIND == Kind::Callback as u32 && flags & ODD == 0 {
-            if flags & flag::READABLE != 0 {
-                let (fd, pool, slot) = (s.fd, s.pool, s.slot);
-                drop(core);
-                self.read(lp, event.token, fd, flags, pool, slot);
-            }
-            return;
+        let flags = was
+            | if read { flag::READABLE } else { 0 }
+            | if write { flag::WRITABLE } else { 0 }
+            | if hung_up { flag::HUNG_UP } else { 0 };
+        // A connection whose next read is its last one if it is short, and that wants bytes.
+        const LOOK: u32 = flag::KIND | flag::READABLE | flag::SHORT_READS | NOT_PLAIN | flag::HUNG_UP | flag::MESSAGE;
+        const PLAIN: u32 = Kind::Callback as u32 | flag::READABLE | flag::SHORT_READS;
+        if flags & LOOK == PLAIN {
+            // As if the read were short already: it mostly is.
+            s.flags = flags & !flag::READABLE;
+            s.stamp = lp.now_ms.get();
+            let (fd, place, slot) = (s.fd, s.pool, s.slot);
+            drop(core);
+            return self.read_plain(lp, event.token, fd, pool.get(lp, place), slot);
         }
+        s.flags = flags;
         if flags & flag::KIND == Kind::Async as u32 && flags & (flag::CONNECTING | flag::QUEUED) == 0 {
             core.wake(event.token, read, write);
             drop(core);
@@ -285,11 +308,12 @@ impl<P: Selector<Y>, Y: Sys> Driver for Readiness<P, Y> {
         let count = P::count(&batch);
         lp.stats.add_n(&lp.stats.events, count as u64);
         self.serve_ready(lp);
+        let mut pool = LastPool::default();
         let mut at = 0;
         while at < count {
             let end = count.min(at + EVENTS_PER_ROUND);
             while at < end {
-                self.event(lp, P::event(&batch, at));
+                self.event(lp, P::event(&batch, at), &mut pool);
                 at += 1;
             }
             lp.executor.run(POLLS_PER_ROUND);

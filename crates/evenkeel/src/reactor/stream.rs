@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::readiness::SCRATCH;
 use super::{Readiness, Ready, Selector};
-use crate::core::pool::Event as Call;
+use crate::core::pool::{AnyPool, Event as Call};
 use crate::core::{Kind, Shared, Token, flag};
 use crate::handler::CloseReason;
 use crate::sys::{Fd, Sys};
@@ -43,6 +43,42 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         if flags & (flag::PAUSED | flag::EOF) == 0 {
             self.read(lp, token, fd, flags, pool, slot);
         }
+    }
+
+    /// The first read after an event of a plainly open connection, which is marked as drained already. Mostly it
+    /// is the only one.
+    #[inline]
+    pub(super) fn read_plain(&self, lp: &Rc<Shared>, token: Token, fd: Fd, pool: &dyn AnyPool, slot: u32) {
+        let mut memory = self.take_scratch();
+        let got = self.sys.recv(fd, &mut memory);
+        if let Ok(n) = got
+            && n > 0
+        {
+            lp.stats.add_n(&lp.stats.bytes_in, n as u64);
+            pool.dispatch(lp, token, slot, Call::Data(&memory[..n]));
+            if n < memory.len() {
+                self.put_scratch(memory);
+                return;
+            }
+        }
+        self.put_scratch(memory);
+        self.read_on(lp, token, got);
+    }
+
+    /// The first read was not plainly short: it filled the memory, ended the stream, or failed.
+    #[cold]
+    fn read_on(&self, lp: &Rc<Shared>, token: Token, got: io::Result<usize>) {
+        let mut core = lp.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token) else { return };
+        s.set(flag::READABLE);
+        let (pool, slot) = (s.pool, s.slot);
+        drop(core);
+        match got {
+            Ok(0) => self.end_of_stream(lp, token, pool, slot),
+            Ok(_) => self.read_ready(lp, token),
+            Err(e) => self.read_refused(lp, token, e),
+        }
+        self.settle(lp, token);
     }
 
     /// Reads and delivers until the source is drained, its budget is used up, or the handler has had enough.

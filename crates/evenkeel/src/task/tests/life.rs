@@ -294,7 +294,10 @@ fn a_cancelled_error_says_so() {
     handle.abort();
     settle(&executor);
     let error = result(&mut handle).unwrap_err();
-    assert_eq!((error.to_string(), format!("{error:?}")), ("the task was cancelled".into(), "JoinError::Cancelled".into()));
+    assert_eq!(
+        (error.to_string(), format!("{error:?}")),
+        ("the task was cancelled".into(), "JoinError::Cancelled".into())
+    );
     let error: Box<dyn std::error::Error + Send + Sync> = Box::new(error.into_panic().unwrap_err());
     assert!(error.downcast::<JoinError>().is_ok_and(|e| e.is_cancelled()));
 }

@@ -1,5 +1,7 @@
 //! Sets of tasks.
 
+use std::task::Wake;
+
 use super::*;
 use crate::task::{TaskSet, yield_now};
 
@@ -105,21 +107,38 @@ fn a_shutdown_waits_for_the_children() {
     assert_eq!(result(&mut parent).unwrap(), (3, 0));
 }
 
+thread_local! {
+    static SET: RefCell<TaskSet<()>> = RefCell::default();
+    static READY: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Joins as soon as it is woken, in the child's own end.
+struct Eager;
+
+impl Wake for Eager {
+    fn wake(self: Arc<Self>) {
+        let waker = Waker::from(self);
+        let polled = SET.with_borrow_mut(|set| set.poll_join_next(&mut Context::from_waker(&waker)));
+        READY.set(READY.get() + usize::from(matches!(polled, Poll::Ready(Some(Ok(()))))));
+    }
+}
+
 #[test]
-fn i37_a_set_polled_in_its_childs_destructor_loses_nothing() {
+fn i37_i39_a_set_polled_in_its_childs_end_loses_nothing() {
     let executor = executor();
-    let set: Rc<RefCell<TaskSet<()>>> = Rc::default();
-    let inner = Rc::clone(&set);
-    set.borrow_mut().spawn_on(&executor, async move {
-        // Dropped after the report that the child is at its end.
-        let _late = OnDrop(move || {
-            let mut cx = Context::from_waker(Waker::noop());
-            assert!(inner.borrow_mut().poll_join_next(&mut cx).is_pending());
-        });
-        yield_now().await;
+    SET.with_borrow_mut(|set| {
+        for _ in 0..3 {
+            set.spawn_on(&executor, yield_now());
+        }
     });
+    Waker::from(Arc::new(Eager)).wake();
+    executor.run(3);
+    assert_eq!(READY.get(), 0);
+    // Each child's report finds no result yet; its completion then wakes once more.
     settle(&executor);
-    let mut cx = Context::from_waker(Waker::noop());
-    assert!(matches!(set.borrow_mut().poll_join_next(&mut cx), Poll::Ready(Some(Ok(())))));
-    assert_eq!(executor.panics(), 0);
+    assert_eq!((READY.get(), executor.panics()), (1, 0));
+    Waker::from(Arc::new(Eager)).wake();
+    Waker::from(Arc::new(Eager)).wake();
+    assert_eq!(READY.get(), 3);
+    assert!(SET.with_borrow(TaskSet::is_empty));
 }

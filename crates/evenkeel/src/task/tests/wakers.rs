@@ -94,6 +94,7 @@ fn i39_i40_wakers_outlive_the_task_the_executor_and_its_thread() {
     let kind = loop_thread.join().unwrap();
     let wakers: Vec<Waker> = receive.iter().collect();
     assert_eq!(wakers.len(), 3);
+    assert_eq!(Arc::strong_count(&bell), 2, "the wakers keep what they may use");
     for waker in &wakers {
         waker.wake_by_ref();
         waker.clone().wake();
@@ -101,7 +102,55 @@ fn i39_i40_wakers_outlive_the_task_the_executor_and_its_thread() {
     let threads: Vec<_> = wakers.into_iter().map(|waker| thread::spawn(move || waker.wake())).collect();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     assert_freed(kind);
-    assert_eq!(bell.rings.load(SeqCst), 0);
+    assert_eq!((bell.rings.load(SeqCst), Arc::strong_count(&bell)), (0, 1));
+}
+
+fn elsewhere<R: Send>(code: impl FnOnce() -> R + Send) -> R {
+    thread::scope(|scope| scope.spawn(code).join().unwrap())
+}
+
+/// The two halves of the count in every sign: where wakers are made, moved and dropped decides nothing.
+#[test]
+fn i39_wakers_are_counted_across_threads() {
+    for case in 0..6 {
+        let executor = Arc::<Bell>::default().executor();
+        let wakers = Rc::default();
+        let future = park(Rc::clone(&wakers));
+        let kind = type_of(&future);
+        let handle = executor.spawn(future);
+        settle(&executor);
+        let first = wakers.borrow_mut().pop().unwrap();
+        let mut left = Vec::new();
+        match case {
+            0 => elsewhere(move || drop(first)),
+            1 => {
+                left.push(elsewhere(|| first.clone()));
+                drop(first);
+            }
+            2 => {
+                left.push(first.clone());
+                elsewhere(move || drop(first));
+            }
+            3 => left.push(first),
+            4 => left.extend(elsewhere(move || [first.clone(), first.clone(), first])),
+            _ => {
+                let copies = elsewhere(|| [first.clone(), first.clone()]);
+                drop(copies);
+                elsewhere(move || drop(first));
+            }
+        }
+        handle.abort();
+        settle(&executor);
+        drop(handle);
+        let kept = isize::from(!left.is_empty());
+        assert_kept(kind, kept);
+        // After the end of the task they are counted in one place.
+        let copies = left.clone();
+        elsewhere(move || copies.into_iter().for_each(Waker::wake));
+        assert_kept(kind, kept);
+        drop(left);
+        assert_freed(kind);
+    }
 }
 
 #[test]

@@ -135,8 +135,9 @@ fn i7_abort_in_every_state() {
     // Pending, not queued.
     let wakers = Rc::default();
     let parked = park(Rc::clone(&wakers));
-    let kind = type_of(&parked);
-    let mut handle = executor.spawn(parked);
+    let future = async move { parked.await };
+    let kind = type_of(&future);
+    let mut handle = executor.spawn(future);
     settle(&executor);
     handle.abort();
     settle(&executor);

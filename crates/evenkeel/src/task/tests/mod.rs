@@ -40,7 +40,7 @@ fn result<T>(handle: &mut JoinHandle<T>) -> Result<T, JoinError> {
     }
 }
 
-/// The type of a future, to ask [`assert_freed`] for it.
+/// The type of a future, to ask [`assert_freed`] for it. It must be the test's own: tests run side by side.
 fn type_of<F: 'static>(_: &F) -> TypeId {
     TypeId::of::<F>()
 }

@@ -115,7 +115,8 @@ fn i39_wakers_are_counted_across_threads() {
     for case in 0..6 {
         let executor = Arc::<Bell>::default().executor();
         let wakers = Rc::default();
-        let future = park(Rc::clone(&wakers));
+        let parked = park(Rc::clone(&wakers));
+        let future = async move { parked.await };
         let kind = type_of(&future);
         let handle = executor.spawn(future);
         settle(&executor);
@@ -158,7 +159,8 @@ fn i39_wakes_that_nobody_drained_are_freed() {
     let bell = Arc::<Bell>::default();
     let executor = bell.executor();
     let wakers = Rc::default();
-    let future = park(Rc::clone(&wakers));
+    let parked = park(Rc::clone(&wakers));
+    let future = async move { parked.await };
     let kind = type_of(&future);
     let handle = executor.spawn(future);
     settle(&executor);
@@ -173,7 +175,8 @@ fn i39_a_task_completed_while_it_is_in_the_inbox() {
     let bell = Arc::<Bell>::default();
     let executor = bell.executor();
     let wakers = Rc::default();
-    let future = park(Rc::clone(&wakers));
+    let parked = park(Rc::clone(&wakers));
+    let future = async move { parked.await };
     let kind = type_of(&future);
     let handle = executor.spawn(future);
     settle(&executor);

@@ -1,6 +1,7 @@
 //! Tests of the tasks: their life, their wakers, random programs.
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::waker_clone_wake, reason = "cloning and consuming are what is tested")]
+#![allow(clippy::redundant_async_block, reason = "a block has a type of its own, which assert_freed needs")]
 
 mod life;
 mod random;

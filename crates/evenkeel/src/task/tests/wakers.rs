@@ -149,6 +149,10 @@ fn i39_wakers_are_counted_across_threads() {
         let copies = left.clone();
         elsewhere(move || copies.into_iter().for_each(Waker::wake));
         assert_kept(kind, kept);
+        // A wake from there cannot see that the task has ended; it is in the inbox until now.
+        executor.drain_remote();
+        assert!(!executor.has_ready());
+        assert_kept(kind, kept);
         drop(left);
         assert_freed(kind);
     }

@@ -1,7 +1,8 @@
-//! The memory of a task and the rules by which it lives. All `unsafe` code of the tasks is here and in the files below.
+//! The memory of a task and the rules by which it lives. All `unsafe` code of the tasks is here and in the
+//! files below.
 //!
-//! A task is one allocation: a header, then the future or its result. Everything but four fields belongs to the executor's thread alone,
-//! so it needs neither locks nor atomics:
+//! A task is one allocation: a header, then the future or its result. Everything but four fields belongs to
+//! the executor's thread alone, so it needs neither locks nor atomics:
 //!
 //! ```text
 //! executor's thread only                         any thread
@@ -9,10 +10,10 @@
 //! own_wakers, the future, the result
 //! ```
 //!
-//! The memory is kept by *plain owners*, one bit each (the ready queue, the list of live tasks, the join handle, the call that is running
-//! it; see `OWNED`), and by wakers, which are counted (see `waker`). A spawn and a join touch no atomic; nor does a wake or a poll.
-//! User code (a poll, a drop, a foreign waker) runs while none of our references into the future or the lists is held; the bits say what
-//! it may find.
+//! The memory is kept by *plain owners*, one bit each (the ready queue, the list of live tasks, the join
+//! handle, the call that is running it; see `OWNED`), and by wakers, which are counted (see `waker`). A spawn
+//! and a join touch no atomic; nor does a wake or a poll. User code (a poll, a drop, a foreign waker) runs
+//! while none of our references into the future or the lists is held; the bits say what it may find.
 
 #[cfg(all(test, debug_assertions))]
 pub(super) mod census;
@@ -162,8 +163,8 @@ impl<F: Future + 'static> Task<F> {
     }
 
     unsafe fn poll(task: TaskPtr) -> bool {
-        // SAFETY: `RUNNING` makes this the only code that reaches the stage, which holds the future until `CLOSED` is set. The future
-        // never moves: it is dropped where it was first stored.
+        // SAFETY: `RUNNING` makes this the only code that reaches the stage, which holds the future until
+        // `CLOSED` is set. The future never moves: it is dropped where it was first stored.
         let polled = unsafe {
             let Stage::Future(future) = &mut *Self::stage(task) else {
                 unreachable!("a finished task is polled")
@@ -194,8 +195,9 @@ impl<F: Future + 'static> Task<F> {
     /// # Safety
     /// `RUNNING` is set and the stage holds the future.
     unsafe fn finish(task: TaskPtr, mut result: Result<F::Output, JoinError>) {
-        // SAFETY: nobody else reaches the stage: `RUNNING` keeps the executor away, the missing `DONE` the join handle. The future is dropped
-        // once, also when its destructor panics, because the write below does not drop what it overwrites.
+        // SAFETY: nobody else reaches the stage: `RUNNING` keeps the executor away, the missing `DONE` the
+        // join handle. The future is dropped once, also when its destructor panics, because the write below
+        // does not drop what it overwrites.
         unsafe {
             task.as_ref().add(CLOSED);
             let stage = Self::stage(task);
@@ -216,8 +218,9 @@ impl<F: Future + 'static> Task<F> {
 
     unsafe fn take(task: TaskPtr, into: *mut ()) {
         let into = into.cast::<Option<Result<F::Output, JoinError>>>();
-        // SAFETY: the caller passes an option of this type. The task is done, so that only the join handle and the end of `complete` reach the
-        // stage, both on this thread. The result is moved out and marked so; the mark's write drops nothing.
+        // SAFETY: the caller passes an option of this type. The task is done, so that only the join handle
+        // and the end of `complete` reach the stage, both on this thread. The result is moved out and marked
+        // so; the mark's write drops nothing.
         unsafe {
             let stage = Self::stage(task);
             if let Stage::Result(result) = &*stage {
@@ -238,7 +241,8 @@ impl<F: Future + 'static> Task<F> {
     unsafe fn dealloc(task: TaskPtr) {
         #[cfg(all(test, debug_assertions))]
         census::count::<F>(-1);
-        // SAFETY: the pointer came from a box of this type and nobody has it any more. Neither the future nor the result is in it.
+        // SAFETY: the pointer came from a box of this type and nobody has it any more. Neither the future nor
+        // the result is in it.
         unsafe {
             debug_assert!(matches!(*Self::stage(task), Stage::Taken));
             drop(Box::from_raw(task.cast::<Task<F>>().as_ptr()));
@@ -319,8 +323,9 @@ unsafe fn complete(task: TaskPtr) {
 
 /// The number of wakers, times `waker::ONE`, as far as the owner thread can know. Zero is certain.
 ///
-/// That holds because what this thread has done and what it reads of the others is a consistent picture of the past: whoever has made or
-/// dropped a waker got it from an event in that picture. If the picture has no waker, nobody can have changed it since.
+/// That holds because what this thread has done and what it reads of the others is a consistent picture of
+/// the past: whoever has made or dropped a waker got it from an event in that picture. If the picture has no
+/// waker, nobody can have changed it since.
 ///
 /// # Safety
 /// On the owner thread; the task is alive and not merged.
@@ -333,7 +338,8 @@ unsafe fn waker_count(task: TaskPtr) -> isize {
 /// Takes plain owners away, and frees the memory if nobody is left.
 ///
 /// # Safety
-/// On the owner thread; the task is alive and the bits are the caller's to give. It does not use the task afterwards.
+/// On the owner thread; the task is alive and the bits are the caller's to give. It does not use the task
+/// afterwards.
 #[inline]
 unsafe fn disown(task: TaskPtr, bits: u16) {
     // SAFETY: the bits have kept the task until here.
@@ -360,7 +366,8 @@ unsafe fn disown(task: TaskPtr, bits: u16) {
 /// # Safety
 /// Nobody else has the task, and what others did with it happened before.
 unsafe fn free(task: TaskPtr) {
-    // SAFETY: the header is read before the memory goes; `HOLDS_SHARED` is a reference that was taken in `complete`.
+    // SAFETY: the header is read before the memory goes; `HOLDS_SHARED` is a reference that was taken in
+    // `complete`.
     unsafe {
         let shared = task.as_ref().has(HOLDS_SHARED).then_some(task.as_ref().shared);
         (task.as_ref().vtable.dealloc)(task);

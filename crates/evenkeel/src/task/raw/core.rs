@@ -12,8 +12,8 @@ use super::{
 };
 use crate::task::JoinError;
 
-/// How many futures may be spawned by the destructors that a shutdown runs. Each is dropped at once; without a limit, a future whose
-/// destructor spawns another such future would keep the shutdown busy for ever.
+/// How many futures may be spawned by the destructors that a shutdown runs. Each is dropped at once; without
+/// a limit, a future whose destructor spawns another such future would keep the shutdown busy for ever.
 pub(in crate::task) const MAX_LATE_SPAWNS: usize = 1 << 16;
 
 /// The raw half of an executor. It is neither `Send` nor `Sync`, so all its methods run on the owner thread.
@@ -81,7 +81,8 @@ impl Core {
         let shared = &*self.shared;
         let _busy = Busy::new(shared);
         for _ in 0..budget {
-            // SAFETY: the queue's bit on the task becomes the bit of this call; the executor is borrowed, so alive.
+            // SAFETY: the queue's bit on the task becomes the bit of this call; the executor is borrowed, so
+            // alive.
             unsafe {
                 let Some(task) = shared.pop_ready() else { break };
                 let header = task.as_ref();
@@ -105,13 +106,14 @@ impl Core {
 
     /// Moves the wake-ups of other threads into the ready queue.
     pub(in crate::task) fn drain_remote(&self, close: bool) {
-        // SAFETY: this is the owner thread. Each task comes with a reference, given back below; its link is read before `in_inbox` is cleared,
-        // after which another thread may write it.
+        // SAFETY: this is the owner thread. Each task comes with a reference, given back below; its link is
+        // read before `in_inbox` is cleared, after which another thread may write it.
         unsafe {
             let mut from = self.shared.take_remote(close);
             while let Some(task) = TaskPtr::new(from) {
                 from = task.as_ref().inbox_next.get();
-                // An exchange, not a store: it reads the wake-up that found the bit set and therefore left nothing but this.
+                // An exchange, not a store: it reads the wake-up that found the bit set and therefore left
+                // nothing but this.
                 task.as_ref().in_inbox.swap(false, Ordering::AcqRel);
                 waker::wake_own(task);
                 waker::release(task);
@@ -136,8 +138,9 @@ impl Core {
         let shared = &*self.shared;
         let _busy = Busy::new(shared);
         shared.phase.set(Phase::Cancelling);
-        // SAFETY: this is the owner thread, the executor is borrowed. A live task that is found here is not running: the mark keeps `run` away, and
-        // the loop below ends each task that it begins before it looks for the next one.
+        // SAFETY: this is the owner thread, the executor is borrowed. A live task that is found here is not
+        // running: the mark keeps `run` away, and the loop below ends each task that it begins before it
+        // looks for the next one.
         unsafe {
             while let Some(task) = shared.first_live() {
                 cancel(task);

@@ -37,7 +37,8 @@ impl<T> Handle<T> {
         let header = self.header();
         if header.has(DONE) {
             let mut result: Option<Result<T, JoinError>> = None;
-            // SAFETY: the task is done, the handle is on the owner thread, and the option has the type of the task's result.
+            // SAFETY: the task is done, the handle is on the owner thread, and the option has the type of the
+            // task's result.
             unsafe { (header.vtable.take)(self.task, (&raw mut result).cast()) };
             return Poll::Ready(result.expect("a JoinHandle was polled after it had returned the result"));
         }
@@ -58,7 +59,8 @@ impl<T> Handle<T> {
         let header = self.header();
         if !header.has(CLOSED) {
             header.add(ABORTED);
-            // SAFETY: the task is alive and so is its executor, because it is not closed; the handle is on the owner thread.
+            // SAFETY: the task is alive and so is its executor, because it is not closed; the handle is on
+            // the owner thread.
             unsafe { waker::wake_own(self.task) };
         }
     }
@@ -76,7 +78,8 @@ impl<T> Handle<T> {
     /// A waker of the task, which must not have finished.
     pub(in crate::task) fn waker(&self) -> Waker {
         assert!(!self.header().has(CLOSED), "a waker is asked of a finished task");
-        // SAFETY: the handle keeps the task for the length of the call; the clone counts a reference of its own.
+        // SAFETY: the handle keeps the task for the length of the call; the clone counts a reference of its
+        // own.
         unsafe { Waker::clone(&waker::borrowed(self.task)) }
     }
 }

@@ -265,7 +265,8 @@ fn i38_panics_in_destructors() {
         let _bomb = bomb;
         std::future::pending::<()>().await;
     };
-    // Of a future that returned, of one that was cancelled, of an output that nobody took, of a future that panicked.
+    // Of a future that returned, of one that was cancelled, of an output that nobody took, of a future that
+    // panicked.
     let mut returned = executor.spawn(async move {
         let _bomb = bomb();
     });
@@ -487,7 +488,8 @@ fn a_root_is_woken_in_its_turn() {
 
 #[test]
 fn a_task_is_small() {
-    // Header and stage of a future that holds nothing: less than a third of what the peers need for a sleeping task.
+    // Header and stage of a future that holds nothing: less than a third of what the peers need for a
+    // sleeping task.
     assert!(crate::task::raw::size_of_task::<std::future::Ready<()>>() <= 104);
     assert_eq!(size_of::<Result<(), JoinError>>(), 16);
 }

@@ -1,4 +1,5 @@
-//! Random programs: any call from any poll, destructor or place outside, and everything still ends exactly once.
+//! Random programs: any call from any poll, destructor or place outside, and everything still ends exactly
+//! once.
 
 use std::panic::resume_unwind;
 

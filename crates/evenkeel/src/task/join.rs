@@ -13,11 +13,12 @@ use super::raw::Handle;
 ///
 /// It resolves to the task's output, or to a [`JoinError`] if the task panicked or was cancelled.
 ///
-/// **Dropping the handle detaches the task**: it goes on, its output is dropped when it ends, and its panic is counted. To tie a task's life
-/// to a scope, put it in a [`TaskSet`](super::TaskSet).
+/// **Dropping the handle detaches the task**: it goes on, its output is dropped when it ends, and its panic
+/// is counted. To tie a task's life to a scope, put it in a [`TaskSet`](super::TaskSet).
 ///
 /// # Cancel safety
-/// Awaiting by reference (`(&mut handle).await`) is cancel safe: the result stays with the task until a poll has returned it.
+/// Awaiting by reference (`(&mut handle).await`) is cancel safe: the result stays with the task until a poll
+/// has returned it.
 ///
 /// # Panics
 /// Polling again after the result was returned panics.
@@ -33,9 +34,10 @@ impl<T> JoinHandle<T> {
 
     /// Asks for the task to be cancelled.
     ///
-    /// The future is not dropped inside this call but by the loop, when the task's turn comes, so that its destructors never run inside the
-    /// caller's code. It is not polled again before that. If the task is running right now (it aborts itself), its poll goes on to its end;
-    /// should that poll return the output, the task has finished and is not cancelled. On a finished task this does nothing.
+    /// The future is not dropped inside this call but by the loop, when the task's turn comes, so that its
+    /// destructors never run inside the caller's code. It is not polled again before that. If the task is
+    /// running right now (it aborts itself), its poll goes on to its end; should that poll return the output,
+    /// the task has finished and is not cancelled. On a finished task this does nothing.
     ///
     /// The handle then resolves to a [`JoinError`] with [`is_cancelled`](JoinError::is_cancelled), or with
     /// [`is_panic`](JoinError::is_panic) if a destructor panicked.
@@ -91,7 +93,8 @@ impl JoinError {
         JoinError { reason: Reason::Panicked(Box::new(Mutex::new(payload))) }
     }
 
-    /// Whether the task was cancelled: by [`JoinHandle::abort`], by the end of its [`TaskSet`](super::TaskSet) or of the loop.
+    /// Whether the task was cancelled: by [`JoinHandle::abort`], by the end of its
+    /// [`TaskSet`](super::TaskSet) or of the loop.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         matches!(self.reason, Reason::Cancelled)

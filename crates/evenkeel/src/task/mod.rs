@@ -1,14 +1,18 @@
 //! Tasks: futures that live on one event loop and never leave its thread.
 //!
-//! A task need not be `Send`, because the loop that spawned it is the only one that ever polls or drops it. Its wakers are `Send`: any
-//! thread may wake it, at any time, also after the task, the loop or the loop's thread has ended (then a wake does nothing). A wake on the
-//! loop's own thread is a push on a list, without atomics.
+//! A task need not be `Send`, because the loop that spawned it is the only one that ever polls or drops it.
+//! Its wakers are `Send`: any thread may wake it, at any time, also after the task, the loop or the loop's
+//! thread has ended (then a wake does nothing). A wake on the loop's own thread is a push on a list, without
+//! atomics.
 //!
-//! - A task ends exactly once: with its output, with a panic (which is caught, counted, and reaches its [`JoinHandle`]), or cancelled.
+//! - A task ends exactly once: with its output, with a panic (which is caught, counted, and reaches its
+//!   [`JoinHandle`]), or cancelled.
 //! - Dropping a [`JoinHandle`] detaches the task. A [`TaskSet`] cancels its tasks when it is dropped.
-//! - Tasks are polled in the order in which they were woken; a task woken twice before its turn is polled once.
-//! - A task that wakes itself goes to the back of the queue, and a turn of the loop polls a bounded number of tasks, so none can keep the
-//!   others or the sockets from their turn. [`yield_now`] is the way to give up the turn in a long computation.
+//! - Tasks are polled in the order in which they were woken; a task woken twice before its turn is polled
+//!   once.
+//! - A task that wakes itself goes to the back of the queue, and a turn of the loop polls a bounded number of
+//!   tasks, so none can keep the others or the sockets from their turn. [`yield_now`] is the way to give up
+//!   the turn in a long computation.
 
 mod join;
 mod raw;
@@ -38,8 +42,8 @@ pub fn spawn<F: Future + 'static>(future: F) -> JoinHandle<F::Output> {
 
 /// The tasks of one loop. The loop calls it; it blocks nowhere and knows no clock.
 ///
-/// All methods take `&self`, and every one of them but `run` and `cancel_all` may be called from a task, a destructor or a waker that this
-/// executor runs. Dropping the executor is `cancel_all`.
+/// All methods take `&self`, and every one of them but `run` and `cancel_all` may be called from a task, a
+/// destructor or a waker that this executor runs. Dropping the executor is `cancel_all`.
 pub(crate) struct Executor {
     core: Core,
     /// Roots, which are tasks to the core but not to the users.
@@ -49,21 +53,23 @@ pub(crate) struct Executor {
 impl Executor {
     /// An executor of the calling thread.
     ///
-    /// `notify` must end the loop's wait. Other threads call it when the inbox of their wake-ups goes from empty to non-empty, that is,
-    /// at most once between two calls of [`drain_remote`](Executor::drain_remote). It is never called on the loop's own thread by a wake.
+    /// `notify` must end the loop's wait. Other threads call it when the inbox of their wake-ups goes from
+    /// empty to non-empty, that is, at most once between two calls of
+    /// [`drain_remote`](Executor::drain_remote). It is never called on the loop's own thread by a wake.
     pub(crate) fn new(notify: Arc<dyn Fn() + Send + Sync>) -> Executor {
         Executor { core: Core::new(notify), roots: Rc::default() }
     }
 
-    /// Starts a task at the back of the ready queue. After `cancel_all` the future is dropped at once, unpolled, and the handle resolves to
-    /// a cancellation.
+    /// Starts a task at the back of the ready queue. After `cancel_all` the future is dropped at once,
+    /// unpolled, and the handle resolves to a cancellation.
     #[inline]
     pub(crate) fn spawn<F: Future + 'static>(&self, future: F) -> JoinHandle<F::Output> {
         JoinHandle::new(self.core.spawn(future))
     }
 
-    /// Polls ready tasks, at most `budget` of them, first woken first; tasks woken meanwhile go to the back and count too. Returns whether
-    /// ready tasks are left. For a pass over none but the present ones, the budget is [`ready_len`](Executor::ready_len).
+    /// Polls ready tasks, at most `budget` of them, first woken first; tasks woken meanwhile go to the back
+    /// and count too. Returns whether ready tasks are left. For a pass over none but the present ones, the
+    /// budget is [`ready_len`](Executor::ready_len).
     ///
     /// # Panics
     /// If it is called from within itself.
@@ -73,12 +79,14 @@ impl Executor {
 
     /// Moves the wake-ups of other threads into the ready queue. Cheap when there are none.
     ///
-    /// To lose no wake-up, the loop first consumes the notification, then drains, then decides whether to wait.
+    /// To lose no wake-up, the loop first consumes the notification, then drains, then decides whether to
+    /// wait.
     pub(crate) fn drain_remote(&self) {
         self.core.drain_remote(false);
     }
 
-    /// Whether [`run`](Executor::run) has something to do. Wake-ups of other threads count once they were drained.
+    /// Whether [`run`](Executor::run) has something to do. Wake-ups of other threads count once they were
+    /// drained.
     pub(crate) fn has_ready(&self) -> bool {
         self.ready_len() > 0
     }
@@ -93,13 +101,15 @@ impl Executor {
         self.core.live_len().saturating_sub(self.roots.get())
     }
 
-    /// The number of panics caught so far in tasks, in their destructors and in the wakers of those who join them.
+    /// The number of panics caught so far in tasks, in their destructors and in the wakers of those who join
+    /// them.
     pub(crate) fn panics(&self) -> u64 {
         self.core.panics()
     }
 
-    /// The shutdown: drops every future, here and now, and all that their destructors spawn. Their handles resolve to a cancellation.
-    /// If the destructors spawn without end, the futures beyond a limit are leaked instead of dropped.
+    /// The shutdown: drops every future, here and now, and all that their destructors spawn. Their handles
+    /// resolve to a cancellation. If the destructors spawn without end, the futures beyond a limit are leaked
+    /// instead of dropped.
     ///
     /// # Panics
     /// If it is called from within [`run`](Executor::run).
@@ -119,9 +129,10 @@ impl Executor {
 
 /// A future outside of the executor, with a place in its ready queue.
 ///
-/// It is woken at its start. When it is woken later, its place in the queue comes up in a call of [`Executor::run`], after which
-/// [`take_woken`](Root::take_woken) is true: the loop asks after each `run`, and polls its root future with [`waker`](Root::waker). It ends
-/// when it is dropped; a shutdown ends it too, after which its wakers do nothing.
+/// It is woken at its start. When it is woken later, its place in the queue comes up in a call of
+/// [`Executor::run`], after which [`take_woken`](Root::take_woken) is true: the loop asks after each `run`,
+/// and polls its root future with [`waker`](Root::waker). It ends when it is dropped; a shutdown ends it too,
+/// after which its wakers do nothing.
 pub(crate) struct Root {
     woken: Rc<Cell<bool>>,
     waker: Waker,

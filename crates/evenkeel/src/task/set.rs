@@ -12,9 +12,9 @@ use super::{Executor, JoinError, JoinHandle};
 
 /// A set of tasks that ends with its owner.
 ///
-/// [`join_next`](TaskSet::join_next) yields the results in the order in which the tasks finish. **Dropping the set cancels the tasks that
-/// are left**: none of them is polled again, and the loop drops their futures in its next turn. To wait for that, use
-/// [`shutdown`](TaskSet::shutdown).
+/// [`join_next`](TaskSet::join_next) yields the results in the order in which the tasks finish. **Dropping
+/// the set cancels the tasks that are left**: none of them is polled again, and the loop drops their futures
+/// in its next turn. To wait for that, use [`shutdown`](TaskSet::shutdown).
 pub struct TaskSet<T> {
     /// By key. Free places are listed in `free`.
     children: Vec<Option<JoinHandle<T>>>,
@@ -25,7 +25,8 @@ pub struct TaskSet<T> {
 /// What the children report to.
 #[derive(Default)]
 struct Finished {
-    /// Keys of the children whose future is gone and whose result was not returned yet. Each child reports once.
+    /// Keys of the children whose future is gone and whose result was not returned yet. Each child reports
+    /// once.
     keys: RefCell<VecDeque<usize>>,
     /// Who waits in `join_next`.
     waiter: Cell<Option<Waker>>,
@@ -101,7 +102,8 @@ impl<T: 'static> TaskSet<T> {
                     self.free.push(key);
                     return Poll::Ready(Some(result));
                 }
-                // This code runs in a destructor of the child's own future. The child wakes us once its result is there.
+                // This code runs in a destructor of the child's own future. The child wakes us once its
+                // result is there.
                 Poll::Pending => {
                     self.finished.keys.borrow_mut().push_front(key);
                     return Poll::Pending;
@@ -110,7 +112,8 @@ impl<T: 'static> TaskSet<T> {
         }
     }
 
-    /// Asks for all tasks to be cancelled, as by [`JoinHandle::abort`]. They stay in the set until `join_next` has returned them.
+    /// Asks for all tasks to be cancelled, as by [`JoinHandle::abort`]. They stay in the set until
+    /// `join_next` has returned them.
     pub fn abort_all(&mut self) {
         for child in self.children.iter().flatten() {
             child.abort();
@@ -120,7 +123,8 @@ impl<T: 'static> TaskSet<T> {
     /// Cancels all tasks and waits until their futures are dropped. Their results are dropped too.
     ///
     /// # Cancel safety
-    /// If it is dropped before it ends, the tasks are cancelled all the same; what is left of the set can be joined.
+    /// If it is dropped before it ends, the tasks are cancelled all the same; what is left of the set can be
+    /// joined.
     pub async fn shutdown(&mut self) {
         self.abort_all();
         while self.join_next().await.is_some() {}

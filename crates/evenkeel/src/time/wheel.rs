@@ -1,13 +1,15 @@
 //! A hierarchical timer wheel: what is due, and when to look again.
 //!
-//! It is pure: time is a number of ticks (the loop uses milliseconds) that the caller passes in, and it may start anywhere. Arming and
-//! cancelling take constant time, whatever the number of timers.
+//! It is pure: time is a number of ticks (the loop uses milliseconds) that the caller passes in, and it may
+//! start anywhere. Arming and cancelling take constant time, whatever the number of timers.
 //!
-//! Level `l` has 64 slots of `64^l` ticks each. A timer is on the level of the highest group of six bits in which its deadline differs from
-//! the wheel's present, so eleven levels hold every `u64`, and every timer of a level is due before every one of the next level. When the
-//! present reaches a slot above level 0, the slot's timers move down; on level 0 a slot is one tick. A timer moves at most ten times.
+//! Level `l` has 64 slots of `64^l` ticks each. A timer is on the level of the highest group of six bits in
+//! which its deadline differs from the wheel's present, so eleven levels hold every `u64`, and every timer of
+//! a level is due before every one of the next level. When the present reaches a slot above level 0, the
+//! slot's timers move down; on level 0 a slot is one tick. A timer moves at most ten times.
 //!
-//! Timers that share a deadline fire in the order in which they were armed (arming again by [`Wheel::reset`] counts as arming now).
+//! Timers that share a deadline fire in the order in which they were armed (arming again by [`Wheel::reset`]
+//! counts as arming now).
 
 /// Slots of a level.
 const SLOTS: u64 = 64;
@@ -20,7 +22,8 @@ const OVERDUE: usize = LEVELS * SLOTS as usize;
 /// No entry.
 const NIL: u32 = u32::MAX;
 
-/// Names a timer. It goes stale when the timer fires or is cancelled, and does not match another one after that.
+/// Names a timer. It goes stale when the timer fires or is cancelled, and does not match another one after
+/// that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     index: u32,
@@ -44,7 +47,8 @@ struct Entry<T> {
 struct List {
     head: u32,
     tail: u32,
-    /// No deadline of the list is before it, and when none was cancelled it is the first one. Of no meaning in an empty list.
+    /// No deadline of the list is before it, and when none was cancelled it is the first one. Of no meaning
+    /// in an empty list.
     earliest: u64,
 }
 
@@ -87,8 +91,8 @@ impl<T> Wheel<T> {
         self.len
     }
 
-    /// Arms a timer. Every deadline is legal: one that is not after the current pass fires in the next pass, and `u64::MAX` fires when the
-    /// time is `u64::MAX`, which is never.
+    /// Arms a timer. Every deadline is legal: one that is not after the current pass fires in the next pass,
+    /// and `u64::MAX` fires when the time is `u64::MAX`, which is never.
     ///
     /// # Panics
     /// If there are 2^32 - 1 timers.
@@ -133,10 +137,12 @@ impl<T> Wheel<T> {
         true
     }
 
-    /// When to begin the next pass: a time in the past or the present if something is due already, `None` if there is no timer.
+    /// When to begin the next pass: a time in the past or the present if something is due already, `None` if
+    /// there is no timer.
     ///
-    /// It is the first deadline, or, if timers were cancelled, perhaps a time before it. The pass at such a time moves timers down and so
-    /// finds out a later one; that costs at most one empty pass for each cancelled timer, and none if no timer is cancelled.
+    /// It is the first deadline, or, if timers were cancelled, perhaps a time before it. The pass at such a
+    /// time moves timers down and so finds out a later one; that costs at most one empty pass for each
+    /// cancelled timer, and none if no timer is cancelled.
     #[inline]
     pub(crate) fn next_deadline(&self) -> Option<u64> {
         let overdue = &self.lists[OVERDUE];
@@ -146,7 +152,8 @@ impl<T> Wheel<T> {
         Some(self.lists[self.first_slot()?].earliest)
     }
 
-    /// Begins a pass: what is due at `now` will come out of [`pop`](Wheel::pop). A time before that of the last pass counts as that.
+    /// Begins a pass: what is due at `now` will come out of [`pop`](Wheel::pop). A time before that of the
+    /// last pass counts as that.
     #[inline]
     pub(crate) fn begin_pass(&mut self, now: u64) {
         self.now = self.now.max(now);
@@ -155,9 +162,9 @@ impl<T> Wheel<T> {
 
     /// The next timer that is due in this pass, by deadline. Its key is stale when this returns.
     ///
-    /// Timers may be armed, reset and cancelled between two calls; those that are armed during the pass for a time that has come wait for the
-    /// next pass. A pass may be left before it is empty: the next one goes on with the rest. After `None`, it is empty until the next
-    /// [`begin_pass`](Wheel::begin_pass).
+    /// Timers may be armed, reset and cancelled between two calls; those that are armed during the pass for a
+    /// time that has come wait for the next pass. A pass may be left before it is empty: the next one goes on
+    /// with the rest. After `None`, it is empty until the next [`begin_pass`](Wheel::begin_pass).
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<T> {
         let index = self.first_due()?;
@@ -165,7 +172,8 @@ impl<T> Wheel<T> {
         self.vacate(index)
     }
 
-    /// The first timer due in this pass. Moves the present to where it is, or to the end of the pass if there is none.
+    /// The first timer due in this pass. Moves the present to where it is, or to the end of the pass if there
+    /// is none.
     fn first_due(&mut self) -> Option<u32> {
         let overdue = self.lists[OVERDUE].head;
         let overdue = (overdue != self.fence).then_some(overdue);

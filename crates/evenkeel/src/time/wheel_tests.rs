@@ -221,7 +221,8 @@ fn i18_i22_i23_agrees_with_a_sorted_map() {
     assert!(fired > 300_000, "the run was too quiet to prove anything: {fired}");
 }
 
-/// Runs until the wheel is empty, waiting exactly as long as it says. Returns (time, value) of each and the number of passes.
+/// Runs until the wheel is empty, waiting exactly as long as it says. Returns (time, value) of each and the
+/// number of passes.
 fn run_out<T>(wheel: &mut Wheel<T>) -> (Vec<(u64, T)>, usize) {
     let (mut fired, mut passes) = (Vec::new(), 0);
     while let Some(now) = wheel.next_deadline() {

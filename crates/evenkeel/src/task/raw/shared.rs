@@ -1,4 +1,5 @@
-//! What the tasks of one executor share: the ready queue, the list of live tasks and the inbox of remote wake-ups.
+//! What the tasks of one executor share: the ready queue, the list of live tasks and the inbox of remote
+//! wake-ups.
 
 use std::cell::Cell;
 use std::ptr;
@@ -13,7 +14,8 @@ use super::{Header, LIVE, QUEUED, TaskPtr};
 /// `owner`, `inbox` and `notify` belong to all threads; everything else belongs to `owner` alone.
 pub(super) struct Shared {
     owner: ThreadId,
-    /// Top of the stack of tasks woken by other threads: null when empty, `closed()` when nobody will drain it again.
+    /// Top of the stack of tasks woken by other threads: null when empty, `closed()` when nobody will drain
+    /// it again.
     inbox: AtomicPtr<Header>,
     notify: Arc<dyn Fn() + Send + Sync>,
     ready_head: Cell<*mut Header>,
@@ -39,8 +41,8 @@ pub(super) enum Phase {
     Closed,
 }
 
-// SAFETY: other threads touch only `owner` (never written), `inbox` (atomic) and `notify` (Send and Sync). The cells are touched only by the
-// owner thread; dropping them elsewhere runs no code.
+// SAFETY: other threads touch only `owner` (never written), `inbox` (atomic) and `notify` (Send and Sync).
+// The cells are touched only by the owner thread; dropping them elsewhere runs no code.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
@@ -183,8 +185,8 @@ impl Shared {
     /// Puts a task into the inbox and tells the owner if the inbox was empty. False if the inbox is closed.
     ///
     /// # Safety
-    /// The caller has set `in_inbox` (it was not set) and gives one waker reference to the inbox. It keeps another one during the call, so
-    /// that neither the task nor `self` ends before the owner was told.
+    /// The caller has set `in_inbox` (it was not set) and gives one waker reference to the inbox. It keeps
+    /// another one during the call, so that neither the task nor `self` ends before the owner was told.
     pub(super) unsafe fn push_remote(&self, task: TaskPtr) -> bool {
         let mut top = self.inbox.load(Ordering::Relaxed);
         loop {
@@ -216,7 +218,8 @@ impl Shared {
         let empty = if close { closed() } else { ptr::null_mut() };
         let mut from = self.inbox.swap(empty, Ordering::Acquire);
         let mut list = ptr::null_mut();
-        // SAFETY: each task is kept by the inbox's reference, and its link was written before the exchange that published it.
+        // SAFETY: each task is kept by the inbox's reference, and its link was written before the exchange
+        // that published it.
         while let Some(task) = unsafe { from.as_ref() } {
             let next = task.inbox_next.replace(list);
             list = from;

@@ -86,7 +86,11 @@ struct Row {
 const TABLE: &[Row] = &[
     Row { backend: Backend::Select, name: "select", make: || boxed(Readiness::<Select, Real>::new(Real)) },
     Row { backend: Backend::Poll, name: "poll", make: || boxed(Readiness::<Poll, Real>::new(Real)) },
-    Row { backend: Backend::EpollLevel, name: "epoll-lt", make: || boxed(Readiness::<EpollLevel, Real>::new(Real)) },
+    Row {
+        backend: Backend::EpollLevel,
+        name: "epoll-lt",
+        make: || boxed(Readiness::<EpollLevel, Real>::new(Real)),
+    },
     Row { backend: Backend::Epoll, name: "epoll", make: || boxed(Readiness::<Epoll, Real>::new(Real)) },
 ];
 
@@ -173,8 +177,6 @@ pub(crate) trait Driver {
     fn send(&self, lp: &Shared, token: Token, from: &[u8]) -> io::Result<usize>;
     /// Takes one connection from a task's listener. `WouldBlock` as for `recv`.
     fn accept(&self, lp: &Shared, token: Token) -> io::Result<(Fd, Addr)>;
-    /// Looks again whether a foreign descriptor is ready: its user met a would-block.
-    fn rewatch(&self, lp: &Shared, token: Token, read: bool, write: bool) -> io::Result<()>;
     /// Tries a listener again that had to stop.
     fn retry_accept(&self, lp: &Rc<Shared>, token: Token);
     /// Ends one or both halves of a stream.

@@ -43,7 +43,9 @@ impl Handle {
     /// Outside of a running loop: there is none that could be meant.
     #[track_caller]
     pub fn current() -> Handle {
-        Self::try_current().expect("no event loop is running on this thread: call this from within EventLoop::run or block_on")
+        Self::try_current().expect(
+            "no event loop is running on this thread: call this from within EventLoop::run or block_on",
+        )
     }
 
     /// The loop that is running on this thread, if one is.

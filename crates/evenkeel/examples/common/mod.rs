@@ -6,21 +6,22 @@ use evenkeel::Backend;
 
 /// What the user asked for.
 #[allow(dead_code, reason = "each example uses what it needs")]
-pub struct Args {
-    pub backend: Backend,
-    pub port: u16,
-    pub own_buffer: bool,
+pub(crate) struct Args {
+    pub(crate) backend: Backend,
+    pub(crate) port: u16,
+    pub(crate) own_buffer: bool,
     /// Other words, in order.
-    pub rest: Vec<String>,
+    pub(crate) rest: Vec<String>,
 }
 
 /// Reads the command line.
-pub fn args(port: u16) -> std::io::Result<Args> {
+pub(crate) fn args(port: u16) -> std::io::Result<Args> {
     let mut args = Args { backend: Backend::from_env()?, port, own_buffer: false, rest: Vec::new() };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
-        let mut value =
-            || words.next().ok_or_else(|| Error::new(ErrorKind::InvalidInput, format!("{word} needs a value")));
+        let mut value = || {
+            words.next().ok_or_else(|| Error::new(ErrorKind::InvalidInput, format!("{word} needs a value")))
+        };
         match word.as_str() {
             "--backend" => args.backend = value()?.parse()?,
             "--port" => args.port = value()?.parse().map_err(|e| Error::new(ErrorKind::InvalidInput, e))?,

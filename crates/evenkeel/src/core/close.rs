@@ -95,6 +95,10 @@ impl Shared {
         if flags & flag::CLOSING == 0 {
             // Only the write half ends. If the peer is gone already, reading will tell.
             let _ = self.driver.shutdown(self, token, Shutdown::Write);
+            if flags & flag::EOF != 0 && kind == Kind::Callback {
+                // Both halves have ended: nothing can happen any more.
+                self.core.borrow_mut().end(token, CloseReason::Local);
+            }
         } else if flags & flag::LINGER == 0 {
             if self.driver.finish(self, token) {
                 self.core.borrow_mut().end(token, CloseReason::Local);
@@ -105,8 +109,11 @@ impl Shared {
     }
 
     fn arm_close_deadline(&self, token: Token, kind: Kind, pool: u16) {
-        let within =
-            if kind == Kind::Callback { self.pool(pool).limits().close_deadline } else { Duration::from_secs(5) };
+        let within = if kind == Kind::Callback {
+            self.pool(pool).limits().close_deadline
+        } else {
+            Duration::from_secs(5)
+        };
         self.timer_after(within, Timer::Deadline(token));
     }
 

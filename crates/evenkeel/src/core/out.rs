@@ -115,7 +115,11 @@ impl Extra {
             self.sent = from;
         } else if from > 0 {
             // Only the first chunk can be partly sent; this cannot happen for a message that was not tried.
-            self.queue.push_back(Chunk { bytes: Bytes::Own(message[from..].to_vec()), since: now, messages: 1 });
+            self.queue.push_back(Chunk {
+                bytes: Bytes::Own(message[from..].to_vec()),
+                since: now,
+                messages: 1,
+            });
             return;
         }
         self.queue.push_back(Chunk { bytes: Bytes::Shared(message), since: now, messages: 1 });

@@ -149,13 +149,20 @@ impl Shared {
     }
 
     fn tick_at(&self, at: Instant) -> u64 {
-        at.saturating_duration_since(self.epoch).as_nanos().div_ceil(1_000_000).min(u128::from(u64::MAX)) as u64
+        at.saturating_duration_since(self.epoch).as_nanos().div_ceil(1_000_000).min(u128::from(u64::MAX))
+            as u64
     }
 
     /// Arms a timer that fires no earlier than `at`.
     pub(crate) fn timer_at(&self, at: Instant, timer: Timer) -> Key {
         let tick = self.tick_at(at);
         self.core.borrow_mut().wheel.insert(tick, timer)
+    }
+
+    /// Arms a timer anew for another time. False if it has fired.
+    pub(crate) fn rearm(&self, key: Key, at: Instant) -> bool {
+        let tick = self.tick_at(at);
+        self.core.borrow_mut().wheel.reset(key, tick)
     }
 
     /// Arms a timer that fires no earlier than `delay` from now; the clock is read afresh.
@@ -262,21 +269,23 @@ impl Shared {
     }
 
     fn owed(self: &Rc<Self>, token: Token) {
-        const OVER: u32 = flag::CLOSING | flag::DEAD;
+        const OVER: u32 = flag::CLOSING | flag::DEAD | flag::CONNECTING;
         loop {
             let mut core = self.core.borrow_mut();
             let Some(s) = core.sources.get_mut(token) else { return };
-            if s.kind() != Kind::Callback || s.has(OVER | flag::CONNECTING) {
+            if s.kind() != Kind::Callback || s.has(OVER) {
                 return;
             }
             let (pool, slot) = (s.pool, s.slot);
-            let mut unread = Vec::new();
+            let has_unread = s.extra.as_ref().is_some_and(|e| !e.unread.is_empty());
             let event = if !s.has(flag::OPENED) {
                 s.set(flag::OPENED);
                 Event::Open
-            } else if !s.has(flag::PAUSED) && s.extra.as_ref().is_some_and(|e| !e.unread.is_empty()) {
-                unread = std::mem::take(&mut s.extra().unread);
-                Event::Data(&unread)
+            } else if has_unread && !s.has(flag::PAUSED) {
+                let unread = std::mem::take(&mut s.extra().unread);
+                drop(core);
+                self.deliver(pool, slot, token, Event::Data(&unread));
+                continue;
             } else if s.has(flag::DRAINED) {
                 s.clear(flag::DRAINED);
                 Event::Drained
@@ -369,6 +378,7 @@ fn broken_limit(s: &super::Source, limits: &Limits, now: u32) -> Option<CloseRea
     }
     let extra = s.extra.as_ref().filter(|e| e.counting)?;
     let age = u64::from(now.wrapping_sub(s.stamp));
-    let slow = past(s.stamp, Some(limits.rate_grace)) && extra.received * 1000 < u64::from(limits.min_rate) * age;
+    let slow =
+        past(s.stamp, Some(limits.rate_grace)) && extra.received * 1000 < u64::from(limits.min_rate) * age;
     slow.then_some(CloseReason::TooSlow)
 }

@@ -35,8 +35,6 @@ pub(crate) enum Kind {
     Async = 3,
     /// A foreign descriptor whose readiness is asked for.
     Watch = 4,
-    /// The loop's own wake-up.
-    Wake = 5,
 }
 
 impl Kind {
@@ -47,7 +45,6 @@ impl Kind {
             2 => Kind::Callback,
             3 => Kind::Async,
             4 => Kind::Watch,
-            5 => Kind::Wake,
             _ => Kind::Free,
         }
     }
@@ -100,14 +97,10 @@ pub(crate) mod flag {
     pub(crate) const OPENED: u32 = 1 << 23;
     /// A notification is queued.
     pub(crate) const NOTIFY: u32 = 1 << 24;
-    /// Moved from a handler to a task or back: the old owner's entry is gone.
-    pub(crate) const MOVED: u32 = 1 << 25;
     /// `on_drained` is due.
     pub(crate) const DRAINED: u32 = 1 << 26;
     /// Reset instead of an orderly end.
     pub(crate) const RESET: u32 = 1 << 27;
-    /// Counts against its listener's `max_connections`.
-    pub(crate) const COUNTED: u32 = 1 << 28;
     /// A Unix socket.
     pub(crate) const UNIX: u32 = 1 << 29;
 }
@@ -168,7 +161,15 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    pub(crate) fn insert(&mut self, fd: Fd, kind: Kind, flags: u32, pool: u16, slot: u32, stamp: u32) -> Token {
+    pub(crate) fn insert(
+        &mut self,
+        fd: Fd,
+        kind: Kind,
+        flags: u32,
+        pool: u16,
+        slot: u32,
+        stamp: u32,
+    ) -> Token {
         let flags = flags | kind as u32;
         if let Some(index) = self.free.pop() {
             let s = &mut self.entries[index as usize];

@@ -1,5 +1,7 @@
 //! Writing to a callback connection: into the cork, into the queue, or straight to the kernel.
 
+use std::io;
+
 use super::cork::{CORK_FULL, CORK_WRITE, Corked};
 use super::{Core, Kind, Shared, Token, flag};
 use crate::handler::{CloseReason, Flow};
@@ -8,6 +10,9 @@ use crate::net::Limits;
 
 /// States in which nothing can be written.
 const REFUSED: u32 = flag::CLOSING | flag::DEAD | flag::SHUT;
+/// What a stream's queue may cost, and from where on its writer is asked to wait.
+const STREAM_CAP: usize = 1 << 20;
+const STREAM_HOLD: usize = 64 << 10;
 /// Entries that the cork holds before it is flushed, so that a broadcast does not outgrow the caches.
 const CORK_ENTRIES: usize = 1024;
 
@@ -18,7 +23,8 @@ impl Shared {
         let core = &mut *guard;
         let Some(s) = core.sources.get_mut(token) else { return Flow::Closed };
         const LOOK: u32 = REFUSED | flag::QUEUED | flag::CORKED | flag::CONNECTING | flag::WRITABLE;
-        if s.flags & LOOK == flag::WRITABLE && bytes.len() < CORK_WRITE && core.cork.memory.len() < CORK_FULL {
+        if s.flags & LOOK == flag::WRITABLE && bytes.len() < CORK_WRITE && core.cork.memory.len() < CORK_FULL
+        {
             if !bytes.is_empty() {
                 s.flags |= flag::CORKED;
                 core.cork.begin(token, bytes);
@@ -54,7 +60,7 @@ impl Shared {
         if self.can_send_now(token) {
             match self.driver.send(self, token, bytes) {
                 Ok(n) => sent = n,
-                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) => {
                     self.abort(token, CloseReason::Error(e));
                     return Flow::Closed;
@@ -109,7 +115,13 @@ impl Shared {
         if full || in_the_way {
             self.driver.flush(self);
             // The flush may have met an error.
-            return self.core.borrow().sources.get(token).is_none_or(|s| s.has(REFUSED)).then_some(Flow::Closed);
+            return self
+                .core
+                .borrow()
+                .sources
+                .get(token)
+                .is_none_or(|s| s.has(REFUSED))
+                .then_some(Flow::Closed);
         }
         None
     }
@@ -122,11 +134,17 @@ impl Shared {
     /// Checks the queue that has just grown against its limits.
     fn queued_more(&self, core: &mut Core, token: Token) -> Flow {
         let Some(s) = core.sources.get(token) else { return Flow::Closed };
-        if s.kind() != Kind::Callback {
-            return Flow::Go;
+        if s.kind() == Kind::Callback {
+            let pool = self.pool(s.pool);
+            return core.check_queue(token, pool.limits());
         }
-        let pool = self.pool(s.pool);
-        core.check_queue(token, pool.limits())
+        let bytes = s.extra.as_ref().map_or(0, |e| e.cost());
+        if bytes > STREAM_CAP {
+            let what = "more than 1 MiB was queued on a stream: wait for flush when Hold is answered";
+            core.fail_async(token, io::Error::new(io::ErrorKind::QuotaExceeded, what));
+            return Flow::Closed;
+        }
+        if bytes > STREAM_HOLD { Flow::Hold } else { Flow::Go }
     }
 
     /// Bytes that wait, corked ones not counted: they leave with this batch.

@@ -6,7 +6,6 @@ use std::time::Duration;
 #[cfg(doc)]
 use crate::CloseReason;
 
-
 /// How a listening socket is made. The defaults suit a server on the public internet.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

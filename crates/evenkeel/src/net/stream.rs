@@ -9,7 +9,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use super::pool::connect;
-use super::{Addr, ConnectOptions, IntoAddr, OwnedReadHalf, OwnedWriteHalf, ReadHalf, SocketOption, WriteHalf};
+use super::{
+    Addr, ConnectOptions, IntoAddr, OwnedReadHalf, OwnedWriteHalf, ReadHalf, SocketOption, WriteHalf,
+};
 use crate::core::async_io::Half;
 use crate::core::shared::Timer;
 use crate::core::{Kind, Shared, Token, flag};

@@ -109,7 +109,8 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
             | if write { flag::WRITABLE } else { 0 }
             | if hung_up { flag::HUNG_UP } else { 0 };
         // A connection whose next read is its last one if it is short, and that wants bytes.
-        const LOOK: u32 = flag::KIND | flag::READABLE | flag::SHORT_READS | NOT_PLAIN | flag::HUNG_UP | flag::MESSAGE;
+        const LOOK: u32 =
+            flag::KIND | flag::READABLE | flag::SHORT_READS | NOT_PLAIN | flag::HUNG_UP | flag::MESSAGE;
         const PLAIN: u32 = Kind::Callback as u32 | flag::READABLE | flag::SHORT_READS;
         if flags & LOOK == PLAIN {
             // As if the read were short already: it mostly is.
@@ -175,6 +176,13 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
                     }
                     return lp.run_wakes();
                 }
+                if event.ready.hung_up && flags & flag::EOF != 0 {
+                    // Reading cannot tell any more whether the peer has reset.
+                    let error = lp.fd(token).and_then(|fd| self.sys.take_error(fd));
+                    if let Ok(Some(e)) = error {
+                        lp.abort(token, crate::CloseReason::Error(e));
+                    }
+                }
                 if event.ready.read {
                     self.read_ready(lp, token);
                 }
@@ -182,7 +190,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
                     self.settle(lp, token);
                 }
             }
-            Kind::Free | Kind::Wake => {}
+            Kind::Free => {}
         }
     }
 
@@ -387,16 +395,6 @@ impl<P: Selector<Y>, Y: Sys> Driver for Readiness<P, Y> {
 
     fn accept(&self, lp: &Shared, token: Token) -> io::Result<(Fd, Addr)> {
         self.accept_for_task(lp, token)
-    }
-
-    fn rewatch(&self, lp: &Shared, token: Token, read: bool, write: bool) -> io::Result<()> {
-        let mut core = lp.core.borrow_mut();
-        let s = core.sources.get_mut(token).ok_or(io::ErrorKind::NotFound)?;
-        s.clear(if read { flag::READABLE } else { 0 });
-        s.clear(if write { flag::WRITABLE } else { 0 });
-        drop(core);
-        self.listen_for(lp, token, read, write);
-        Ok(())
     }
 
     fn retry_accept(&self, lp: &Rc<Shared>, token: Token) {

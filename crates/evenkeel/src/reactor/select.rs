@@ -34,7 +34,8 @@ impl<Y: Sys> Selector<Y> for Select {
 
     fn add(&mut self, sys: &Y, fd: Fd, token: Token, interest: Ready) -> io::Result<()> {
         let at = usize::try_from(fd).ok().filter(|at| *at < SET).ok_or_else(|| {
-            let what = format!("descriptor {fd} is past the 1,023 that select can watch; choose poll or epoll");
+            let what =
+                format!("descriptor {fd} is past the 1,023 that select can watch; choose poll or epoll");
             io::Error::new(io::ErrorKind::Unsupported, what)
         })?;
         if self.tokens.len() <= at {

@@ -108,7 +108,8 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         self.put_scratch(memory);
         let mut core = lp.core.borrow_mut();
         let Some(s) = core.sources.get_mut(token) else { return };
-        const GOES_ON: u32 = flag::READABLE | flag::PAUSED | flag::EOF | flag::CLOSING | flag::DEAD | flag::LISTED;
+        const GOES_ON: u32 =
+            flag::READABLE | flag::PAUSED | flag::EOF | flag::CLOSING | flag::DEAD | flag::LISTED;
         if s.flags & GOES_ON == flag::READABLE && s.kind() == Kind::Callback {
             s.set(flag::LISTED);
             core.ready.push(token);
@@ -157,6 +158,12 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         drop(core);
         self.settle(lp, token);
         lp.deliver(pool, slot, token, Call::Eof);
+        let mut core = lp.core.borrow_mut();
+        const ENDED: u32 = flag::SHUT | flag::QUEUED | flag::CORKED;
+        if core.sources.get(token).is_some_and(|s| s.flags & ENDED == flag::SHUT) {
+            // Both halves have ended: nothing can happen any more.
+            core.end(token, CloseReason::Local);
+        }
     }
 
     fn read_refused(&self, lp: &Shared, token: Token, e: io::Error) {
@@ -196,7 +203,9 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         }
         self.put_scratch(memory);
         let mut core = lp.core.borrow_mut();
-        if let Some(s) = core.sources.get_mut(token).filter(|s| s.has(flag::READABLE) && !s.has(flag::DEAD | flag::LISTED)) {
+        if let Some(s) =
+            core.sources.get_mut(token).filter(|s| s.has(flag::READABLE) && !s.has(flag::DEAD | flag::LISTED))
+        {
             s.set(flag::LISTED);
             core.ready.push(token);
         }

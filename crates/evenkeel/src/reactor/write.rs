@@ -86,11 +86,21 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
     }
 
     /// The kernel's buffer is full: what is left of a corked write goes to the queue.
-    fn keep_rest(&self, lp: &Shared, core: &mut Core, token: Token, corked: &Corked, bytes: &[u8], sent: usize) {
+    fn keep_rest(
+        &self,
+        lp: &Shared,
+        core: &mut Core,
+        token: Token,
+        corked: &Corked,
+        bytes: &[u8],
+        sent: usize,
+    ) {
         let now = lp.now_ms.get();
         match corked {
             Corked::Bytes { .. } => core.queue(token, |e, now| e.push(&bytes[sent..], now), now),
-            Corked::Shared(message) => core.queue(token, |e, now| e.push_shared(message.clone(), sent, now), now),
+            Corked::Shared(message) => {
+                core.queue(token, |e, now| e.push_shared(message.clone(), sent, now), now)
+            }
         }
         self.blocked(lp, core, token);
     }
@@ -209,7 +219,8 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
     fn drained(&self, lp: &Shared, core: &mut Core, token: Token) {
         let Some(s) = core.sources.get_mut(token) else { return };
         let bytes = s.extra.as_ref().map_or(0, |e| e.bytes());
-        if s.kind() == Kind::Callback && s.has(flag::HOLD) && bytes <= lp.pool(s.pool).limits().low_watermark {
+        if s.kind() == Kind::Callback && s.has(flag::HOLD) && bytes <= lp.pool(s.pool).limits().low_watermark
+        {
             s.clear(flag::HOLD);
             s.set(flag::DRAINED);
             core.pending.push(token);

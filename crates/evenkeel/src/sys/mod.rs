@@ -106,5 +106,10 @@ pub(crate) trait Sys: 'static {
     fn epoll_wait(&self, ep: Fd, events: &mut Vec<EpollEvent>, timeout: Option<Duration>) -> io::Result<()>;
     fn poll(&self, entries: &mut [PollEntry], timeout: Option<Duration>) -> io::Result<usize>;
     /// `sets` are the read, write and exception sets, each of 1,024 bits.
-    fn select(&self, bound: i32, sets: &mut [[FdSetElement; 16]; 3], timeout: Option<Duration>) -> io::Result<usize>;
+    fn select(
+        &self,
+        bound: i32,
+        sets: &mut [[FdSetElement; 16]; 3],
+        timeout: Option<Duration>,
+    ) -> io::Result<usize>;
 }

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{FdSetElement, PollFd, PollFlags, Timespec, epoll, eventfd, poll, select};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType,
-    sockopt,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags,
+    SocketType, sockopt,
 };
 
 use super::{EpollEvent, EpollFlags, EpollOp, Fd, PollEntry, Sys, WakeFn};
@@ -50,12 +50,17 @@ fn from_any(addr: SocketAddrAny) -> io::Result<Addr> {
     }
     let unix = SocketAddrUnix::try_from(addr)?;
     let path = unix.path_bytes().filter(|p| !p.is_empty());
-    Ok(Addr::Unix(path.map(|p| PathBuf::from(std::ffi::OsStr::from_bytes(p.strip_suffix(&[0]).unwrap_or(p))))))
+    Ok(Addr::Unix(
+        path.map(|p| PathBuf::from(std::ffi::OsStr::from_bytes(p.strip_suffix(&[0]).unwrap_or(p)))),
+    ))
 }
 
 fn unix_addr(path: &Option<PathBuf>) -> io::Result<SocketAddrUnix> {
     let path = path.as_deref().ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidInput, "a Unix socket needs a path to listen on or to connect to")
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a Unix socket needs a path to listen on or to connect to",
+        )
     })?;
     Ok(SocketAddrUnix::new(path)?)
 }
@@ -271,7 +276,12 @@ impl Sys for Real {
         Ok(poll(entries, timeout.as_ref())?)
     }
 
-    fn select(&self, bound: i32, sets: &mut [[FdSetElement; 16]; 3], timeout: Option<Duration>) -> io::Result<usize> {
+    fn select(
+        &self,
+        bound: i32,
+        sets: &mut [[FdSetElement; 16]; 3],
+        timeout: Option<Duration>,
+    ) -> io::Result<usize> {
         let timeout = timeout.map(timespec);
         let [read, write, except] = sets;
         // SAFETY: each set has 1,024 bits, `bound` is at most 1,024, and the selector keeps in its sets only
@@ -280,4 +290,3 @@ impl Sys for Real {
         Ok(n as usize)
     }
 }
-

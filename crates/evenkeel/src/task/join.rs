@@ -22,7 +22,6 @@ use super::raw::Handle;
 ///
 /// # Panics
 /// Polling again after the result was returned panics.
-#[must_use = "dropping a JoinHandle detaches the task; say `drop(..)` if that is meant"]
 pub struct JoinHandle<T> {
     handle: Handle<T>,
 }

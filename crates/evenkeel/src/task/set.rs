@@ -60,6 +60,19 @@ impl<T: 'static> TaskSet<T> {
         TaskSet { children: Vec::new(), free: Vec::new(), finished: Rc::default() }
     }
 
+    /// Spawns a child on the current loop.
+    ///
+    /// # Panics
+    /// Outside of a running loop.
+    #[track_caller]
+    pub fn spawn<F>(&mut self, future: F)
+    where
+        F: Future<Output = T> + 'static,
+    {
+        let handle = crate::Handle::current();
+        self.spawn_on(&handle.shared.executor, future);
+    }
+
     /// Spawns a child on this executor.
     pub(crate) fn spawn_on<F>(&mut self, executor: &Executor, future: F)
     where

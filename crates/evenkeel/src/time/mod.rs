@@ -71,8 +71,12 @@ impl Sleep {
 
     /// Waits until `deadline` instead, whether it was ready or not.
     pub fn reset(&mut self, deadline: Instant) {
-        self.cancel();
         self.deadline = Some(deadline);
+        if let Some(key) = self.timer
+            && !self.shared.rearm(key, deadline)
+        {
+            self.timer = None;
+        }
     }
 
     fn cancel(&mut self) {
@@ -92,7 +96,8 @@ impl Future for Sleep {
             let mut core = self.shared.core.borrow_mut();
             match core.wheel.get_mut(key) {
                 Some(Timer::Wake(waker)) => {
-                    let old = (!waker.will_wake(cx.waker())).then(|| std::mem::replace(waker, cx.waker().clone()));
+                    let old =
+                        (!waker.will_wake(cx.waker())).then(|| std::mem::replace(waker, cx.waker().clone()));
                     drop(core);
                     drop(old);
                     return Poll::Pending;

@@ -27,7 +27,7 @@ mod parse;
 pub mod query;
 mod scan;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use error::HeadError;
 pub use parse::{Field, Framing, RequestHead, Version};

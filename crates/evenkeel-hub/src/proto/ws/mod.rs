@@ -29,7 +29,11 @@ mod error;
 mod frame;
 mod handshake;
 #[cfg(test)]
-mod tests;
+mod handshake_tests;
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use decode::{Decoder, Event, Limits};
 pub use encode::{FrameHeader, binary, close, ping, pong, text};

@@ -63,19 +63,18 @@ impl HeadScanner {
     /// The head passed a limit, or a line does not end in CRLF.
     pub fn scan(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, HeadError> {
         let window = &bytes[..bytes.len().min(limits.max_head)];
-        while let Some(found) = window.get(self.scanned..).and_then(|fresh| memchr2(b'\r', b'\n', fresh)) {
-            let at = self.scanned + found;
+        while let Some(at) = self.find_line_end(window) {
             if window[at] == b'\n' {
                 return Err(HeadError::BareLineFeed);
             }
             let Some(&after) = window.get(at + 1) else {
-                self.look_up_to(at);
+                self.scanned = at;
                 break;
             };
             if after != b'\n' {
                 return Err(HeadError::BareCarriageReturn);
             }
-            self.look_up_to(at + 2);
+            self.scanned = at + 2;
             let is_empty = at == self.line_start;
             self.line_start = at + 2;
             if !is_empty {
@@ -94,7 +93,7 @@ impl HeadScanner {
             }
         }
         if window.last() != Some(&b'\r') {
-            self.look_up_to(window.len());
+            self.scanned = window.len();
         }
         if bytes.len() >= limits.max_head { Err(self.too_large(limits)) } else { Ok(None) }
     }
@@ -112,12 +111,14 @@ impl HeadScanner {
         }
     }
 
-    fn look_up_to(&mut self, end: usize) {
+    fn find_line_end(&mut self, window: &[u8]) -> Option<usize> {
+        let fresh = window.get(self.scanned..)?;
+        let found = memchr2(b'\r', b'\n', fresh);
         #[cfg(test)]
         {
-            self.looks += end.saturating_sub(self.scanned);
+            self.looks += found.map_or(fresh.len(), |found| found + 1);
         }
-        self.scanned = end;
+        found.map(|found| self.scanned + found)
     }
 }
 
@@ -145,9 +146,9 @@ impl HeadReader {
     /// # Errors
     ///
     /// See [`HeadError`]. The connection is of no use afterwards.
-    pub fn next<'r>(
+    pub fn next<'r, 'i: 'r>(
         &'r mut self,
-        input: &mut &'r [u8],
+        input: &mut &'i [u8],
         limits: &Limits,
     ) -> Result<Option<RequestHead<'r>>, HeadError> {
         if std::mem::take(&mut self.complete) {

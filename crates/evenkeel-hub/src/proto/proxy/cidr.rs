@@ -44,7 +44,6 @@ impl Cidr {
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         masked(address.to_canonical(), self.prefix) == Some(self.network)
-            && address.to_canonical().is_ipv4() == self.network.is_ipv4()
     }
 }
 

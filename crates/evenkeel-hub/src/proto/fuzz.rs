@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use fastrand::Rng;
 
 use super::guard::{Guard, GuardError, Limits as GuardLimits, Verdict};
-use super::head::tests::{ACCEPTED, smuggling_corpus};
+use super::head::tests::{ACCEPTED, SMUGGLING};
 use super::head::{HeadError, HeadReader, Limits as HeadLimits, query};
 use super::origin::{Origins, RequestOrigin};
 use super::proxy::header::{self, MAX_V2};
@@ -120,11 +120,10 @@ const SPICE: &[&[u8]] = &[
 ];
 
 fn request_stream(rng: &mut Rng) -> Vec<u8> {
-    let corpus = smuggling_corpus();
     let mut bytes = Vec::new();
     for _ in 0..rng.usize(1..5) {
         match rng.u8(0..8) {
-            0 => bytes.extend_from_slice(rng.choice(&corpus).unwrap().0),
+            0 => bytes.extend_from_slice(rng.choice(SMUGGLING).unwrap().0),
             1 => bytes.extend_from_slice(
                 b"POST /c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0A\r\n0123456789\r\n0\r\n\r\n",
             ),

@@ -230,7 +230,7 @@ impl Guard {
 
 impl Limits {
     fn parse<'b>(&self, bytes: &'b [u8], len: usize) -> Result<RequestHead<'b>, GuardError> {
-        Ok(RequestHead::parse(&bytes[..len.min(bytes.len())], &self.head)?)
+        Ok(RequestHead::parse_scanned(&bytes[..len.min(bytes.len())], &self.head)?)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::proto::head::HeadError;
-use crate::proto::head::tests::{ACCEPTED, smuggling_corpus};
+use crate::proto::head::tests::{ACCEPTED, SMUGGLING};
 
 /// A connection through the guard to a server that answers at once.
 struct Connection {
@@ -106,7 +106,7 @@ fn nothing_of_a_request_passes_before_its_head_is_admitted() {
 
 #[test]
 fn i50_smuggling_corpus_passes_nothing() {
-    for (text, error) in smuggling_corpus() {
+    for &(text, error) in SMUGGLING {
         let mut connection = Connection::new();
         connection.receive(b"GET /first HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
         let before = connection.passed.len();

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use super::scan::MAX_FIELDS;
 use crate::proto::reply::refusal;
 
 /// A request head broke the grammar, a rule against smuggling, or a limit. The connection must be closed after the
@@ -87,7 +86,7 @@ impl fmt::Display for HeadError {
         let text = match self {
             HeadError::TooLarge { limit } => return write!(f, "request head is longer than {limit} bytes"),
             HeadError::TooManyFields { limit } => {
-                return write!(f, "request has more than {} header fields", limit.min(&MAX_FIELDS));
+                return write!(f, "request has more than {limit} header fields");
             }
             HeadError::TargetTooLong { limit } => {
                 return write!(f, "request target is longer than {limit} bytes");

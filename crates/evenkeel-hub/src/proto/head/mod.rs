@@ -6,8 +6,8 @@
 //! transfer codings other than `chunked`, a missing or second `Host`.
 //!
 //! [`HeadScanner`] finds the end of a head and looks at each byte once, however small the pieces are in which the
-//! bytes come; [`RequestHead::parse`] then runs once. [`HeadReader`] joins the two with a buffer for the connection
-//! that has none.
+//! bytes come; only then, and once, is the head parsed. [`HeadReader`] does both, with a buffer for the connection that
+//! has none.
 //!
 //! ```
 //! use evenkeel_hub::proto::head::{Framing, HeadReader, Limits};

@@ -3,7 +3,7 @@
 use httparse::{EMPTY_HEADER, Request, Status};
 
 use super::scan::MAX_FIELDS;
-use super::{HeadError, Limits};
+use super::{HeadError, HeadScanner, Limits};
 
 /// The version of the protocol that a request speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,12 +48,25 @@ pub struct RequestHead<'b> {
 }
 
 impl<'b> RequestHead<'b> {
-    /// Parses one complete head, whose end a [`HeadScanner`](super::HeadScanner) found.
+    /// Parses `bytes`, which are one complete head and nothing else. For a head that is still arriving see
+    /// [`HeadReader`](super::HeadReader).
     ///
     /// # Errors
     ///
     /// See [`HeadError`].
     pub fn parse(bytes: &'b [u8], limits: &Limits) -> Result<RequestHead<'b>, HeadError> {
+        match HeadScanner::new().scan(bytes, limits)? {
+            Some(len) if len == bytes.len() => RequestHead::parse_scanned(bytes, limits),
+            _ => Err(HeadError::RequestLine),
+        }
+    }
+
+    /// Parses one complete head whose end a [`HeadScanner`] found. Without the scanner's checks of line ends and
+    /// counts a head is not safe to parse.
+    pub(in crate::proto) fn parse_scanned(
+        bytes: &'b [u8],
+        limits: &Limits,
+    ) -> Result<RequestHead<'b>, HeadError> {
         let mut storage = [EMPTY_HEADER; MAX_FIELDS];
         let mut request = Request::new(&mut storage);
         match request.parse(bytes) {

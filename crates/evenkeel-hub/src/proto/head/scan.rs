@@ -158,7 +158,7 @@ impl HeadReader {
             if let Some(len) = self.scanner.scan(input, limits)? {
                 let (head, rest) = input.split_at(len);
                 *input = rest;
-                return RequestHead::parse(head, limits).map(Some);
+                return RequestHead::parse_scanned(head, limits).map(Some);
             }
             self.held.extend_from_slice(input);
             *input = &[];
@@ -174,7 +174,7 @@ impl HeadReader {
         self.held.truncate(len);
         *input = &input[len - before..];
         self.complete = true;
-        RequestHead::parse(&self.held, limits).map(Some)
+        RequestHead::parse_scanned(&self.held, limits).map(Some)
     }
 
     /// Whether a head is incomplete, so that the peer owes us bytes.

@@ -10,10 +10,9 @@ pub mod guard;
 pub mod head;
 pub mod origin;
 pub mod proxy;
+pub mod reply;
 pub mod sse;
 pub mod ws;
-
-mod reply;
 
 #[cfg(test)]
 mod fuzz;

@@ -46,7 +46,7 @@ impl GuardError {
         match self {
             GuardError::Head(error) => Some(error.response()),
             GuardError::AfterLastRequest => None,
-            _ => Some(refusal(self.status(), "", self)),
+            _ => Some(refusal(self.status(), &[], self)),
         }
     }
 }

@@ -178,6 +178,7 @@ fn well_formed_chunks_pass() {
         &b"0\r\n\r\n"[..],
         b"5\r\nhello\r\n0\r\n\r\n",
         b"a\r\n0123456789\r\nA\r\n0123456789\r\n000\r\n\r\n",
+        b"1f\r\n0123456789012345678901234567890\r\nF\r\n012345678901234\r\n0\r\n\r\n",
         b"0000000000000005\r\n\r\n\r\n\r\r\n0\r\n\r\n",
     ] {
         let mut connection = chunked(body).unwrap();

@@ -76,8 +76,8 @@ impl HeadError {
     /// The complete response, which announces that the connection closes.
     #[must_use]
     pub fn response(&self) -> Vec<u8> {
-        let fields = if *self == HeadError::Connect { "Allow: GET, HEAD, POST, OPTIONS\r\n" } else { "" };
-        refusal(self.status(), fields, self)
+        let allowed = [("Allow", "GET, HEAD, POST, OPTIONS")];
+        refusal(self.status(), if *self == HeadError::Connect { &allowed } else { &[] }, self)
     }
 }
 

@@ -270,6 +270,13 @@ fn field_count_boundary() {
     assert_eq!(parse(&head(64)).unwrap().fields().len(), 64);
     assert_eq!(refused(&head(65)), HeadError::TooManyFields { limit: 64 });
     assert_eq!(HeadError::TooManyFields { limit: 64 }.status(), 431);
+
+    let limits = Limits { max_fields: 3, ..Limits::default() };
+    assert!(RequestHead::parse(&head(3), &limits).is_ok());
+    // The line too many is enough, without the head's end.
+    let four = head(4);
+    let scanned = HeadScanner::new().scan(&four[..four.len() - 2], &limits);
+    assert_eq!(scanned, Err(HeadError::TooManyFields { limit: 3 }));
 }
 
 #[test]
@@ -363,6 +370,15 @@ fn byte_by_byte_looks_at_each_byte_once() {
         assert!(bulk.looks >= text.len() / 2, "the counter counts");
         assert!(slow.looks <= 2 * bulk.looks, "{} looks for {} bytes", slow.looks, text.len());
     }
+}
+
+#[test]
+fn i50_parsing_directly_checks_the_same() {
+    let direct = |text: &[u8]| RequestHead::parse(text, &Limits::default()).map(|_| ()).unwrap_err();
+    assert_eq!(direct(b"GET / HTTP/1.1\nHost: h\n\n"), HeadError::BareLineFeed);
+    assert_eq!(direct(b"GET / HTTP/1.1\r\nHost: h\r\n"), HeadError::RequestLine);
+    assert_eq!(direct(b"GET / HTTP/1.1\r\nHost: h\r\n\r\nbody"), HeadError::RequestLine);
+    assert_eq!(direct(b""), HeadError::RequestLine);
 }
 
 #[test]

@@ -79,7 +79,7 @@ struct Frame {
 struct Message {
     is_text: bool,
     fragments: u32,
-    /// How much of the payload is known to be UTF-8.
+    /// How much of the payload is known to be UTF-8. What is behind it is at most a part of one character.
     valid: usize,
 }
 
@@ -154,7 +154,7 @@ impl Decoder {
             if self.partial.as_ref().is_none_or(|partial| partial.frame.is_none()) {
                 let Some(header) = self.take_header(input)? else { return Ok(None) };
                 self.check(&header, limits)?;
-                if let Some(payload) = self.whole_payload(&header, input) {
+                if let Some(payload) = whole_payload(&header, input) {
                     scratch.clear();
                     scratch.extend_from_slice(payload);
                     apply_mask(scratch, header.mask, 0);
@@ -167,7 +167,7 @@ impl Decoder {
             if !partial.absorb(input, limits)? {
                 return Ok(None);
             }
-            if let Some(opcode) = partial.finish_frame(scratch)? {
+            if let Some(opcode) = partial.finish_frame(scratch) {
                 self.release();
                 return Ok(Some(opcode));
             }
@@ -226,17 +226,6 @@ impl Decoder {
         Ok(())
     }
 
-    /// Takes the payload out of `input` when the frame is all there and is a message, or a control frame, by itself.
-    fn whole_payload<'i>(&self, header: &Header, input: &mut &'i [u8]) -> Option<&'i [u8]> {
-        if !header.is_final || header.opcode == Opcode::Continuation {
-            return None;
-        }
-        let len = usize::try_from(header.len).ok()?;
-        let (payload, rest) = input.split_at_checked(len)?;
-        *input = rest;
-        Some(payload)
-    }
-
     /// Frees the state unless a fragmented message is still under way.
     fn release(&mut self) {
         if self.partial.as_ref().is_some_and(|partial| partial.message.is_none()) {
@@ -275,26 +264,31 @@ impl Partial {
 
     /// Ends the frame. When that ends a message or is a control frame, copies its payload to
     /// `scratch`, which stays as large as it has become.
-    fn finish_frame(&mut self, scratch: &mut Vec<u8>) -> Result<Option<Opcode>, WsError> {
-        let Some(frame) = self.frame.take() else { return Ok(None) };
-        if frame.opcode.is_control() {
-            let control = std::mem::take(&mut self.control);
-            scratch.clear();
-            scratch.extend_from_slice(&control);
-            return Ok(Some(frame.opcode));
-        }
-        if !frame.is_final {
-            return Ok(None);
-        }
-        let Some(message) = self.message.take() else { return Ok(None) };
-        if message.is_text && message.valid != self.payload.len() {
-            return Err(WsError::InvalidUtf8);
-        }
-        let payload = std::mem::take(&mut self.payload);
+    fn finish_frame(&mut self, scratch: &mut Vec<u8>) -> Option<Opcode> {
+        let frame = self.frame.take()?;
+        let (opcode, payload) = if frame.opcode.is_control() {
+            (frame.opcode, std::mem::take(&mut self.control))
+        } else if frame.is_final {
+            let opcode = if self.message.take()?.is_text { Opcode::Text } else { Opcode::Binary };
+            (opcode, std::mem::take(&mut self.payload))
+        } else {
+            return None;
+        };
         scratch.clear();
         scratch.extend_from_slice(&payload);
-        Ok(Some(if message.is_text { Opcode::Text } else { Opcode::Binary }))
+        Some(opcode)
     }
+}
+
+/// Takes the payload out of `input` when the frame is all there and is a message, or a control frame, by itself.
+fn whole_payload<'i>(header: &Header, input: &mut &'i [u8]) -> Option<&'i [u8]> {
+    if !header.is_final || header.opcode == Opcode::Continuation {
+        return None;
+    }
+    let len = usize::try_from(header.len).ok()?;
+    let (payload, rest) = input.split_at_checked(len)?;
+    *input = rest;
+    Some(payload)
 }
 
 /// Appends like `extend_from_slice`, but never lets doubling reserve more than `max` bytes.

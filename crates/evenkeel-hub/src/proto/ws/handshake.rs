@@ -121,12 +121,12 @@ impl HandshakeError {
     /// The complete response, which announces that the connection closes.
     #[must_use]
     pub fn response(&self) -> Vec<u8> {
-        let fields = match self {
-            HandshakeError::Method => "Allow: GET\r\n",
+        let fields: &[(&str, &str)] = match self {
+            HandshakeError::Method => &[("Allow", "GET")],
             HandshakeError::NotAnUpgrade | HandshakeError::WebSocketVersion => {
-                "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                &[("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13")]
             }
-            _ => "",
+            _ => &[],
         };
         refusal(self.status(), fields, self)
     }

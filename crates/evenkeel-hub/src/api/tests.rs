@@ -411,6 +411,56 @@ fn a_prefix_belongs_to_the_signed_path() {
 }
 
 #[test]
+fn i50_no_request_whatever_panics_or_goes_without_an_answer() {
+    let mut seed = 7_u64;
+    let mut below = |n: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize % n
+    };
+    let mut mutate = |text: &str| {
+        let mut bytes = text.as_bytes().to_vec();
+        for _ in 0..below(4) {
+            let at = below(bytes.len().max(1));
+            match below(3) {
+                0 => bytes.insert(at.min(bytes.len()), b"\"\\[]{},:/%&=\0\n1e\xff"[below(17)]),
+                1 if at < bytes.len() => drop(bytes.remove(at)),
+                _ => bytes.truncate(at.max(bytes.len() / 2)),
+            }
+        }
+        bytes
+    };
+    let body = r#"{"name":"e","channels":["presence-a","b"],"data":"{\"x\":\"\u00e9\"}","socket_id":"1.2","info":"user_count"}"#;
+    let batch = format!(r#"{{"batch":[{body},{{"name":"e","channel":"a","data":[1,{{"a":null}}]}}]}}"#);
+    let paths = [
+        "events",
+        "batch_events",
+        "channels",
+        "channels/presence-a",
+        "channels/presence-a/users",
+        "users/%20/terminate_connections",
+    ];
+    let key = AppKey::new("demo-key", "demo-secret");
+    let mut broker = Recorder::default();
+    let mut seen = std::collections::BTreeSet::new();
+    for round in 0..20_000 {
+        let path = String::from_utf8_lossy(&mutate(&format!("/apps/1001/{}", paths[round % paths.len()])))
+            .into_owned();
+        let body = mutate(if round % 2 == 0 { body } else { &batch });
+        let method = if round % 6 < 2 || round % 6 == 5 { "POST" } else { "GET" };
+        let info = String::from_utf8_lossy(&mutate("user_count,cache")).into_owned();
+        let mut query = key.sign_request(method, &path, &[("info", &info)], &body, NOW);
+        if round % 5 == 0 {
+            query = String::from_utf8_lossy(&mutate(&query)).into_owned();
+        }
+        let response = send(&mut broker, method, &path, &query, &body);
+        assert_eq!(response.status == 200, response.refusal.is_none());
+        assert!(!response.body.trim_end().contains(text::is_unsafe), "{:?}", response.body);
+        seen.insert((response.status, response.refusal));
+    }
+    assert!(seen.len() > 12, "too few kinds of answers to mean anything: {seen:?}");
+}
+
+#[test]
 fn operations_are_labelled_for_metrics() {
     let mut broker = Recorder::default();
     assert_eq!(ask(&mut broker, "GET", "/apps/1001/channels", &[], "").operation, "channels");

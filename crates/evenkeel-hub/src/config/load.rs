@@ -225,10 +225,20 @@ impl Loader {
         }
     }
 
-    /// Changes the application with the id in the environment, or adds it.
+    /// Changes the application that the environment describes, or adds it. Without an id it is the only one that there
+    /// is, so that a file can have all but the secret.
     fn environment_app(&mut self, variables: &[(&str, String, &str)]) {
-        let id = variables.iter().find(|(_, name, _)| name == "id").map_or("", |&(_, _, value)| value);
-        let index = self.config.apps.iter().position(|app| app.id == id).unwrap_or_else(|| {
+        let id = variables.iter().find(|(_, name, _)| name == "id").map(|&(_, _, value)| value);
+        let apps = &mut self.config.apps;
+        let known = match id {
+            Some(id) => apps.iter().position(|app| app.id == id),
+            None if apps.len() > 1 => {
+                let message = "is needed, to say which of the applications the other variables are for";
+                return self.problem(&format!("{ENVIRONMENT_PREFIX}APP_ID"), message.to_owned());
+            }
+            None => apps.len().checked_sub(1),
+        };
+        let index = known.unwrap_or_else(|| {
             self.config.apps.push(AppSettings::default());
             self.app_places.push(format!("{ENVIRONMENT_PREFIX}APP_*"));
             self.config.apps.len() - 1

@@ -62,6 +62,8 @@ fn options<T>(out: &mut String, table: &[Opt<T>], settings: &T) {
 /// Wraps `text` into comment lines. They begin with `# `, and options that are commented out with `#` alone.
 fn comment(out: &mut String, text: &str) {
     let mut line = String::from("#");
+    // Where rustdoc wants code, a file has quotes.
+    let text = text.replace('`', "\"");
     for word in text.split_whitespace() {
         if line.len() + 1 + word.len() > WIDTH {
             out.push_str(&line);

@@ -153,7 +153,7 @@ settings! {
         /// A connection that neither signed in nor joined a private or presence channel within this many seconds is
         /// closed. Not set: it may stay.
         signin_deadline_seconds: Option<u32>, in 1..=3600 = None;
-        /// The origins of pages that may connect, such as "https://example.com" or "https://*.example.com". None given:
+        /// The origins of pages that may connect, such as `https://example.com` or `https://*.example.com`. None given:
         /// all. Clients that are not browsers send no origin and are not concerned.
         allowed_origins: Vec<OriginPattern> = Vec::new();
         /// How many signed requests are remembered, so that none can be replayed, at about 64 bytes each. 0: none. The

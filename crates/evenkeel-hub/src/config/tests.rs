@@ -36,7 +36,7 @@ fn the_printed_application_is_the_default_too() {
         .filter(|line| !line.starts_with("# ") && !line.starts_with("#signin_deadline_seconds"))
         .map(|line| line.trim_start_matches('#').to_owned() + "\n")
         .collect();
-    let apps = apps.replace("id = \"\"\nkey", "id = \"\"\nkey").replacen("id = \"\"", "id = \"1\"", 1);
+    let apps = apps.replacen("id = \"\"", "id = \"1\"", 1);
     let apps = apps.replacen("key = \"\"", "key = \"k\"", 1).replacen("secret = \"\"", "secret = \"s\"", 1);
     let config = load(&format!("{server}\n[[apps]]\n{apps}")).unwrap();
     let expected =
@@ -258,6 +258,55 @@ fn the_environment_can_describe_or_change_one_application() {
         (1, "k7", "kept")
     );
     assert_eq!(from(APP).apps.len(), 2);
+}
+
+#[test]
+fn the_environment_can_give_the_secret_of_the_only_application() {
+    let environment = pairs(&[("EVENKEEL_HUB_APP_SECRET", "from-the-environment")]);
+    let from =
+        |file| Config::load(&Sources { file: Some(("f", file)), environment: &environment, arguments: &[] });
+    let config = from("[[apps]]\nid = '1'\nkey = 'k'\n").unwrap();
+    assert_eq!((config.apps.len(), config.apps[0].secret.expose()), (1, "from-the-environment"));
+    let two = format!("{APP}{}", APP.replace("'1'", "'2'").replace("'k'", "'l'"));
+    let told = from(&two).unwrap_err();
+    assert!(told.len() == 1 && told[0].to_string().starts_with("EVENKEEL_HUB_APP_ID: is needed"), "{told:?}");
+    let told = from("").unwrap_err();
+    assert!(told.len() == 2 && told[0].place == "EVENKEEL_HUB_APP_*", "id and key are missing: {told:?}");
+}
+
+#[test]
+fn i50_no_file_whatever_makes_loading_panic() {
+    let printed = default_toml();
+    let options: Vec<&str> =
+        printed.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
+    let sample = format!("{}\n{APP}", options.join("\n"));
+    let mut seed = 1_u64;
+    let mut below = |n: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize % n
+    };
+    let mut refused = 0;
+    for _ in 0..2_000 {
+        let mut bytes = sample.clone().into_bytes();
+        for _ in 0..=below(3) {
+            let at = below(bytes.len());
+            match below(3) {
+                0 => bytes[at] = b"\"'[]{}=.,#\n\\0x-_ \xff"[below(18)],
+                1 => drop(bytes.remove(at)),
+                _ => bytes.truncate(at.max(1)),
+            }
+        }
+        if let Err(problems) = load(&String::from_utf8_lossy(&bytes)) {
+            refused += 1;
+            for problem in problems {
+                assert!(
+                    !problem.message.is_empty() && !problem.message.contains(char::is_control),
+                    "{problem}"
+                );
+            }
+        }
+    }
+    assert!(refused > 1_000, "only {refused} were refused");
 }
 
 #[test]

@@ -14,7 +14,7 @@
 //!
 //! Signatures are compared in constant time. [`Signature`] has no `==`, so that another comparison cannot slip in:
 //!
-//! ```compile_fail
+//! ```compile_fail,E0369
 //! use evenkeel_hub::proto::auth::AppKey;
 //! let app = AppKey::new("key", "secret");
 //! let _ = app.sign(&["a"]) == app.sign(&["a"]);

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use super::publish::{MAX_BATCH, MAX_CHANNELS};
 use super::types::{CachedEvent, Event, Info, Published, Refusal};
 use super::*;
-use crate::config::Secret;
+use crate::config::{LimitSettings, Secret};
 
 const NOW: u64 = 1_700_000_000;
 
@@ -95,7 +95,7 @@ fn settings() -> [AppSettings; 3] {
 }
 
 fn api() -> Api {
-    Api::new(&settings(), "", 256 * 1024)
+    Api::new(&settings(), "", LimitSettings::default().max_body_bytes)
 }
 
 /// Sends a request as it is.
@@ -289,7 +289,7 @@ fn i50_wrong_events_are_refused_by_name_and_never_published() {
         (with("data", json!("x".repeat(10_241))), 413, "data_too_large"),
         (with("data", json!(vec![1; 1000])), 400, "json_too_complex"),
         ("[".repeat(60_000), 400, "json_too_complex"),
-        (with("x", json!("y".repeat(300_000))), 413, "body_too_large"),
+        (with("x", json!("y".repeat(655_360))), 413, "body_too_large"),
     ] {
         let (response, events) = publish(&body);
         let head: String = body.chars().take(80).collect();

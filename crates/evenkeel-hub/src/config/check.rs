@@ -97,9 +97,9 @@ fn application(config: &Config, app: &AppSettings, say: &mut dyn FnMut(String)) 
     if config.exposed() && app.secret.expose() == DEMO_SECRET {
         say("secret: this is the demonstration's, which everyone knows".to_owned());
     }
-    // Escaped as JSON, data may take twice its size; one event must always fit.
-    if app.max_event_bytes.saturating_mul(2) > config.limits.max_queue_bytes {
-        say("max_event_bytes: must be at most half of limits.max_queue_bytes".to_owned());
+    // A control character is six bytes in JSON. One event must always fit.
+    if app.max_event_bytes.saturating_mul(6) > config.limits.max_queue_bytes {
+        say("max_event_bytes: must be at most a sixth of limits.max_queue_bytes".to_owned());
     }
     if app.max_event_bytes > config.limits.max_body_bytes {
         say("max_event_bytes: must be at most limits.max_body_bytes".to_owned());
@@ -115,8 +115,8 @@ impl Config {
         }
         for (name, access) in [("console", self.console_access()), ("metrics", self.metrics_access())] {
             if access == Access::Nobody {
-                let why = "the server can be reached from elsewhere and the token is not set";
-                warnings.push(format!("the {name} is off: {why}"));
+                let why = "is not set, and the server can be reached from elsewhere";
+                warnings.push(format!("{name}: off, because {name}_token {why}"));
             }
         }
         for app in &self.apps {

@@ -54,7 +54,11 @@ fn options<T>(out: &mut String, table: &[Opt<T>], settings: &T) {
         comment(out, &doc.join(" "));
         match (option.get)(settings) {
             Some(value) => out.push_str(&format!("{} = {value}\n", option.name)),
-            None => out.push_str(&format!("#{} = \"\"\n", option.name)),
+            // Not set: what would stand there. Of numbers the largest, which does the least if someone takes it.
+            None => match option.range {
+                Some((_, max)) => out.push_str(&format!("#{} = {max}\n", option.name)),
+                None => out.push_str(&format!("#{} = \"\"\n", option.name)),
+            },
         }
     }
 }

@@ -33,14 +33,20 @@ fn the_printed_application_is_the_default_too() {
     // Options are commented out by '#' alone, documentation by "# ".
     let apps: String = apps
         .lines()
-        .filter(|line| !line.starts_with("# ") && !line.starts_with("#signin_deadline_seconds"))
+        .filter(|line| !line.starts_with("# "))
         .map(|line| line.trim_start_matches('#').to_owned() + "\n")
         .collect();
     let apps = apps.replacen("id = \"\"", "id = \"1\"", 1);
     let apps = apps.replacen("key = \"\"", "key = \"k\"", 1).replacen("secret = \"\"", "secret = \"s\"", 1);
     let config = load(&format!("{server}\n[[apps]]\n{apps}")).unwrap();
-    let expected =
-        AppSettings { id: "1".into(), key: "k".into(), secret: Secret::new("s"), ..AppSettings::default() };
+    let expected = AppSettings {
+        id: "1".into(),
+        key: "k".into(),
+        secret: Secret::new("s"),
+        // It has no default; what is printed is an example.
+        signin_deadline_seconds: Some(3600),
+        ..AppSettings::default()
+    };
     assert_eq!(config.apps, [expected]);
 }
 
@@ -183,7 +189,7 @@ fn applications_are_checked_by_themselves_and_against_each_other() {
     assert_eq!(problems("[[apps]]\n").len(), 3, "id, key and secret are missing");
     assert!(problems(&app("1", "a:b", ""))[0].contains("key: at most 100 letters"));
     assert!(problems(&app("a/b", "a", ""))[0].contains("id: at most 100 letters"));
-    let told = problems(&app("1", "a", "max_event_bytes = 300000"));
+    let told = problems(&app("1", "a", "max_event_bytes = 700000"));
     assert!(
         told[0].contains("limits.max_queue_bytes") && told[1].contains("limits.max_body_bytes"),
         "{told:?}"

@@ -64,6 +64,8 @@ pub enum ApiError {
         /// The longest that a name may be.
         limit: usize,
     },
+    /// The event's name is one of the protocol's own.
+    ReservedEventName,
     /// An event's data are too large.
     DataTooLarge {
         /// How many bytes it has.
@@ -105,6 +107,7 @@ impl ApiError {
             Self::BodyTooLarge { .. } | Self::DataTooLarge { .. } => 413,
             Self::Refused(Refusal::RateLimited { .. }) => 429,
             Self::Refused(Refusal::Overloaded { .. }) => 503,
+            Self::Refused(Refusal::Invalid { .. }) => 400,
             Self::PathEncoding
             | Self::Json { .. }
             | Self::JsonTooComplex
@@ -113,6 +116,7 @@ impl ApiError {
             | Self::TooManyEvents { .. }
             | Self::ChannelName { .. }
             | Self::EventName { .. }
+            | Self::ReservedEventName
             | Self::SocketId
             | Self::UserId { .. }
             | Self::UnknownInfo { .. }
@@ -139,6 +143,7 @@ impl ApiError {
             Self::TooManyEvents { .. } => "too_many_events",
             Self::ChannelName { .. } => "channel_name",
             Self::EventName { .. } => "event_name",
+            Self::ReservedEventName => "event_name_reserved",
             Self::DataTooLarge { .. } => "data_too_large",
             Self::SocketId => "socket_id",
             Self::UserId { .. } => "user_id",
@@ -148,6 +153,7 @@ impl ApiError {
             Self::CacheNeedsCacheChannel => "cache_needs_cache_channel",
             Self::Refused(Refusal::RateLimited { .. }) => "publish_rate",
             Self::Refused(Refusal::Overloaded { .. }) => "overloaded",
+            Self::Refused(Refusal::Invalid { label, .. }) => label,
         }
     }
 
@@ -194,6 +200,9 @@ impl fmt::Display for ApiError {
                 "\"{name}\" is not a channel's name: 1 to {limit} of the characters A-Z a-z 0-9 _ - = @ , . ;"
             ),
             Self::EventName { limit } => write!(f, "An event's name has 1 to {limit} characters"),
+            Self::ReservedEventName => {
+                f.write_str("Names that begin with pusher: or pusher_internal: are the protocol's own")
+            }
             Self::DataTooLarge { given, limit } => {
                 write!(f, "The event's data are {given} bytes; at most {limit} are allowed")
             }

@@ -181,7 +181,7 @@ impl App {
     fn new(settings: &AppSettings) -> Self {
         Self {
             id: settings.id.clone(),
-            key: AppKey::new(&settings.key, settings.secret.expose()),
+            key: settings.app_key(),
             enabled: settings.enabled,
             limits: AppLimits {
                 max_event_bytes: settings.max_event_bytes,
@@ -275,7 +275,8 @@ fn list_channels(broker: &dyn Broker, app: &App, query: &Query) -> Result<String
     if info.user_count && !names::is_presence(prefix) {
         return Err(ApiError::UserCountNeedsPresence);
     }
-    Ok(to_json(&Body { channels: broker.channels(&app.id, prefix, info).into_iter().collect() }))
+    let channels = broker.channels(&app.id, prefix, info)?.into_iter().collect();
+    Ok(to_json(&Body { channels }))
 }
 
 fn describe_channel(
@@ -292,7 +293,7 @@ fn describe_channel(
     if info.cache && !names::is_cache(channel) {
         return Err(ApiError::CacheNeedsCacheChannel);
     }
-    let state: ChannelState = broker.channel(&app.id, channel, info);
+    let state: ChannelState = broker.channel(&app.id, channel, info)?;
     Ok(to_json(&state))
 }
 
@@ -309,7 +310,7 @@ fn list_users(broker: &dyn Broker, app: &App, channel: &str) -> Result<String, A
     if !names::is_presence(channel) {
         return Err(ApiError::UsersNeedPresence);
     }
-    let users = broker.users(&app.id, channel).into_iter().map(|id| User { id }).collect();
+    let users = broker.users(&app.id, channel)?.into_iter().map(|id| User { id }).collect();
     Ok(to_json(&Body { users }))
 }
 

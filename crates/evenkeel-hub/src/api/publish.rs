@@ -80,6 +80,10 @@ fn check_event<'a>(
     if name_length == 0 || name_length > limits.max_event_name {
         return Err(ApiError::EventName { limit: limits.max_event_name });
     }
+    // Clients act on these. Whoever may publish an event may not pretend to be the server.
+    if body.name.starts_with("pusher:") || body.name.starts_with("pusher_internal:") {
+        return Err(ApiError::ReservedEventName);
+    }
     let channels = check_channels(body.channel, body.channels, limits, max_channels)?;
     let data = text_of(body.data)?;
     if data.len() > limits.max_event_bytes {

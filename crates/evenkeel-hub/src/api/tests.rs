@@ -23,8 +23,8 @@ struct Recorder {
 impl Broker for Recorder {
     fn publish(&mut self, app: &str, events: &[Event<'_>]) -> Result<Vec<Published>, Refusal> {
         self.calls += 1;
-        if let Some(refusal) = self.refuse {
-            return Err(refusal);
+        if let Some(refusal) = &self.refuse {
+            return Err(refusal.clone());
         }
         let mut published = Vec::new();
         for event in events {
@@ -43,24 +43,27 @@ impl Broker for Recorder {
         Ok(published)
     }
 
-    fn channels(&self, _: &str, prefix: &str, info: Info) -> Vec<(String, Attributes)> {
-        ["room", "presence-x", "private-a"]
+    fn channels(&self, _: &str, prefix: &str, info: Info) -> Result<Vec<(String, Attributes)>, Refusal> {
+        Ok(["room", "presence-x", "private-a"]
             .iter()
             .filter(|name| name.starts_with(prefix))
             .map(|name| ((*name).to_owned(), attributes(name, info)))
-            .collect()
+            .collect())
     }
 
-    fn channel(&self, _: &str, channel: &str, info: Info) -> ChannelState {
-        ChannelState {
+    fn channel(&self, _: &str, channel: &str, info: Info) -> Result<ChannelState, Refusal> {
+        Ok(ChannelState {
             occupied: true,
             attributes: attributes(channel, info),
             cache: info.cache.then(|| CachedEvent { data: "{\"a\":1}".into(), ttl: 60 }),
-        }
+        })
     }
 
-    fn users(&self, _: &str, _: &str) -> Vec<String> {
-        vec!["u1".into(), "\"2".into()]
+    fn users(&self, _: &str, _: &str) -> Result<Vec<String>, Refusal> {
+        match &self.refuse {
+            Some(refusal) => Err(refusal.clone()),
+            None => Ok(vec!["u1".into(), "\"2".into()]),
+        }
     }
 
     fn terminate(&mut self, app: &str, user: &str) -> usize {
@@ -272,6 +275,8 @@ fn i50_wrong_events_are_refused_by_name_and_never_published() {
         (with("name", json!(1)), 400, "json_malformed"),
         (with("name", json!("")), 400, "event_name"),
         (with("name", json!("é".repeat(201))), 400, "event_name"),
+        (with("name", json!("pusher:subscribe")), 400, "event_name_reserved"),
+        (with("name", json!("pusher_internal:member_removed")), 400, "event_name_reserved"),
         (with("channel", json!("")), 400, "channel_name"),
         (with("channel", json!("a b")), 400, "channel_name"),
         (with("channel", json!("a:b")), 400, "channel_name"),
@@ -390,6 +395,15 @@ fn i48_a_refused_publish_says_when_to_come_back() {
         let seconds = response.retry_after.unwrap();
         assert!(response.body.contains(&format!("{seconds} s")), "{}", response.body);
     }
+}
+
+#[test]
+fn what_only_the_broker_knows_is_passed_on() {
+    let refuse = Some(Refusal::Invalid { label: "other", message: "The moon is in the wrong phase".into() });
+    let mut broker = Recorder { refuse, ..Recorder::default() };
+    let response = ask(&mut broker, "GET", "/apps/1001/channels/presence-x/users", &[], "");
+    assert_eq!((refusal(&response), response.retry_after), ((400, "other"), None));
+    assert_eq!(response.body, "The moon is in the wrong phase\n");
 }
 
 #[test]

@@ -20,13 +20,22 @@ pub trait Broker {
     fn publish(&mut self, app: &str, events: &[Event<'_>]) -> Result<Vec<Published>, Refusal>;
 
     /// The occupied channels whose names begin with `prefix`, each with the attributes in `info`.
-    fn channels(&self, app: &str, prefix: &str, info: Info) -> Vec<(String, Attributes)>;
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    fn channels(&self, app: &str, prefix: &str, info: Info) -> Result<Vec<(String, Attributes)>, Refusal>;
 
     /// The state of one channel, with the attributes in `info`.
-    fn channel(&self, app: &str, channel: &str, info: Info) -> ChannelState;
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    fn channel(&self, app: &str, channel: &str, info: Info) -> Result<ChannelState, Refusal>;
 
     /// The ids of the users on a presence channel, each once.
-    fn users(&self, app: &str, channel: &str) -> Vec<String>;
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    fn users(&self, app: &str, channel: &str) -> Result<Vec<String>, Refusal>;
 
     /// Closes every connection on which this user is signed in. Returns how many.
     fn terminate(&mut self, app: &str, user: &str) -> usize;
@@ -106,13 +115,20 @@ pub struct CachedEvent {
     pub ttl: u64,
 }
 
-/// Why the broker published nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why the broker did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The application publishes faster than it may.
     RateLimited {
         /// When to try again, in seconds from now.
         retry_after: u32,
+    },
+    /// The broker has a rule that the API does not know. Answered with 400.
+    Invalid {
+        /// The value of the metric label `reason`.
+        label: &'static str,
+        /// What is wrong, for the developer.
+        message: String,
     },
     /// The server has no room, or is stopping.
     Overloaded {
@@ -130,6 +146,7 @@ impl fmt::Display for Refusal {
                     "Too many events: this application's publish rate is used up; try again in {retry_after} s"
                 )
             }
+            Self::Invalid { message, .. } => f.write_str(message),
             Self::Overloaded { retry_after } => {
                 write!(f, "The server is overloaded; try again in {retry_after} s")
             }

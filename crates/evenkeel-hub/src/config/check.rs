@@ -94,7 +94,10 @@ fn application(config: &Config, app: &AppSettings, say: &mut dyn FnMut(String)) 
     if app.secret.expose().is_empty() {
         say("secret is missing".to_owned());
     }
-    if config.exposed() && app.secret.expose() == DEMO_SECRET {
+    if app.previous_secrets.iter().any(|secret| secret.expose().is_empty()) {
+        say("previous_secrets: one of them is empty".to_owned());
+    }
+    if config.exposed() && app.secrets().any(|secret| secret.expose() == DEMO_SECRET) {
         say("secret: this is the demonstration's, which everyone knows".to_owned());
     }
     // A control character is six bytes in JSON. One event must always fit.
@@ -120,8 +123,8 @@ impl Config {
             }
         }
         for app in &self.apps {
-            if self.exposed() && app.secret.expose().len() < GUESSABLE {
-                let advice = format!("its secret has fewer than {GUESSABLE} characters and can be guessed");
+            if self.exposed() && app.secrets().any(|secret| secret.expose().len() < GUESSABLE) {
+                let advice = format!("a secret has fewer than {GUESSABLE} characters and can be guessed");
                 warnings.push(format!("application \"{}\": {advice}", app.id));
             }
         }

@@ -6,6 +6,7 @@ use super::net::{Cidr, OriginPattern};
 use super::secret::Secret;
 use super::table::settings;
 use crate::log;
+use crate::proto::auth::AppKey;
 
 settings! {
     /// The server itself. These options stand at the top of the file, in no table.
@@ -111,6 +112,9 @@ settings! {
         key: String = String::new();
         /// The secret, which your backend signs with. It belongs in no page.
         secret: Secret = Secret::default();
+        /// Secrets that `secret` replaces. What is signed with them is still accepted; take them out once no backend
+        /// signs with them.
+        previous_secrets: Vec<Secret> = Vec::new();
         /// A name for people.
         name: String = String::new();
         /// A disabled application refuses connections and requests.
@@ -174,6 +178,17 @@ impl AppSettings {
             client_events: true,
             ..Self::default()
         }
+    }
+
+    /// The secrets that signatures are accepted of, the present one first.
+    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        std::iter::once(&self.secret).chain(&self.previous_secrets)
+    }
+
+    /// The key and the secrets, ready to verify with.
+    pub fn app_key(&self) -> AppKey {
+        let key = AppKey::new(&self.key, self.secret.expose());
+        self.previous_secrets.iter().fold(key, |key, secret| key.with_previous(secret.expose()))
     }
 
     /// Whether a page of this origin may connect. A client without an `Origin` header is no page.

@@ -212,6 +212,12 @@ impl Item for Cidr {
     }
 }
 
+impl Item for Secret {
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(Self::new(text))
+    }
+}
+
 impl Item for OriginPattern {
     fn parse(text: &str) -> Result<Self, String> {
         Self::from_str(text)

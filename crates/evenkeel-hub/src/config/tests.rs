@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::cli::{Command, command};
 use super::*;
+use crate::proto::auth::AppKey;
 
 fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
@@ -128,6 +129,8 @@ fn off_loopback_there_is_no_demonstration_and_no_open_console() {
         assert_eq!(config.warnings().len(), 2);
         let refused = problems(&format!("{exposed}{}", APP.replace("a-secret-of-twenty-x", "demo-secret")));
         assert!(refused[0].contains("everyone knows"), "{refused:?}");
+        let refused = problems(&format!("{exposed}{APP}previous_secrets = ['demo-secret']\n"));
+        assert!(refused[0].contains("everyone knows"), "{refused:?}");
     }
     for loopback in ["listen = '127.5.0.1:1'\n", "listen = '[::1]:1'\n", "listen = '[::ffff:127.0.0.1]:1'\n"]
     {
@@ -206,6 +209,7 @@ fn options_must_fit_together() {
         ("path_prefix = '/../x'\n", "path_prefix"),
         ("path_prefix = '/a b'\n", "path_prefix"),
         ("console_token = 'short'\n", "console_token: must have at least 16"),
+        (&format!("{APP}previous_secrets = ['']\n"), "previous_secrets: one of them is empty"),
         ("metrics_token = ''\n", "metrics_token: must have at least 16"),
         ("[limits]\nmax_queue_bytes = 65535\n", "limits.max_queue_bytes: must be at least"),
         (&format!("{APP}[proxy]\nproxy_protocol = true\n"), "needs proxy.trusted"),
@@ -342,10 +346,18 @@ fn i50_wrong_variables_and_arguments_are_told() {
 
 #[test]
 fn no_secret_is_ever_shown() {
-    let file = format!("listen = '0.0.0.0:1'\nconsole_token = 'console-token-console'\n{APP}");
+    let file = format!(
+        "listen = '0.0.0.0:1'\nconsole_token = 'console-token-console'\n{APP}previous_secrets = 'the-secret-before-this'\n"
+    );
     let config = load(&file).unwrap();
+    assert!(
+        config.apps[0]
+            .app_key()
+            .verify_user("1.2", "{}", &AppKey::new("k", "the-secret-before-this").user_auth("1.2", "{}"))
+            .is_ok()
+    );
     let shown = format!("{config:?}{}{:?}", config.summary(), config.warnings());
-    for secret in ["console-token-console", "a-secret-of-twenty-x"] {
+    for secret in ["console-token-console", "a-secret-of-twenty-x", "the-secret-before-this"] {
         assert!(!shown.contains(secret), "{shown}");
     }
     assert!(shown.contains("[redacted]"));
@@ -353,7 +365,7 @@ fn no_secret_is_ever_shown() {
     assert!(!format!("{wrong:?}").contains("a-secret-of-twenty-x"));
     let printed: Vec<_> =
         AppSettings::OPTIONS.iter().filter_map(|option| (option.get)(&config.apps[0])).collect();
-    assert!(!printed.join(" ").contains("a-secret-of-twenty-x"));
+    assert!(!printed.join(" ").contains("secret-"), "{printed:?}");
 }
 
 /// Runs the command line with files that are given by name.

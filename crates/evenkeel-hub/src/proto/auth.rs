@@ -1,8 +1,7 @@
 //! Signatures: who may subscribe, who is signed in, who may publish.
 //!
 //! Everything that the Pusher protocol authorises is an HMAC-SHA256 with the application's secret over a string that both
-//! sides build from the request. None can be mistaken for another, because each begins
-//! differently:
+//! sides build from the request. None can be mistaken for another, because each begins differently:
 //!
 //! | what | string to sign | where |
 //! |---|---|---|
@@ -19,6 +18,9 @@
 //! let app = AppKey::new("key", "secret");
 //! let _ = app.sign(&["a"]) == app.sign(&["a"]);
 //! ```
+//!
+//! A secret can be replaced without a moment at which signatures fail: the one before is accepted for as long as it is
+//! configured ([`AppKey::with_previous`]).
 //!
 //! Errors name what was wrong and quote the string that should have been signed, because a developer cannot find the
 //! difference otherwise. They never quote a secret or the right signature.
@@ -47,16 +49,21 @@ const QUOTED_BYTES: usize = 1024;
 #[derive(Clone)]
 pub struct AppKey {
     key: String,
-    keyed: Hmac<Sha256>,
+    /// The present secret, and then those that it replaces.
+    secrets: Vec<Hmac<Sha256>>,
 }
 
 impl AppKey {
     /// Prepares `secret` for signing. `key` is the public identifier that stands before the colon in `KEY:HEX`.
     pub fn new(key: &str, secret: &str) -> Self {
-        let Ok(keyed) = Hmac::new_from_slice(secret.as_bytes()) else {
-            unreachable!("HMAC takes a key of any length");
-        };
-        Self { key: key.to_owned(), keyed }
+        Self { key: key.to_owned(), secrets: vec![keyed(secret)] }
+    }
+
+    /// Accepts what was signed with `secret`, too. Nothing is signed with it.
+    #[must_use]
+    pub fn with_previous(mut self, secret: &str) -> Self {
+        self.secrets.push(keyed(secret));
+        self
     }
 
     /// The public key.
@@ -64,13 +71,17 @@ impl AppKey {
         &self.key
     }
 
-    /// Signs the concatenation of `parts`.
+    /// Signs the concatenation of `parts` with the present secret.
     pub fn sign(&self, parts: &[&str]) -> Signature {
-        let mut mac = self.keyed.clone();
-        for part in parts {
-            mac.update(part.as_bytes());
-        }
-        Signature(mac.finalize().into_bytes().into())
+        sign_with(&self.secrets[0], parts)
+    }
+
+    /// The signature of the concatenation of `parts`, by whichever secret, if that is what `hex` is.
+    fn matching(&self, parts: &[&str], hex: &str) -> Option<Signature> {
+        self.secrets
+            .iter()
+            .map(|secret| sign_with(secret, parts))
+            .find(|signature| signature.matches_hex(hex))
     }
 
     /// Verifies the `auth` of a subscription to a private, encrypted or presence channel.
@@ -130,12 +141,26 @@ impl AppKey {
         if key != self.key {
             return Err(AuthError::WrongKey { sent: quoted(&[key]) });
         }
-        if self.sign(parts).matches_hex(hex) {
-            Ok(())
-        } else {
-            Err(AuthError::Signature { string_to_sign: quoted(parts) })
+        match self.matching(parts, hex) {
+            Some(_) => Ok(()),
+            None => Err(AuthError::Signature { string_to_sign: quoted(parts) }),
         }
     }
+}
+
+fn keyed(secret: &str) -> Hmac<Sha256> {
+    match Hmac::new_from_slice(secret.as_bytes()) {
+        Ok(keyed) => keyed,
+        Err(_) => unreachable!("HMAC takes a key of any length"),
+    }
+}
+
+fn sign_with(secret: &Hmac<Sha256>, parts: &[&str]) -> Signature {
+    let mut mac = secret.clone();
+    for part in parts {
+        mac.update(part.as_bytes());
+    }
+    Signature(mac.finalize().into_bytes().into())
 }
 
 impl fmt::Debug for AppKey {

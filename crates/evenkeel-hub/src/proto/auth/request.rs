@@ -147,19 +147,11 @@ impl AppKey {
     /// Verifies the signature over method, path and query, with the path in both of its forms.
     fn verify_line(&self, request: &Request<'_>, sent: &str) -> Result<Signature, RequestError> {
         let canonical = request.query.canonical();
-        let sign = |path: &str| self.sign(&[request.method, "\n", path, "\n", &canonical]);
-        let signature = sign(request.path);
-        if signature.matches_hex(sent) {
-            return Ok(signature);
-        }
-        if let Some(path) = decoded_path(request.path) {
-            let signature = sign(&path);
-            if signature.matches_hex(sent) {
-                return Ok(signature);
+        let matching = |path: &str| self.matching(&[request.method, "\n", path, "\n", &canonical], sent);
+        matching(request.path).or_else(|| matching(&decoded_path(request.path)?)).ok_or_else(|| {
+            RequestError::Signature {
+                string_to_sign: quoted(&[request.method, "\n", request.path, "\n", &canonical]),
             }
-        }
-        Err(RequestError::Signature {
-            string_to_sign: quoted(&[request.method, "\n", request.path, "\n", &canonical]),
         })
     }
 

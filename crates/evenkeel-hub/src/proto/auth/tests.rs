@@ -152,6 +152,38 @@ fn long_or_hostile_strings_to_sign_are_cut_and_escaped_in_errors() {
 }
 
 #[test]
+fn a_secret_can_be_replaced_without_a_gap() {
+    let old = AppKey::new("key", "old");
+    let new = AppKey::new("key", "new");
+    let both = AppKey::new("key", "new").with_previous("old");
+    for signer in [&old, &new] {
+        let auth = signer.channel_auth("1.2", "private-a", None);
+        assert_eq!(both.verify_channel("1.2", "private-a", None, &auth), Ok(()));
+        let query = signer.sign_request("GET", "/c", &[], b"", RECORDED_AT);
+        assert!(verify(&both, "GET", "/c", &query, b"", RECORDED_AT).is_ok());
+        assert_eq!(
+            both.verify_stream(
+                &["a"],
+                "1700000001",
+                &signer.stream_auth(&["a"], RECORDED_AT + 1),
+                RECORDED_AT
+            ),
+            Ok(())
+        );
+    }
+    assert_eq!(
+        both.user_auth("1.2", "{}"),
+        new.user_auth("1.2", "{}"),
+        "nothing new is signed with the old one"
+    );
+    let auth = AppKey::new("key", "older").channel_auth("1.2", "private-a", None);
+    assert!(both.verify_channel("1.2", "private-a", None, &auth).is_err());
+    assert!(
+        new.verify_channel("1.2", "private-a", None, &old.channel_auth("1.2", "private-a", None)).is_err()
+    );
+}
+
+#[test]
 fn request_vector_of_the_documentation() {
     let query = "auth_key=278d425bdf160c739803&auth_timestamp=1353088179&auth_version=1.0\
                  &body_md5=ec365a775a4cd0599faeb73354201b6f\

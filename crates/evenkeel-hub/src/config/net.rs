@@ -60,13 +60,14 @@ impl fmt::Display for Cidr {
     }
 }
 
-/// Which origins a browser's page may have: `*`, `https://example.com`, `https://*.example.com`, or any of these with a
-/// port.
+/// Which origins a browser's page may have: `*`, `https://example.com`, `https://*.example.com`, either of these with a
+/// port, or `null`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OriginPattern(String);
 
 impl OriginPattern {
-    /// Whether the value of an `Origin` header fits. `null`, which sandboxed pages send, fits only `*`.
+    /// Whether the value of an `Origin` header fits. `null`, which sandboxed pages send and anyone
+    /// can take on, fits only `null` and `*`.
     pub fn matches(&self, origin: &str) -> bool {
         if self.0 == "*" {
             return true;
@@ -95,11 +96,14 @@ impl FromStr for OriginPattern {
         let host = lower.strip_prefix("https://").or_else(|| lower.strip_prefix("http://"));
         let host = host.map(|host| host.strip_prefix("*.").unwrap_or(host));
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-.:[]".contains(&b);
-        if lower == "*" || host.is_some_and(|host| !host.is_empty() && host.bytes().all(allowed)) {
+        if lower == "*"
+            || lower == "null"
+            || host.is_some_and(|host| !host.is_empty() && host.bytes().all(allowed))
+        {
             Ok(Self(lower))
         } else {
             Err(format!(
-                "\"{text}\" is not an origin: https://HOST, https://*.DOMAIN, with a port if any, or *"
+                "\"{text}\" is not an origin: https://HOST, https://*.DOMAIN, with a port if any, null or *"
             ))
         }
     }
@@ -153,6 +157,7 @@ mod tests {
     #[test]
     fn origins_match_whole_hosts_only() {
         let fits = |pattern: &str, origin: &str| pattern.parse::<OriginPattern>().unwrap().matches(origin);
+        assert!(fits("null", "null") && !fits("null", "https://null"));
         assert!(fits("*", "null") && fits("*", "https://evil"));
         assert!(fits("https://Example.com", "https://example.COM"));
         assert!(fits("http://localhost:8080", "http://localhost:8080"));
@@ -172,7 +177,7 @@ mod tests {
             assert!(!fits("https://*.example.com", origin), "{origin}");
         }
         for pattern in
-            ["", "example.com", "https://", "https://*.", "ftp://a", "https://a/b", "https://a,b", "null"]
+            ["", "example.com", "https://", "https://*.", "ftp://a", "https://a/b", "https://a,b", "nul"]
         {
             assert!(pattern.parse::<OriginPattern>().is_err(), "{pattern}");
         }

@@ -6,9 +6,11 @@
 //! more memory than its stated limit.
 
 pub mod addr;
+pub mod auth;
 pub mod guard;
 pub mod head;
 pub mod origin;
+pub mod percent;
 pub mod proxy;
 pub mod reply;
 pub mod sse;

@@ -1,1 +1,4 @@
 //! The hub.
+
+pub mod proto;
+pub mod state;

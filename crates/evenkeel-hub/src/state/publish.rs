@@ -10,7 +10,7 @@ use super::ids::SocketId;
 use super::outbox::{Event, Outbox, Transport, Wire};
 use super::query::{ChannelState, Info};
 use super::refusal::Refusal;
-use crate::proto::channel::{Access, ChannelName};
+use crate::proto::channel::ChannelName;
 use crate::proto::message;
 
 /// An event to publish. The application's signature has been checked.
@@ -221,7 +221,9 @@ impl<C: Copy, W: Wire> Hub<C, W> {
             Some(&index) => index,
             None if history || cache => self.channel_or_new(app, channel),
             None => {
-                state.forgotten = id.sequence;
+                if kind.is_streamable() {
+                    state.forgotten = id.sequence;
+                }
                 return;
             }
         };
@@ -231,7 +233,7 @@ impl<C: Copy, W: Wire> Hub<C, W> {
         };
         let event = Arc::new(Event::new(json, Some(id)));
         self.broadcast(index, &event, except, out);
-        if !history && kind.access != Access::Presence {
+        if kind.is_streamable() && !history {
             self.channels[index].past.gone = id.sequence;
         }
         if history || cache {

@@ -11,7 +11,8 @@
 //! `pusher_internal:subscription_succeeded`; the gaps; when it is new, the cached events of its cache channels, and when
 //! it came back, the missed events; `evenkeel:caught_up`; then whatever happens. `caught_up` and all later events carry
 //! ids, and so do the missed ones; the rest carry none, so that a client which is cut off while it catches up asks from
-//! where it was.
+//! where it was. A stream that comes back has a new socket id, so the missed events include those that its client caused
+//! and that were kept from it while it was there.
 
 use std::sync::Arc;
 

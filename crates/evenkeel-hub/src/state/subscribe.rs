@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Hub;
 use super::ids::SocketId;
-use super::outbox::{Event, Outbox, Verifier, Wire};
+use super::outbox::{Event, Outbox, Transport, Verifier, Wire};
 use super::presence::Identity;
 use super::refusal::Refusal;
 use crate::proto::channel::{Access, ChannelName, ChannelNameError};
@@ -177,9 +177,13 @@ impl<C: Copy, W: Wire> Hub<C, W> {
         if !channel.kind.cached {
             return;
         }
-        let missing = || Arc::new(Event::new(message::cache_miss(&channel.name), None));
-        let event = channel.past.cached.clone().unwrap_or_else(missing);
         let session = &self.sessions[index];
+        let event = match (&channel.past.cached, session.transport) {
+            (None, _) => Arc::new(Event::new(message::cache_miss(&channel.name), None)),
+            (Some(event), Transport::WebSocket) => event.clone(),
+            // Without its id: an event from before the stream is not the stream's position.
+            (Some(event), Transport::Sse) => Arc::new(Event::new(event.json().to_owned(), None)),
+        };
         out.send(session.conn, event.frame::<W>(session.transport));
         self.apps[session.app.0 as usize].counters.messages_out += 1;
     }

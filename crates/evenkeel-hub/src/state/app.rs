@@ -13,7 +13,7 @@ use super::refusal::Refusals;
 use super::slab::Key;
 use super::users::User;
 
-/// The place of an application in its hub.
+/// The place of an application in its hub. It is for that hub only: another may panic at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AppId(pub(super) u16);
 

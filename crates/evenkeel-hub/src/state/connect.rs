@@ -192,8 +192,9 @@ impl<C: Copy, W: Wire> Hub<C, W> {
         self.end(now, index, out);
     }
 
-    /// Counts a refusal and returns it.
-    pub(super) fn count_refusal(&mut self, app: Option<AppId>, refusal: Refusal) -> Refusal {
+    /// Counts a refusal and returns it. The hub counts its own; this is for what the layers above refuse (a signature of
+    /// the HTTP API) and for those of queries, which change nothing.
+    pub fn count_refusal(&mut self, app: Option<AppId>, refusal: Refusal) -> Refusal {
         match app {
             Some(app) => self.apps[app.0 as usize].refusals.add(refusal),
             None => self.refusals.add(refusal),

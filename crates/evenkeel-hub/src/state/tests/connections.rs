@@ -160,3 +160,9 @@ fn disabling_an_application_closes_its_connections_and_no_others() {
     assert_eq!(world.try_publish(&event), Err(Refusal::AppDisabled));
     assert!(world.hub.publish(world.now, other, &event, &mut world.sent).is_ok());
 }
+
+#[test]
+fn a_hub_can_be_built_on_one_thread_and_moved_to_its_loop() {
+    fn is_send<T: Send>(_: &T) {}
+    is_send(&World::new().hub);
+}

@@ -34,8 +34,8 @@ impl World {
 
 /// The last id among events, as an `EventSource` would know it.
 fn last_id(events: &[String]) -> Option<String> {
-    let ids = events.iter().map(|event| event.split_once('|').unwrap().0);
-    ids.filter(|id| !id.is_empty()).next_back().map(str::to_owned)
+    let mut ids = events.iter().map(|event| event.split_once('|').unwrap().0);
+    ids.rfind(|id| !id.is_empty()).map(str::to_owned)
 }
 
 #[test]

@@ -347,6 +347,7 @@ mod tests {
             "https://evilexample.com",
             "https://example.org",
             "https://evilexample.org",
+            "https://.example.org",
             "https://a.example.org.evil",
             "https://127.0.0.1",
             "example.com",

@@ -134,7 +134,11 @@ mod tests {
                 assert_eq!(subscriptions.swap_remove(slot as u32), model.swap_remove(slot));
             }
             assert_eq!(subscriptions.as_slice(), model);
-            assert_eq!(matches!(subscriptions, Subscriptions::Many(_)), model.len() > 1, "one needs no vector");
+            assert_eq!(
+                matches!(subscriptions, Subscriptions::Many(_)),
+                model.len() > 1,
+                "one needs no vector"
+            );
             assert_eq!(subscriptions.slot_of(n), model.iter().position(|s| s.channel == n).map(|p| p as u32));
         }
     }

@@ -155,6 +155,7 @@ fn subscription_counts_are_told_at_once_while_few_and_at_intervals_when_many() {
     more.iter().for_each(|conn| world.subscribe(*conn, "news"));
     assert!(world.take(first).is_empty(), "the hundredth was told just now");
     assert_eq!(world.hub.next_tick(world.now), Some(world.now + 5_000));
+    assert_eq!(world.hub.counts.len(), 1, "a channel waits once");
     world.now += 5_000;
     world.tick();
     assert_eq!(world.take_short(first), [r#"subscription_count {"subscription_count":150}"#]);

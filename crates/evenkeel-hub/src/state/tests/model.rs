@@ -290,6 +290,13 @@ impl Run {
             let snapshot = &self.world.hub.snapshot().apps[app];
             let connections = self.model.peers.values().filter(|peer| peer.app == app).count();
             assert_eq!((snapshot.connections as usize, snapshot.channels), (connections, occupied));
+            let channels = self.world.hub.channels.iter().filter(|(_, channel)| channel.app == id);
+            let (mut cached, mut kept) = (0, 0);
+            for (_, channel) in channels {
+                cached += channel.past.cached.as_ref().map_or(0, |event| event.cost());
+                kept += channel.past.events.iter().map(|event| event.cost()).sum::<usize>();
+            }
+            assert_eq!((snapshot.cache_bytes, snapshot.history_bytes), (cached, kept));
         }
     }
 }

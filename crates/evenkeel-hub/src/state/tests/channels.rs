@@ -161,7 +161,11 @@ fn subscription_counts_are_told_at_once_while_few_and_at_intervals_when_many() {
     assert_eq!(world.take_short(first), [r#"subscription_count {"subscription_count":150}"#]);
     world.tick();
     assert!(world.take(first).is_empty());
-    more.iter().for_each(|conn| world.disconnect(*conn));
+    world.disconnect(more[0]);
+    world.now += 5_000;
+    world.tick();
+    assert_eq!(world.take_short(first), [r#"subscription_count {"subscription_count":149}"#]);
+    more[1..].iter().for_each(|conn| world.disconnect(*conn));
     let told = world.take_short(first);
     assert_eq!(told.last().unwrap(), r#"subscription_count {"subscription_count":100}"#);
     assert_eq!(told.len(), 1, "only when they are few again: {told:?}");

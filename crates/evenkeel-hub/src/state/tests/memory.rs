@@ -7,6 +7,37 @@ fn held(hub: &Hub<u32, Readable>) -> usize {
     hub.sessions.capacity() + hub.channels.capacity() + hub.counts.capacity() + of_apps.sum::<usize>()
 }
 
+/// The same budget as `session::tests` reckons from sizes, here from the memory that is really held.
+#[test]
+fn ten_thousand_idle_subscribers_hold_at_most_200_bytes_each() {
+    use std::mem::size_of;
+    type Conn = [u64; 2];
+    struct Ignore;
+    impl Outbox for Ignore {
+        type Conn = Conn;
+        fn send(&mut self, _to: Conn, _frame: &Frame) {}
+        fn close(&mut self, _to: Conn, _code: u16, _reason: &'static str) {}
+    }
+    let mut hub: Hub<Conn, Readable> = Hub::new(fastrand::Rng::with_seed(1));
+    hub.add_app(AppConfig::new("1", "key", "secret")).unwrap();
+    for n in 0..10_000 {
+        let request = Connect { key: "key", protocol: None, conn: [n; 2] };
+        let session = hub.connect(0, &request, &mut Ignore).unwrap();
+        let text = r#"{"event":"pusher:subscribe","data":{"channel":"news"}}"#;
+        hub.receive(0, session, text, &Echo, &mut Ignore);
+    }
+    assert!(
+        hub.sessions
+            .iter()
+            .all(|(_, session)| matches!(session.subscriptions, session::Subscriptions::One(_)))
+    );
+    let members: usize = hub.channels.iter().map(|(_, channel)| channel.members.capacity()).sum();
+    let bytes = hub.sessions.capacity() * size_of::<slab::Entry<Session<Conn>>>()
+        + members * size_of::<channel::Member>()
+        + hub.apps[0].deadlines.capacity() * size_of::<(u64, Key)>();
+    assert!(hub.session_count() == 10_000 && bytes <= 200 * 10_000, "{} bytes each", bytes / 10_000);
+}
+
 #[test]
 fn memory_returns_after_a_hundred_thousand_subscriptions_one_by_one() {
     let mut world = World::with(|limits| limits.message_rate = Rate { per_second: 1 << 20, burst: 1 << 20 });

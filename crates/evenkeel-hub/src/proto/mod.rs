@@ -7,8 +7,10 @@
 
 pub mod addr;
 pub mod auth;
+pub mod channel;
 pub mod guard;
 pub mod head;
+pub mod message;
 pub mod origin;
 pub mod percent;
 pub mod proxy;

@@ -50,29 +50,20 @@ async fn serve_until_done(server: &Rc<Server>, stream: Stream, client: IpAddr, s
     let io = Guarded::new(server.clone(), stream, shared.clone());
     let service = hyper::service::service_fn(|request| {
         let (server, shared) = (server.clone(), shared.clone());
-        async move {
+        Box::pin(async move {
             let response = answer(&server, client, request).await;
             Shared::response_finished(&shared);
             Ok::<_, Infallible>(response)
-        }
+        })
     });
-    let connection = hyper::server::conn::http1::Builder::new()
+    // Deadlines are the guard's: it knows what the client owes.
+    let mut connection = hyper::server::conn::http1::Builder::new()
         .half_close(true)
-        .timer(evenkeel::compat::hyper::LoopTimer::new())
-        .header_read_timeout(None)
         .max_buf_size(64 << 10)
         .serve_connection(io, service);
-    let mut connection = std::pin::pin!(connection);
     // An error is the client's doing: it broke off, or was too slow. The guard knows which.
-    let outcome = std::future::poll_fn(|cx| connection.as_mut().poll_without_shutdown(cx)).await;
-    drop(outcome);
-    finish(server, take_parts(connection), client, seat);
-}
-
-/// Takes the stream back from hyper when the connection is done.
-fn take_parts<S>(connection: S) -> Guarded {
-    let _ = connection;
-    unreachable!()
+    let _ = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+    finish(server, connection.into_parts().io, client, seat);
 }
 
 /// What comes after hyper: another life at the front door, a last word, or nothing.

@@ -160,8 +160,7 @@ impl Stream {
         take: impl FnOnce(&[u8], &mut Reply<'_>) -> R,
     ) -> io::Result<Option<R>> {
         let mut take = Some(take);
-        let shared = &self.shared;
-        let token = self.token;
+        let (shared, token) = (&*self.shared, self.token);
         poll_fn(|cx| {
             let mut result = None;
             let mut lend = |bytes: &[u8]| {
@@ -169,11 +168,21 @@ impl Stream {
                     result = Some(take(bytes, &mut Reply { shared, token }));
                 }
             };
-            let driver = &*shared.driver;
-            ready!(shared.poll_io(token, Half::Read, cx, || driver.recv_with(shared, token, &mut lend)))?;
+            ready!(self.poll_lend_ref(cx, usize::MAX, &mut lend))?;
             Poll::Ready(Ok(result))
         })
         .await
+    }
+
+    /// Lends what can be read, at most `most` bytes; an empty slice at the end.
+    pub(crate) fn poll_lend_ref(
+        &self,
+        cx: &mut Context<'_>,
+        most: usize,
+        lend: &mut dyn FnMut(&[u8]),
+    ) -> Poll<io::Result<()>> {
+        let (shared, token) = (&*self.shared, self.token);
+        shared.poll_io(token, Half::Read, cx, || shared.driver.recv_with(shared, token, most, lend))
     }
 
     pub(crate) fn poll_read_ref(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {

@@ -214,7 +214,7 @@ export function streamUrl(channels, { application = app, at = port, signed = fal
   if (signed) {
     const until = String(expires ?? Math.floor(Date.now() / 1000) + 60);
     query.set('expires', until);
-    query.set('auth', `${application.key}:${hmac(application.secret, ['sse', until, ...channels].join('\n'))}`);
+    query.set('auth', `${application.key}:${hmac(application.secret, ['sse', until, ...[...channels].sort()].join(':'))}`);
   }
   return `http://${host}:${at}/sse/${application.key}?${query}`;
 }

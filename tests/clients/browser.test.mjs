@@ -130,6 +130,37 @@ test('a page of another site cannot publish by the console', async () => {
   assert.equal(simple.status, 415);
 });
 
+/** Lets the console's requests through only with this token, as a hub does that is configured with one. */
+async function demandToken(page, token) {
+  await page.route('**/console/**', async (route) => {
+    if (route.request().headers().authorization === `Bearer ${token}`) await route.continue();
+    else await route.fulfill({ status: 401, json: { error: 'The console needs its token.' } });
+  });
+}
+
+test('the console asks for its token until it is right, and keeps it for the tab', async (t) => {
+  const page = await openPage(t, '/chat', { expected: /status of 401/ });
+  await demandToken(page, 'right');
+  await page.goto(`${base}/console`);
+  await page.getByLabel('Token', { exact: true }).fill('wrong');
+  await page.getByRole('button', { name: 'Open the console' }).click();
+  await page.getByText('That token was refused.').waitFor();
+  await picture(page, 'console-token');
+  await page.getByLabel('Token', { exact: true }).fill('right');
+  await page.getByRole('button', { name: 'Open the console' }).click();
+  await page.locator('#status[data-state="up"]').waitFor();
+  await page.reload();
+  await page.locator('#status[data-state="up"]').waitFor();
+});
+
+test('a token in the address of the console is used and does not stay there', async (t) => {
+  const page = await openPage(t, '/chat');
+  await demandToken(page, 'from address');
+  await page.goto(`${base}/console?token=from%20address`);
+  await page.locator('#status[data-state="up"]').waitFor();
+  assert.equal(page.url(), `${base}/console`);
+});
+
 for (const [path, dark] of [['/', true], ['/console', false]]) {
   test(`the console at ${path} fits a narrow screen${dark ? ' in the dark' : ''}`, async (t) => {
     const page = await openPage(t, path, { viewport: { width: 360, height: 740 }, colorScheme: dark ? 'dark' : 'light' });

@@ -31,16 +31,23 @@ test('a client event on a presence channel carries the user_id of the sender', a
   assert.deepEqual(metadata, { user_id: 'ada' });
 });
 
+/** A WebSocket without a library that is subscribed to a private channel. */
+async function joinRaw(t, name) {
+  const raw = await connectRaw(t);
+  raw.send({ event: 'pusher:subscribe', data: { channel: name, ...sdk().authorizeChannel(raw.socketId, name) } });
+  await raw.inbox.event('pusher_internal:subscription_succeeded');
+  return raw;
+}
+
 test('data of a client event passes unchanged, whatever JSON it is', async (t) => {
   const name = unique('private-any');
-  const sender = await connectRaw(t);
-  const receiver = await connectClient(t);
-  await subscribe(receiver.pusher, name);
-  sender.send({ event: 'pusher:subscribe', data: { channel: name, ...sdk().authorizeChannel(sender.socketId, name) } });
-  await sender.inbox.event('pusher_internal:subscription_succeeded');
-  for (const data of [{ a: [1, 2.5, null] }, 'plain text', 7, [true], 'ünï 🚀']) {
+  const sender = await joinRaw(t, name);
+  const receiver = await joinRaw(t, name);
+  for (const data of [{ a: [1, 2.5, null] }, 'plain text', '{"a": 1}', 7, [true], 'ünï 🚀 "\\\u0000', {}]) {
     sender.send({ event: 'client-any', channel: name, data });
-    assert.deepEqual((await receiver.inbox.event('client-any')).data, data);
+    const { isBinary, ...frame } = await receiver.inbox.event('client-any');
+    assert.equal(isBinary, false);
+    assert.deepEqual(frame, { event: 'client-any', channel: name, data });
   }
 });
 
@@ -63,9 +70,7 @@ for (const [where, name] of [['a public channel', unique('public')], ['a channel
 
 test('too many client events are refused with 4301 and the connection stays', async (t) => {
   const name = unique('private-flood');
-  const raw = await connectRaw(t);
-  raw.send({ event: 'pusher:subscribe', data: { channel: name, ...sdk().authorizeChannel(raw.socketId, name) } });
-  await raw.inbox.event('pusher_internal:subscription_succeeded');
+  const raw = await joinRaw(t, name);
   for (let i = 0; i < 40; i += 1) raw.send({ event: 'client-flood', channel: name, data: i });
   const error = await raw.inbox.event('pusher:error');
   const { code } = typeof error.data === 'string' ? JSON.parse(error.data) : error.data;

@@ -94,6 +94,7 @@ test('a connection whose client vanished is not counted on its channel', async (
   raw.send({ event: 'pusher:subscribe', data: { channel: name } });
   const counts = (count) => (item) => item.event === 'pusher:subscription_count' && item.data.subscription_count === count;
   await inbox.take(counts(2), 'a count of 2');
+  inbox.clear();
   raw.socket.terminate();
   await inbox.take(counts(1), 'a count of 1', 20_000);
   const info = await (await sdk(app).get({ path: `/channels/${name}`, params: { info: 'subscription_count' } })).json();

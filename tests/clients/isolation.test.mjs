@@ -2,7 +2,7 @@
 
 import test from 'node:test';
 import assert from 'node:assert/strict';
-import { Inbox, app, connectClient, otherApp, sdk, signedRequest, startSubscription, subscribe, unique } from './support.mjs';
+import { app, connectClient, otherApp, sdk, signedRequest, startSubscription, subscribe, unique } from './support.mjs';
 
 test('the same channel name in two applications is two channels', async (t) => {
   const name = unique('shared-name');
@@ -40,18 +40,17 @@ test('a signature of the other application opens nothing', async (t) => {
 
 test('a user of one application does not get what is sent to the same id in the other', async (t) => {
   const id = unique('user');
-  const inboxes = [];
+  const clients = [];
   for (const application of [app, otherApp]) {
     const client = await connectClient(t, { application, user: { id } });
-    const inbox = new Inbox();
-    client.pusher.user.bind_global((event, data) => inbox.push({ event, data }));
     client.pusher.signin();
     await client.inbox.take((frame) => frame.event === 'pusher_internal:subscription_succeeded', 'the channel of the user');
-    inboxes.push(inbox);
+    clients.push(client);
   }
   await sdk(app).sendToUser(id, 'for-ours', 1);
   await sdk(otherApp).sendToUser(id, 'for-theirs', 2);
-  await inboxes[0].event('for-ours');
-  await inboxes[1].event('for-theirs');
-  assert.ok(!inboxes[1].untaken.some((item) => item.event === 'for-ours'));
+  await clients[0].inbox.event('for-ours');
+  await clients[1].inbox.event('for-theirs');
+  assert.ok(!clients[1].inbox.untaken.some((frame) => frame.event === 'for-ours'));
+  assert.ok(!clients[0].inbox.untaken.some((frame) => frame.event === 'for-theirs'));
 });

@@ -70,6 +70,11 @@ export class Inbox {
     return this.take((item) => item.event === name, `the event ${name}`, patience);
   }
 
+  /** Forgets what has arrived so far. */
+  clear() {
+    this.#items = [];
+  }
+
   /** The items that have arrived and were not taken. */
   get untaken() {
     return [...this.#items];

@@ -5,5 +5,6 @@ pub mod config;
 pub mod log;
 pub mod metrics;
 pub mod proto;
+pub mod server;
 pub mod state;
 pub mod text;

@@ -6,23 +6,22 @@
 //! bounds the number: no peer can add a time series.
 //!
 //! ```
-//! use evenkeel_hub::metrics::{Metrics, Sample, Transport};
+//! use evenkeel_hub::metrics::{AppSample, Metrics, Sample};
 //! let metrics = Metrics::default();
-//! let app = metrics.app("1001");
-//! app.connections[Transport::WebSocket].inc();
-//! metrics.refusals.inc("auth_signature");
-//! let text = metrics.render(&Sample::default());
+//! metrics.refusals.inc("origin");
+//! let app = AppSample { id: "1001".into(), websockets: 1, ..AppSample::default() };
+//! let text = metrics.render(&Sample { apps: &[app], ..Sample::default() });
 //! assert!(text.contains("evenkeel_hub_connections{app=\"1001\",transport=\"websocket\"} 1\n"));
-//! assert!(text.contains("evenkeel_hub_refusals_total{reason=\"auth_signature\"} 1\n"));
+//! assert!(text.contains("evenkeel_hub_refusals_total{reason=\"origin\"} 1\n"));
 //! ```
 
 mod text;
 
 use std::cell::{Cell, RefCell};
 use std::ops::Index;
-use std::rc::Rc;
-
 use text::{Kind, Text};
+
+use crate::state::AppSnapshot;
 
 /// The value of `Content-Type` for [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -105,16 +104,6 @@ macro_rules! label {
 }
 
 label! {
-    /// How a subscriber is connected.
-    Transport {
-        /// A WebSocket.
-        WebSocket = "websocket",
-        /// An event stream.
-        Sse = "sse",
-    }
-}
-
-label! {
     /// Why a slow consumer was dropped: what its outgoing queue had too much of.
     Slow {
         /// Bytes.
@@ -125,20 +114,6 @@ label! {
         Age = "age",
         /// Its share of what all queues together may hold.
         Memory = "memory",
-    }
-}
-
-label! {
-    /// Why a connection could not be accepted.
-    AcceptError {
-        /// No descriptor was left.
-        Descriptors = "descriptors",
-        /// The kernel had no memory.
-        Memory = "memory",
-        /// The client was gone before.
-        Aborted = "aborted",
-        /// Anything else.
-        Other = "other",
     }
 }
 
@@ -186,46 +161,72 @@ impl<K: Copy + Ord> ByLabel<K> {
         self.0.borrow().iter().find(|(known, _)| *known == label).map_or(0, |&(_, count)| count)
     }
 
-    fn sorted(&self) -> Vec<(K, u64)> {
+    /// Every label and its count, in order.
+    pub fn sorted(&self) -> Vec<(K, u64)> {
         let mut counters = self.0.borrow().clone();
         counters.sort_unstable();
         counters
     }
 }
 
-/// What is counted for one application.
-#[derive(Debug, Default)]
-pub struct AppMetrics {
-    id: String,
-    /// Subscribers connected now.
-    pub connections: Each<Transport, Gauge>,
+/// What one application's state has counted, at the moment of a scrape.
+#[derive(Clone, Debug, Default)]
+pub struct AppSample {
+    /// The application's id.
+    pub id: String,
+    /// WebSockets connected now.
+    pub websockets: u64,
+    /// Event streams connected now.
+    pub streams: u64,
     /// Subscribers that ever connected.
-    pub connections_opened: Each<Transport, Counter>,
+    pub connections_opened: u64,
     /// Channels occupied now.
-    pub channels: Gauge,
-    /// Events published over HTTP, each once.
-    pub events_published: Counter,
+    pub channels: u64,
+    /// Users signed in now.
+    pub users: u64,
+    /// Events published over HTTP, once for each channel.
+    pub events_published: u64,
+    /// Client events passed on.
+    pub client_events: u64,
     /// Messages received from clients.
-    pub messages_received: Counter,
+    pub messages_received: u64,
     /// Messages queued to clients, one for each receiver.
-    pub messages_sent: Counter,
-    /// Bytes of messages received from clients.
-    pub bytes_received: Counter,
-    /// Bytes of messages queued to clients.
-    pub bytes_sent: Counter,
+    pub messages_sent: u64,
+    /// Events sent again to streams that came back.
+    pub replayed: u64,
+    /// Memory of the history, in bytes.
+    pub history_bytes: u64,
+    /// What the application's clients were refused, by reason.
+    pub refusals: Vec<(&'static str, u64)>,
 }
 
-/// All metrics of one loop.
+impl From<&AppSnapshot> for AppSample {
+    fn from(app: &AppSnapshot) -> Self {
+        let AppSnapshot { counters, .. } = app;
+        AppSample {
+            id: app.id.clone(),
+            websockets: u64::from(app.connections - app.streams),
+            streams: u64::from(app.streams),
+            connections_opened: counters.connections,
+            channels: u64::from(app.channels),
+            users: u64::from(app.users),
+            events_published: counters.published,
+            client_events: counters.client_events,
+            messages_received: counters.messages_in,
+            messages_sent: counters.messages_out,
+            replayed: counters.replayed,
+            history_bytes: app.history_bytes as u64,
+            refusals: app.refusals.iter().map(|(refusal, n)| (refusal.name(), *n)).collect(),
+        }
+    }
+}
+
+/// What the server counts itself.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    apps: RefCell<Vec<Rc<AppMetrics>>>,
-    /// Connections accepted.
-    pub accepted: Counter,
-    /// Connections that could not be accepted.
-    pub accept_errors: Each<AcceptError, Counter>,
-    /// HTTP connections open now: those that are, or are not yet, neither WebSockets nor event streams.
+    /// HTTP connections open now: those that neither are nor may become WebSockets or event streams at the moment.
     pub http_connections: Gauge,
-    /// What was refused, by reason, whatever it was: connections, subscriptions, requests, messages.
+    /// What the server refused, by reason: connections, requests, handshakes.
     pub refusals: ByLabel<&'static str>,
     /// Requests to the HTTP API, by operation and status.
     pub api_requests: ByLabel<(&'static str, u16)>,
@@ -236,11 +237,25 @@ pub struct Metrics {
 /// What is measured at the moment of a scrape, by whoever can.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sample<'a> {
+    /// The applications.
+    pub apps: &'a [AppSample],
     /// How long turns of the loop took: for each bucket its upper bound in seconds, ascending, and how many turns fell
     /// into it alone. The last bound may be infinite.
     pub turns: &'a [(f64, u64)],
     /// The sum of all turns, in seconds.
     pub turns_seconds: f64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Failed attempts to accept, as for want of descriptors.
+    pub accept_errors: u64,
+    /// Connections that were accepted only to be reset, because descriptors had run out.
+    pub shed: u64,
+    /// Bytes received from all clients.
+    pub bytes_in: u64,
+    /// Bytes sent to all clients.
+    pub bytes_out: u64,
+    /// Panics that were caught.
+    pub panics: u64,
     /// The resident memory of the process, in bytes.
     pub resident_bytes: Option<u64>,
     /// The descriptors that the process has open.
@@ -249,98 +264,54 @@ pub struct Sample<'a> {
     pub max_fds: Option<u64>,
     /// Log lines that could not be written.
     pub log_lines_lost: u64,
+    /// The kernel interface that runs.
+    pub backend: &'static str,
 }
 
 impl Metrics {
-    /// The metrics of the application with this id, made when they are first asked for. Keep them: this searches.
-    pub fn app(&self, id: &str) -> Rc<AppMetrics> {
-        let mut apps = self.apps.borrow_mut();
-        if let Some(app) = apps.iter().find(|app| app.id == id) {
-            return Rc::clone(app);
-        }
-        let app = Rc::new(AppMetrics { id: id.to_owned(), ..AppMetrics::default() });
-        apps.push(Rc::clone(&app));
-        app
-    }
-
     /// Everything in Prometheus' text exposition format, version 0.0.4.
     pub fn render(&self, sample: &Sample<'_>) -> String {
         let mut text = Text::default();
-        self.render_connections(&mut text);
-        self.render_messages(&mut text);
-        self.render_refusals(&mut text);
+        self.render_connections(&mut text, sample);
+        render_apps(&mut text, sample.apps);
+        self.render_refusals(&mut text, sample.apps);
         render_turns(&mut text, sample);
         render_process(&mut text, sample);
         text.finish()
     }
 
-    fn render_connections(&self, text: &mut Text) {
+    fn render_connections(&self, text: &mut Text, sample: &Sample<'_>) {
         text.family("evenkeel_hub_connections", Kind::Gauge, "Subscribers connected now.");
-        self.each_app(|app| {
-            for transport in Transport::ALL {
-                let labels = [("app", app.id.as_str()), ("transport", transport.name())];
-                text.sample("", &labels, app.connections[*transport].get());
+        for app in sample.apps {
+            for (transport, n) in [("websocket", app.websockets), ("sse", app.streams)] {
+                text.sample("", &[("app", &app.id), ("transport", transport)], n);
             }
-        });
-        text.family(
-            "evenkeel_hub_connections_opened_total",
-            Kind::Counter,
-            "Subscribers that ever connected.",
-        );
-        self.each_app(|app| {
-            for transport in Transport::ALL {
-                let labels = [("app", app.id.as_str()), ("transport", transport.name())];
-                text.sample("", &labels, app.connections_opened[*transport].get());
-            }
-        });
-        text.one(
-            "evenkeel_hub_http_connections",
-            Kind::Gauge,
-            "HTTP connections open now.",
-            self.http_connections.get(),
-        );
-        text.one("evenkeel_hub_accepted_total", Kind::Counter, "Connections accepted.", self.accepted.get());
-        text.family(
-            "evenkeel_hub_accept_errors_total",
-            Kind::Counter,
-            "Connections that could not be accepted.",
-        );
-        for kind in AcceptError::ALL {
-            text.sample("", &[("kind", kind.name())], self.accept_errors[*kind].get());
+        }
+        let http = self.http_connections.get();
+        text.one("evenkeel_hub_http_connections", Kind::Gauge, "HTTP connections open now.", http);
+        for (name, help, n) in [
+            ("evenkeel_hub_accepted_total", "Connections accepted.", sample.accepted),
+            ("evenkeel_hub_accept_errors_total", "Failed attempts to accept.", sample.accept_errors),
+            ("evenkeel_hub_shed_total", "Connections reset for want of descriptors.", sample.shed),
+            ("evenkeel_hub_received_bytes_total", "Bytes received from clients.", sample.bytes_in),
+            ("evenkeel_hub_sent_bytes_total", "Bytes sent to clients.", sample.bytes_out),
+            ("evenkeel_hub_panics_total", "Panics that were caught.", sample.panics),
+        ] {
+            text.one(name, Kind::Counter, help, n);
         }
     }
 
-    fn render_messages(&self, text: &mut Text) {
-        let mut per_app = |name, kind, help, value: fn(&AppMetrics) -> u64| {
-            text.family(name, kind, help);
-            self.each_app(|app| text.sample("", &[("app", app.id.as_str())], value(app)));
-        };
-        let counter = Kind::Counter;
-        per_app("evenkeel_hub_channels", Kind::Gauge, "Channels occupied now.", |app| app.channels.get());
-        per_app("evenkeel_hub_events_published_total", counter, "Events published over HTTP.", |app| {
-            app.events_published.get()
-        });
-        per_app("evenkeel_hub_messages_received_total", counter, "Messages received from clients.", |app| {
-            app.messages_received.get()
-        });
-        per_app("evenkeel_hub_messages_sent_total", counter, "Messages queued to clients.", |app| {
-            app.messages_sent.get()
-        });
-        per_app(
-            "evenkeel_hub_bytes_received_total",
-            counter,
-            "Bytes of messages received from clients.",
-            |app| app.bytes_received.get(),
-        );
-        per_app("evenkeel_hub_bytes_sent_total", counter, "Bytes of messages queued to clients.", |app| {
-            app.bytes_sent.get()
-        });
-    }
-
-    fn render_refusals(&self, text: &mut Text) {
-        text.family("evenkeel_hub_refusals_total", Kind::Counter, "What was refused, by reason.");
+    fn render_refusals(&self, text: &mut Text, apps: &[AppSample]) {
+        text.family("evenkeel_hub_refusals_total", Kind::Counter, "What the server refused, by reason.");
         for (reason, count) in self.refusals.sorted() {
             text.sample("", &[("reason", reason)], count);
+        }
+        let help = "What the clients of an application were refused, by reason.";
+        text.family("evenkeel_hub_app_refusals_total", Kind::Counter, help);
+        for app in apps {
+            for (reason, count) in &app.refusals {
+                text.sample("", &[("app", &app.id), ("reason", reason)], *count);
+            }
         }
         text.family("evenkeel_hub_api_requests_total", Kind::Counter, "Requests to the HTTP API.");
         for ((operation, status), count) in self.api_requests.sorted() {
@@ -351,10 +322,26 @@ impl Metrics {
             text.sample("", &[("reason", reason.name())], self.slow_consumers[*reason].get());
         }
     }
+}
 
-    fn each_app(&self, mut render: impl FnMut(&AppMetrics)) {
-        for app in self.apps.borrow().iter() {
-            render(app);
+fn render_apps(text: &mut Text, apps: &[AppSample]) {
+    use Kind::{Counter as C, Gauge as G};
+    type Row = (&'static str, Kind, &'static str, fn(&AppSample) -> u64);
+    let rows: [Row; 9] = [
+        ("evenkeel_hub_connections_opened_total", C, "Subscribers that ever connected.", |app| app.connections_opened),
+        ("evenkeel_hub_channels", G, "Channels occupied now.", |app| app.channels),
+        ("evenkeel_hub_users", G, "Users signed in now.", |app| app.users),
+        ("evenkeel_hub_events_published_total", C, "Events published over HTTP.", |app| app.events_published),
+        ("evenkeel_hub_client_events_total", C, "Client events passed on.", |app| app.client_events),
+        ("evenkeel_hub_messages_received_total", C, "Messages received from clients.", |app| app.messages_received),
+        ("evenkeel_hub_messages_sent_total", C, "Messages queued to clients.", |app| app.messages_sent),
+        ("evenkeel_hub_replayed_total", C, "Events sent again to streams that came back.", |app| app.replayed),
+        ("evenkeel_hub_history_bytes", G, "Memory of the history.", |app| app.history_bytes),
+    ];
+    for (name, kind, help, value) in rows {
+        text.family(name, kind, help);
+        for app in apps {
+            text.sample("", &[("app", &app.id)], value(app));
         }
     }
 }
@@ -392,7 +379,7 @@ fn render_process(text: &mut Text, sample: &Sample<'_>) {
         }
     }
     text.family("evenkeel_hub_build_info", Kind::Gauge, "The version that runs.");
-    text.sample("", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    text.sample("", &[("version", env!("CARGO_PKG_VERSION")), ("backend", sample.backend)], 1);
 }
 
 #[cfg(test)]

@@ -34,21 +34,19 @@ fn parse(text: &str) -> HashMap<String, f64> {
 #[test]
 fn what_is_counted_is_rendered() {
     let metrics = Metrics::default();
-    let app = metrics.app("1");
-    app.connections[Transport::WebSocket].inc();
-    app.connections[Transport::WebSocket].inc();
-    app.connections[Transport::WebSocket].dec();
-    app.connections[Transport::Sse].set(7);
-    app.connections_opened[Transport::Sse].add(9);
-    app.channels.set(3);
-    app.messages_received.inc();
-    app.messages_sent.add(1000);
-    app.bytes_received.add(10);
-    app.bytes_sent.add(20);
-    app.events_published.add(4);
-    metrics.app("2").channels.set(5);
-    metrics.accepted.inc();
-    metrics.accept_errors[AcceptError::Descriptors].inc();
+    let one = AppSample {
+        id: "1".into(),
+        websockets: 1,
+        streams: 7,
+        connections_opened: 9,
+        channels: 3,
+        messages_received: 1,
+        messages_sent: 1000,
+        events_published: 4,
+        refusals: vec![("unauthorized", 6)],
+        ..AppSample::default()
+    };
+    let two = AppSample { id: "2".into(), channels: 5, ..AppSample::default() };
     metrics.http_connections.inc();
     metrics.refusals.inc("b");
     metrics.refusals.inc("a");
@@ -56,22 +54,25 @@ fn what_is_counted_is_rendered() {
     metrics.api_requests.inc(("publish", 200));
     metrics.api_requests.inc(("publish", 401));
     metrics.slow_consumers[Slow::Age].inc();
-    let samples = parse(&metrics.render(&Sample::default()));
+    let apps = [one, two];
+    let sample = Sample { apps: &apps, accepted: 1, bytes_in: 10, bytes_out: 20, shed: 2, ..Sample::default() };
+    let samples = parse(&metrics.render(&sample));
     for (series, value) in [
         ("connections{app=\"1\",transport=\"websocket\"}", 1.0),
         ("connections{app=\"1\",transport=\"sse\"}", 7.0),
         ("connections{app=\"2\",transport=\"sse\"}", 0.0),
-        ("connections_opened_total{app=\"1\",transport=\"sse\"}", 9.0),
+        ("connections_opened_total{app=\"1\"}", 9.0),
         ("channels{app=\"1\"}", 3.0),
         ("channels{app=\"2\"}", 5.0),
         ("messages_received_total{app=\"1\"}", 1.0),
         ("messages_sent_total{app=\"1\"}", 1000.0),
-        ("bytes_received_total{app=\"1\"}", 10.0),
-        ("bytes_sent_total{app=\"1\"}", 20.0),
+        ("received_bytes_total", 10.0),
+        ("sent_bytes_total", 20.0),
+        ("app_refusals_total{app=\"1\",reason=\"unauthorized\"}", 6.0),
         ("events_published_total{app=\"1\"}", 4.0),
         ("accepted_total", 1.0),
-        ("accept_errors_total{kind=\"descriptors\"}", 1.0),
-        ("accept_errors_total{kind=\"other\"}", 0.0),
+        ("accept_errors_total", 0.0),
+        ("shed_total", 2.0),
         ("http_connections", 1.0),
         ("refusals_total{reason=\"a\"}", 1.0),
         ("refusals_total{reason=\"b\"}", 2.0),
@@ -84,14 +85,6 @@ fn what_is_counted_is_rendered() {
         assert_eq!(samples.get(&format!("evenkeel_hub_{series}")), Some(&value), "{series}");
     }
     assert_eq!(metrics.refusals.get("b"), 2);
-}
-
-#[test]
-fn an_application_is_made_once() {
-    let metrics = Metrics::default();
-    metrics.app("1").channels.set(2);
-    assert_eq!(metrics.app("1").channels.get(), 2);
-    assert!(Rc::ptr_eq(&metrics.app("1"), &metrics.app("1")));
 }
 
 #[test]
@@ -124,9 +117,8 @@ fn the_process_is_told_only_when_it_is_known() {
 
 #[test]
 fn labels_cannot_break_out_of_their_quotes() {
-    let metrics = Metrics::default();
-    metrics.app("a\"} 1\nevil{x=\"\\").channels.set(1);
-    let text = metrics.render(&Sample::default());
+    let app = AppSample { id: "a\"} 1\nevil{x=\"\\".into(), channels: 1, ..AppSample::default() };
+    let text = Metrics::default().render(&Sample { apps: &[app], ..Sample::default() });
     assert!(text.contains(r#"evenkeel_hub_channels{app="a\"} 1\nevil{x=\"\\"} 1"#), "{text}");
     assert!(!text.lines().any(|line| line.starts_with("evil")));
 }

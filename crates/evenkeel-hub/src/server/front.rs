@@ -11,7 +11,8 @@ use super::stream::EventStream;
 use super::websocket::WebSocket;
 use crate::log::Value;
 use crate::proto::head::{HeadReader, RequestHead};
-use crate::proto::proxy::{ForwardedBy, client_address, header};
+use crate::proto::proxy::header::{self, Endpoints};
+use crate::proto::proxy::{ForwardedBy, client_address};
 use crate::proto::reply;
 
 /// A connection whose first request is not complete. Boxed: only the few that are in this state pay for it.
@@ -68,7 +69,7 @@ impl Front {
                     return Next::Stay;
                 }
                 Ok(Some(proxy)) => {
-                    if let Some((source, _)) = proxy.endpoints {
+                    if let Endpoints::Inet { source, .. } = proxy.endpoints {
                         self.client = source.ip().to_canonical();
                     }
                     if !self.take_seat(server, conn, seat) {

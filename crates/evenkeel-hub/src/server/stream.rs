@@ -103,7 +103,7 @@ impl EventStream {
             .map_err(|refusal| with_cors(Refused::new(refusal.http_status(), refusal.name(), refusal.message())))?;
         let mut response = Vec::new();
         let fields: &[(&str, &str)] = cors.as_ref().map_or(&[], |fields| fields.as_slice());
-        let retry = sse::Event { retry_ms: Some(server.config.sse.retry_milliseconds), ..sse::Event::default() };
+        let retry = sse::Event { retry_ms: Some(u64::from(server.config.sse.retry_milliseconds)), ..sse::Event::default() };
         sse::response_head(fields, &mut response)
             .and_then(|()| sse::encode(&retry, &mut response))
             .map_err(|_| Refused::new(400, "origin", "malformed origin"))?;

@@ -18,30 +18,28 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// What the hub says when it is ready, before its address.
 const READY: &str = "listening on http://";
 
-/// Two applications that differ in everything, so that each test can tell whether one sees the other.
+/// Two applications that differ in everything, so that each test can tell whether one sees the other, and short waits.
 const CONFIGURATION: &str = r#"
-[server]
-listen = ["127.0.0.1:0"]
+drain_deadline_seconds = 3
+
+[sse]
+retry_milliseconds = 200
 
 [[apps]]
 id = "1001"
 key = "demo-key"
 secret = "demo-secret"
+name = "First"
 client_events = true
 subscription_counts = true
-user_signin = true
-history_messages = 100
-allowed_origins = ["*"]
 
 [[apps]]
 id = "1002"
 key = "other-key"
 secret = "other-secret"
+name = "Second"
 client_events = true
 subscription_counts = true
-user_signin = true
-history_messages = 100
-allowed_origins = ["*"]
 "#;
 
 /// Builds the hub beside this program, in the same profile.

@@ -2,34 +2,14 @@
 
 import test from 'node:test';
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { createInterface } from 'node:readline';
-import { Inbox, app, connectClient, connectRaw, openStream, reached, sdk, streamUrl, subscribe, unique, within } from './support.mjs';
+import {
+  app, cannotStartHubs, configured, connectClient, connectRaw, openStream, reached, sdk, startHub, streamUrl, subscribe, unique,
+} from './support.mjs';
 
-const program = process.env.HUB_PROGRAM;
-const configuration = process.env.HUB_CONFIGURATION;
-const skip = program && configuration ? false : 'HUB_PROGRAM and HUB_CONFIGURATION are not set';
-
-/** Starts a hub and waits until it listens. */
-async function startHub(t, at = 0) {
-  const child = spawn(program, ['--config', configuration, '--listen', `127.0.0.1:${at}`]);
-  t.after(() => child.kill('SIGKILL'));
-  const exited = new Promise((resolve) => { child.on('exit', (code, signal) => resolve({ code, signal })); });
-  const lines = new Inbox();
-  for (const stream of [child.stdout, child.stderr]) {
-    createInterface({ input: stream }).on('line', (line) => lines.push(line));
-  }
-  const line = await lines.take((text) => text.includes('listening on http://'), 'the hub to listen');
-  const port = Number(/listening on http:\/\/[^:]+:(\d+)/.exec(line)[1]);
-  const stop = () => {
-    child.kill('SIGTERM');
-    return within(exited, 'the hub to end', 20_000);
-  };
-  return { port, stop };
-}
+const skip = cannotStartHubs;
 
 test('clients come back to a hub that was restarted', { skip }, async (t) => {
-  const first = await startHub(t);
+  const first = await startHub(t, configured);
   const client = await connectClient(t, { wsPort: first.port });
   const name = unique('private-restart');
   const { inbox } = await subscribe(client.pusher, name);
@@ -37,7 +17,7 @@ test('clients come back to a hub that was restarted', { skip }, async (t) => {
 
   assert.deepEqual(await first.stop(), { code: 0, signal: null });
   await reached(client, 'connecting');
-  await startHub(t, first.port);
+  await startHub(t, configured, first.port);
   await reached(client, 'connected', 30_000);
   await inbox.event('pusher:subscription_succeeded');
   await stream.open();
@@ -50,7 +30,7 @@ test('clients come back to a hub that was restarted', { skip }, async (t) => {
 });
 
 test('a hub that stops tells every connection with a code that lets it come back', { skip }, async (t) => {
-  const hub = await startHub(t);
+  const hub = await startHub(t, configured);
   const raws = [];
   for (let i = 0; i < 20; i += 1) raws.push(await connectRaw(t, { at: hub.port }));
   const closes = raws.map((raw) => raw.closed());

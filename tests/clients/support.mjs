@@ -2,7 +2,9 @@
 // and waiting that is always bounded and never a pause.
 
 import { createHash, createHmac, randomBytes } from 'node:crypto';
+import { spawn } from 'node:child_process';
 import { createServer, connect as connectTcp } from 'node:net';
+import { createInterface } from 'node:readline';
 import PusherClient from 'pusher-js';
 import PusherServer from 'pusher';
 import WebSocket from 'ws';
@@ -263,4 +265,29 @@ export async function startRelay(t, target = () => port) {
   const cut = () => { for (const socket of sockets) socket.resetAndDestroy(); };
   t.after(() => { cut(); server.close(); });
   return { port: server.address().port, cut };
+}
+
+/** A reason to skip tests that start hubs of their own, or false. */
+export const cannotStartHubs = process.env.HUB_PROGRAM && process.env.HUB_CONFIGURATION
+  ? false : 'HUB_PROGRAM and HUB_CONFIGURATION are not set';
+
+/** The arguments for a hub with the two applications. Without them it has its demonstration application. */
+export const configured = ['--config', process.env.HUB_CONFIGURATION];
+
+/** Starts another hub and waits until it listens, on a port of its choice or `at` one. It is killed with the test. */
+export async function startHub(t, options, at = 0) {
+  const child = spawn(process.env.HUB_PROGRAM, [...options, '--listen', `127.0.0.1:${at}`], { stdio: ['ignore', 'pipe', 'pipe'] });
+  t.after(() => child.kill('SIGKILL'));
+  const exited = new Promise((resolve) => { child.on('exit', (code, signal) => resolve({ code, signal })); });
+  const lines = new Inbox();
+  for (const stream of [child.stdout, child.stderr]) {
+    createInterface({ input: stream }).on('line', (line) => lines.push(line));
+  }
+  const line = await lines.take((text) => text.includes('listening on http://'), 'the hub to listen');
+  const chosen = Number(/listening on http:\/\/[^:]+:(\d+)/.exec(line)[1]);
+  const stop = () => {
+    child.kill('SIGTERM');
+    return within(exited, 'the hub to end', 20_000);
+  };
+  return { port: chosen, base: `http://127.0.0.1:${chosen}`, stop };
 }

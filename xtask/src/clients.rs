@@ -71,24 +71,30 @@ impl Bench<'_> {
 
     fn node(&self, hub: &Hub, backend: &str) -> Command {
         let mut node = Command::new(&self.tools.node);
-        node.args(["--test", "--test-reporter=spec", "--test-force-exit", "--test-concurrency=1"])
-            .args(&self.scripts)
-            .current_dir(self.root.join("tests/clients"))
-            .envs([("HUB_HOST", hub.host.as_str()), ("EVENKEEL_BACKEND", backend)])
-            .env("HUB_PORT", hub.port.to_string())
-            .envs([("APP_ID", "1001"), ("APP_KEY", "demo-key"), ("APP_SECRET", "demo-secret")])
-            .envs([
-                ("OTHER_APP_ID", "1002"),
-                ("OTHER_APP_KEY", "other-key"),
-                ("OTHER_APP_SECRET", "other-secret"),
-            ])
-            .env("HUB_PROGRAM", &self.program)
-            .env("HUB_CONFIGURATION", &self.configuration)
-            .env("PYTHON", &self.tools.python)
-            .env("PYTHONPATH", &self.tools.python_modules)
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .env("CHROMIUM", &self.tools.chromium)
-            .env("SCREENSHOTS", self.root.join("build/screenshots").join(backend));
+        node.args([
+            "--test",
+            "--test-reporter=spec",
+            "--test-force-exit",
+            "--test-concurrency=2",
+            "--test-timeout=120000",
+        ])
+        .args(&self.scripts)
+        .current_dir(self.root.join("tests/clients"))
+        .envs([("HUB_HOST", hub.host.as_str()), ("EVENKEEL_BACKEND", backend)])
+        .env("HUB_PORT", hub.port.to_string())
+        .envs([("APP_ID", "1001"), ("APP_KEY", "demo-key"), ("APP_SECRET", "demo-secret")])
+        .envs([
+            ("OTHER_APP_ID", "1002"),
+            ("OTHER_APP_KEY", "other-key"),
+            ("OTHER_APP_SECRET", "other-secret"),
+        ])
+        .env("HUB_PROGRAM", &self.program)
+        .env("HUB_CONFIGURATION", &self.configuration)
+        .env("PYTHON", &self.tools.python)
+        .env("PYTHONPATH", &self.tools.python_modules)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("CHROMIUM", &self.tools.chromium)
+        .env("SCREENSHOTS", self.root.join("build/screenshots").join(backend));
         node
     }
 }

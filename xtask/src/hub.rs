@@ -18,30 +18,28 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// What the hub says when it is ready, before its address.
 const READY: &str = "listening on http://";
 
-/// Two applications that differ in everything, so that each test can tell whether one sees the other.
+/// Two applications that differ in everything, so that each test can tell whether one sees the other, and short waits.
 const CONFIGURATION: &str = r#"
-[server]
-listen = ["127.0.0.1:0"]
+drain_deadline_seconds = 3
+
+[sse]
+retry_milliseconds = 200
 
 [[apps]]
 id = "1001"
 key = "demo-key"
 secret = "demo-secret"
+name = "First"
 client_events = true
 subscription_counts = true
-user_signin = true
-history_messages = 100
-allowed_origins = ["*"]
 
 [[apps]]
 id = "1002"
 key = "other-key"
 secret = "other-secret"
+name = "Second"
 client_events = true
 subscription_counts = true
-user_signin = true
-history_messages = 100
-allowed_origins = ["*"]
 "#;
 
 /// Builds the hub beside this program, in the same profile.
@@ -158,8 +156,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::{Hub, address_in};
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     #[test]
     fn the_address_is_found_in_the_line() {
@@ -170,32 +167,28 @@ mod tests {
         assert_eq!(address_in("listening on http://127.0.0.1:no"), None);
     }
 
-    fn fake(name: &str, script: &str) -> (PathBuf, PathBuf) {
-        let directory = std::env::temp_dir().join(format!("xtask-hub-{name}-{}", std::process::id()));
-        fs::create_dir_all(&directory).unwrap();
-        let program = directory.join("hub");
-        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        (directory, program)
+    /// A script of `fixtures`, and a place for its log. It is not written by the test, because a program that is still open
+    /// for writing, if only in a child that another test has just forked, cannot be executed.
+    fn fixture(name: &str) -> (PathBuf, PathBuf) {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name);
+        (program, std::env::temp_dir().join(format!("xtask-{name}-{}.log", std::process::id())))
     }
 
     #[test]
     fn a_hub_is_started_and_stopped() {
-        let script = "trap 'exit 0' TERM; echo \"listening on http://127.0.0.1:7 $EVENKEEL_BACKEND\" >&2; \
-                      while :; do sleep 0.01; done";
-        let (directory, program) = fake("good", script);
-        let hub = Hub::start(&program, &program, "poll", directory.join("log")).unwrap();
+        let (program, log) = fixture("hub-that-runs");
+        let hub = Hub::start(&program, &program, "poll", log.clone()).unwrap();
         assert_eq!((hub.host.as_str(), hub.port), ("127.0.0.1", 7));
         assert!(hub.last_lines().contains("poll"));
         hub.stop().unwrap();
-        fs::remove_dir_all(directory).unwrap();
+        fs::remove_file(log).unwrap();
     }
 
     #[test]
     fn a_hub_that_does_not_listen_is_an_error_with_its_last_words() {
-        let (directory, program) = fake("bad", "echo 'the address is in use'; exit 1");
-        let error = Hub::start(&program, &program, "poll", directory.join("log")).err().unwrap();
+        let (program, log) = fixture("hub-that-fails");
+        let error = Hub::start(&program, &program, "poll", log.clone()).err().unwrap();
         assert!(error.contains("the address is in use"), "{error}");
-        fs::remove_dir_all(directory).unwrap();
+        fs::remove_file(log).unwrap();
     }
 }

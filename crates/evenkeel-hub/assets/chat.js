@@ -120,7 +120,7 @@ const states = {
 
 async function authorize(socketId) {
   const form = { socket_id: socketId, channel_name: CHANNEL, user_id: me.id, user_name: me.name };
-  const response = await fetch('/chat/auth', { method: 'POST', body: new URLSearchParams(form) });
+  const response = await fetch('chat/auth', { method: 'POST', body: new URLSearchParams(form) });
   if (!response.ok) throw new Error(`status ${response.status}`);
   const { auth, channel_data } = await response.json();
   return { auth, channel_data };

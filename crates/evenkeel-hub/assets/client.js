@@ -31,8 +31,9 @@ export class Client {
   #timer = null;
 
   constructor(key, on) {
-    const base = location.origin.replace(/^http/, 'ws');
-    this.#url = `${base}/app/${encodeURIComponent(key)}?protocol=7&client=evenkeel&version=1.0`;
+    const url = new URL(`app/${encodeURIComponent(key)}?protocol=7&client=evenkeel&version=1.0`, document.baseURI);
+    url.protocol = url.protocol.replace('http', 'ws');
+    this.#url = url;
     this.#on = on;
   }
 

@@ -140,7 +140,7 @@ function showRefusals(refusals) {
   byId('no-refusals').hidden = counted.length > 0;
 }
 
-function showChannels(state, tail) {
+function showChannels(state, choose) {
   const wanted = byId('filter').value.trim().toLowerCase();
   const names = new Map(state.apps.map((app) => [app.id, app.name]));
   const rows = state.channels.filter((channel) => channel.name.toLowerCase().includes(wanted)).map((channel) => [
@@ -149,7 +149,7 @@ function showChannels(state, tail) {
   ]);
   fillRows(byId('channel-rows'), rows, ([name, app, appName, ...counts]) => {
     const press = tagged('button', name, { type: 'button', className: 'link', title: `Follow ${name}` });
-    press.addEventListener('click', () => tail.follow(app, name));
+    press.addEventListener('click', () => choose(app, name));
     const kind = tagged('span', kindOf(name), { className: 'kind' });
     kind.dataset.guarded = String(/^(private|presence)-/.test(name));
     return tableRow([press, kind, appName, ...counts]);
@@ -200,13 +200,17 @@ function startConsole() {
   let receivedAt = 0;
   let asked = false;
   const tail = startTail(byId, () => latest?.apps ?? []);
-  startPublishing(byId);
+  const publishing = startPublishing(byId);
+  const choose = (app, channel) => {
+    publishing.address(app, channel);
+    tail.follow(app, channel);
+  };
   const chart = createChart(byId('plot'), (sample, ago) => {
     setText('legend-out', sample ? short(sample.out) : '–');
     setText('legend-in', sample ? short(sample.in) : '–');
     setText('legend-when', ago === null ? 'last 2 minutes' : `${ago} s ago`);
   });
-  byId('filter').addEventListener('input', () => { if (latest) showChannels(latest, tail); });
+  byId('filter').addEventListener('input', () => { if (latest) showChannels(latest, choose); });
 
   function show(state) {
     const now = performance.now();
@@ -217,7 +221,7 @@ function startConsole() {
     showTiles(state, rate);
     showTables(state, latest, seconds);
     showRefusals(state.refusals);
-    showChannels(state, tail);
+    showChannels(state, choose);
     if (rate) chart.push(rate);
     latest = state;
     receivedAt = now;
@@ -225,7 +229,7 @@ function startConsole() {
 
   async function poll() {
     try {
-      show(await request('GET', '/console/state'));
+      show(await request('GET', 'console/state'));
       asked = false;
       setStatus('up', 'Live');
     } catch (error) {

@@ -2,6 +2,7 @@
 
 import { request } from './request.js';
 
+/** The answer fills in the form for a channel. */
 export function startPublishing(byId) {
   const result = byId('publish-result');
   const button = byId('publish').querySelector('button');
@@ -22,7 +23,7 @@ export function startPublishing(byId) {
     button.disabled = true;
     say('muted', 'Publishing…');
     try {
-      await request('POST', '/console/publish', body);
+      await request('POST', 'console/publish', body);
       say('good', `Published “${body.event}” on ${body.channel} at ${new Date().toLocaleTimeString([], { hour12: false })}.`);
     } catch (error) {
       say('bad', error.message);
@@ -30,4 +31,11 @@ export function startPublishing(byId) {
       button.disabled = false;
     }
   });
+
+  return {
+    address(app, channel) {
+      byId('publish-app').value = app;
+      byId('publish-channel').value = channel;
+    },
+  };
 }

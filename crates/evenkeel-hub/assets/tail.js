@@ -1,12 +1,13 @@
 // The console's live view of one channel. It reads the hub's own event stream, the one that every client may use, so it
-// costs the hub no more than one more subscriber, and a presence channel has no member more.
+// costs the hub no more than one more subscriber. Presence channels have no such stream: who reads one is a member of it.
 
 import { request } from './request.js';
 import { follow } from './stream.js';
 
 const KEPT_EVENTS = 200;
 
-const isGuarded = (name) => /^(private|presence)-|^#/.test(name);
+/** What the protocol says about itself; the view is for what applications publish. */
+const isInternal = (event) => /^(pusher|pusher_internal|evenkeel):/.test(event);
 
 function shown(data) {
   if (typeof data !== 'string') return JSON.stringify(data);
@@ -28,6 +29,8 @@ export function startTail(byId, apps) {
   }
 
   function add({ event, data }) {
+    if (event === 'evenkeel:gap') say('Some events are missing here: they were no longer kept when the stream came back.');
+    if (isInternal(event)) return;
     let frame;
     try {
       frame = JSON.parse(data);
@@ -49,15 +52,15 @@ export function startTail(byId, apps) {
 
   async function locate(app, channel) {
     const query = new URLSearchParams([['channel', channel]]);
-    if (isGuarded(channel)) {
-      const granted = await request('POST', '/console/auth', { app: app.id, channel }).catch((error) => {
+    if (channel.startsWith('private-')) {
+      const granted = await request('POST', 'console/auth', { app: app.id, channel }).catch((error) => {
         error.final = error.status < 500;
         throw error;
       });
       query.set('expires', granted.expires);
       query.set('auth', granted.auth);
     }
-    return `/sse/${encodeURIComponent(app.key)}?${query}`;
+    return `sse/${encodeURIComponent(app.key)}?${query}`;
   }
 
   function unfollow() {
@@ -73,6 +76,10 @@ export function startTail(byId, apps) {
     list.replaceChildren();
     byId('tail-app').value = appId;
     byId('tail-channel').value = channel;
+    if (channel.startsWith('presence-')) {
+      say('A presence channel cannot be followed from here: whoever reads it is a member of it.');
+      return;
+    }
     byId('tail-button').textContent = 'Stop';
     say(`Opening ${channel}…`);
     stop = follow(() => locate(app, channel), {

@@ -75,7 +75,7 @@ fn check(root: &Path) -> Result<(Vec<Fault>, usize), String> {
 /// The text files of ours, relative to the root. Generated and foreign folders are left out.
 fn collect(root: &Path, folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> {
     const CHECKED: [&str; 8] = ["rs", "js", "mjs", "css", "html", "py", "toml", "md"];
-    const SKIPPED: [&str; 3] = ["target", "build", "node_modules"];
+    const SKIPPED: [&str; 2] = ["target", "build"];
     let failed = |error: std::io::Error| format!("{}: {error}", root.join(folder).display());
     let mut entries = Vec::new();
     for entry in fs::read_dir(root.join(folder)).map_err(failed)? {
@@ -86,7 +86,8 @@ fn collect(root: &Path, folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), S
     for (name, kind) in entries {
         let path = folder.join(&name);
         let Some(name) = name.to_str() else { continue };
-        if name.starts_with('.') || SKIPPED.contains(&name) {
+        let generated = folder.as_os_str().is_empty() && SKIPPED.contains(&name);
+        if name.starts_with('.') || generated || name == "node_modules" {
             continue;
         }
         if kind.is_dir() {

@@ -239,9 +239,10 @@ export async function openStream(t, url, names, { lastEventId } = {}) {
   const opened = new Inbox();
   source.addEventListener('open', () => opened.push('open'));
   source.addEventListener('error', (error) => opened.push(error));
-  for (const name of names) {
-    source.addEventListener(name, ({ type, data, lastEventId: id }) => inbox.push({ event: type, data: JSON.parse(data), id }));
-  }
+  source.onmessage = ({ data, lastEventId: id }) => {
+    const frame = JSON.parse(data);
+    if (names.includes(frame.event)) inbox.push({ event: frame.event, data: frame, id });
+  };
   t.after(() => source.close());
   const stream = { source, inbox, opened };
   stream.open = () => opened.take((item) => item === 'open', 'the event stream to open', 2 * PATIENCE_MS);

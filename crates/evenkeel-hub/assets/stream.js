@@ -1,5 +1,5 @@
-// Follows an event stream with fetch instead of EventSource, because EventSource hears only events whose names it was
-// given, and a console wants them all. Reconnects by itself and names the last event it saw, so nothing is missed.
+// Follows an event stream with fetch instead of EventSource, because the address of a private channel's stream is signed
+// for a short time and must be asked for anew at each attempt. Names the last event it saw, so nothing is missed.
 
 const RETRY_MS = 2000;
 

@@ -28,19 +28,14 @@ export function startTail(byId, apps) {
     note.hidden = text === '';
   }
 
-  function add({ event, data }) {
-    if (event === 'evenkeel:gap') say('Some events are missing here: they were no longer kept when the stream came back.');
-    if (isInternal(event)) return;
-    let frame;
-    try {
-      frame = JSON.parse(data);
-    } catch {
-      frame = { event, data };
-    }
+  function add({ data }) {
+    const frame = JSON.parse(data);
+    if (frame.event === 'evenkeel:gap') say('Some events are missing here: they were no longer kept when the stream came back.');
+    if (isInternal(frame.event)) return;
     const item = document.createElement('li');
     for (const [tag, name, text] of [
       ['time', 'time', new Date().toLocaleTimeString([], { hour12: false })],
-      ['span', 'event', frame.event ?? event],
+      ['span', 'event', frame.event],
       ['span', 'data', shown(frame.data)],
     ]) {
       item.append(Object.assign(document.createElement(tag), { className: name, textContent: text }));

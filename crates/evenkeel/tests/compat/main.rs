@@ -3,10 +3,16 @@
 //! `cargo test -p evenkeel --all-features --test compat`
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod combinators;
+#[cfg(feature = "futures-io")]
+mod futures_io;
 #[cfg(feature = "hyper")]
 mod hyper_http;
 #[cfg(feature = "hyper")]
 mod hyper_timer;
+#[cfg(feature = "tokio-io")]
+mod tokio_io;
+mod wakers;
 
 use std::future::Future;
 use std::time::Duration;

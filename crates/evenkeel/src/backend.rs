@@ -182,6 +182,8 @@ pub(crate) trait Driver {
     ) -> io::Result<()>;
     /// Sends from a task's memory; nothing is queued. `WouldBlock` as for `recv`.
     fn send(&self, lp: &Shared, token: Token, from: &[u8]) -> io::Result<usize>;
+    /// As `send`, from at most 1,024 places at once.
+    fn send_vectored(&self, lp: &Shared, token: Token, from: &[io::IoSlice<'_>]) -> io::Result<usize>;
     /// Takes one connection from a task's listener. `WouldBlock` as for `recv`.
     fn accept(&self, lp: &Shared, token: Token) -> io::Result<(Fd, Addr)>;
     /// Tries a listener again that had to stop.

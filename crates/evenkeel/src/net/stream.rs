@@ -19,6 +19,9 @@ use crate::handle::Handle;
 use crate::handler::{CloseReason, Flow};
 use crate::message::Message;
 
+/// Slices of one vectored write, as many as kernels take.
+const MOST_SLICES: usize = 1024;
+
 /// A connection that a task reads and writes, over TCP or a Unix socket.
 ///
 /// Buffers are borrowed, whatever the backend, and dropping any future of this type is safe: no byte is lost or
@@ -205,6 +208,16 @@ impl Stream {
         poll_fn(|cx| self.poll_write_ref(cx, from)).await
     }
 
+    /// Writes some of what `from` has, in order and by one system call, at least one byte unless all are empty.
+    ///
+    /// Cancel safe: dropped before it is ready, nothing was written.
+    ///
+    /// # Errors
+    /// The kernel's; `BrokenPipe` after [`shutdown`](Self::shutdown).
+    pub async fn write_vectored(&mut self, from: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_write_vectored_ref(cx, from)).await
+    }
+
     /// Writes all of `from`.
     ///
     /// Not cancel safe: a part may have been written when the future is dropped.
@@ -239,11 +252,29 @@ impl Stream {
             return Poll::Ready(Ok(0));
         }
         let (shared, token) = (&*self.shared, self.token);
-        if shared.flags(token) & (flag::CORKED | flag::QUEUED) == flag::CORKED {
-            // Something was lent an answer in this turn; it goes first.
-            shared.driver.flush(shared);
-        }
+        self.flush_cork();
         shared.poll_io(token, Half::Write, cx, || shared.driver.send(shared, token, from))
+    }
+
+    pub(crate) fn poll_write_vectored_ref(
+        &self,
+        cx: &mut Context<'_>,
+        from: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        // Empty slices must not be all that the kernel sees.
+        let first = from.iter().position(|slice| !slice.is_empty());
+        let Some(from) = first.map(|first| &from[first..]) else { return Poll::Ready(Ok(0)) };
+        let from = &from[..from.len().min(MOST_SLICES)];
+        let (shared, token) = (&*self.shared, self.token);
+        self.flush_cork();
+        shared.poll_io(token, Half::Write, cx, || shared.driver.send_vectored(shared, token, from))
+    }
+
+    /// Something was lent an answer in this turn: it goes first.
+    fn flush_cork(&self) {
+        if self.shared.flags(self.token) & (flag::CORKED | flag::QUEUED) == flag::CORKED {
+            self.shared.driver.flush(&self.shared);
+        }
     }
 
     pub(crate) fn poll_flush_ref(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -397,7 +397,11 @@ impl<P: Selector<Y>, Y: Sys> Driver for Readiness<P, Y> {
     }
 
     fn send(&self, lp: &Shared, token: Token, from: &[u8]) -> io::Result<usize> {
-        self.send_now(lp, token, from)
+        self.send_now(lp, token, |sys, fd| sys.send(fd, from))
+    }
+
+    fn send_vectored(&self, lp: &Shared, token: Token, from: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        self.send_now(lp, token, |sys, fd| sys.send_vectored(fd, from))
     }
 
     fn accept(&self, lp: &Shared, token: Token) -> io::Result<(Fd, Addr)> {

@@ -102,9 +102,11 @@ fn a_sleep_outlives_its_loop() {
 fn poll_panics(sleep: &mut Pin<Box<dyn Sleep>>) -> bool {
     let poll = || sleep.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     let panic = catch_unwind(AssertUnwindSafe(poll)).unwrap_err();
-    panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied()).is_some_and(
-        |what| what.contains("away from the event loop on which it was made"),
-    )
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or(panic.downcast_ref::<&str>().copied())
+        .is_some_and(|what| what.contains("away from the event loop on which it was made"))
 }
 
 #[test]

@@ -224,10 +224,8 @@ impl Shared {
     /// The driver learns a source's new token, and whatever was ready is looked at again.
     fn moved(&self, old: Token, new: Token) {
         let mut core = self.core.borrow_mut();
-        for (token, _) in core.cork.entries.iter_mut().rev() {
-            if *token == old {
-                *token = new;
-            }
+        for entry in core.cork.entries.iter_mut().filter(|e| e.token == old) {
+            entry.token = new;
         }
         drop(core);
         self.driver.renamed(self, new);

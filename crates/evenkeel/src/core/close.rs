@@ -39,6 +39,7 @@ impl Shared {
         core.closing.push(token);
     }
 
+    #[cold]
     pub(crate) fn handler_panicked(&self, token: Token) {
         self.stats.add(&self.stats.panics);
         self.abort(token, CloseReason::Panicked);

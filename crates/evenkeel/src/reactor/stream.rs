@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::readiness::SCRATCH;
 use super::{Readiness, Ready, Selector};
-use crate::core::pool::{AnyPool, Event as Call};
+use crate::core::pool::Event as Call;
 use crate::core::{Kind, Shared, Token, flag};
 use crate::handler::CloseReason;
 use crate::sys::{Fd, Sys};
@@ -45,29 +45,9 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         }
     }
 
-    /// The first read after an event of a plainly open connection, which is marked as drained already. Mostly it
-    /// is the only one.
-    #[inline]
-    pub(super) fn read_plain(&self, lp: &Rc<Shared>, token: Token, fd: Fd, pool: &dyn AnyPool, slot: u32) {
-        let mut memory = self.take_scratch();
-        let got = self.sys.recv(fd, &mut memory);
-        if let Ok(n) = got
-            && n > 0
-        {
-            lp.stats.add_n(&lp.stats.bytes_in, n as u64);
-            pool.dispatch(lp, token, slot, Call::Data(&memory[..n]));
-            if n < memory.len() {
-                self.put_scratch(memory);
-                return;
-            }
-        }
-        self.put_scratch(memory);
-        self.read_on(lp, token, got);
-    }
-
     /// The first read was not plainly short: it filled the memory, ended the stream, or failed.
     #[cold]
-    fn read_on(&self, lp: &Rc<Shared>, token: Token, got: io::Result<usize>) {
+    pub(super) fn read_on(&self, lp: &Rc<Shared>, token: Token, got: io::Result<usize>) {
         let mut core = lp.core.borrow_mut();
         let Some(s) = core.sources.get_mut(token) else { return };
         s.set(flag::READABLE);

@@ -299,7 +299,10 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
 
     /// Sources whose budget ended in an earlier turn.
     fn serve_ready(&self, lp: &Rc<Shared>) {
-        let list = std::mem::take(&mut lp.core.borrow_mut().ready);
+        let list = match &mut lp.core.borrow_mut().ready {
+            none if none.is_empty() => return,
+            some => std::mem::take(some),
+        };
         for token in list {
             if let Some(s) = lp.core.borrow_mut().sources.get_mut(token) {
                 s.clear(flag::LISTED);
@@ -368,7 +371,9 @@ impl<P: Selector<Y>, Y: Sys> Driver for Readiness<P, Y> {
     }
 
     fn flush(&self, lp: &Shared) {
-        self.flush_all(lp);
+        if !lp.core.borrow().cork.entries.is_empty() {
+            self.flush_all(lp);
+        }
     }
 
     fn flush_one(&self, lp: &Shared, token: Token) {

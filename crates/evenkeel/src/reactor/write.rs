@@ -41,12 +41,10 @@ impl Corked<'_> {
 
 impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
     /// Sends everything that is corked, one send for each source. No user code runs in here.
+    #[inline(never)]
     pub(super) fn flush_all(&self, lp: &Shared) {
         let mut guard = lp.core.borrow_mut();
         let core = &mut *guard;
-        if core.cork.entries.is_empty() {
-            return;
-        }
         let mut cork = std::mem::take(&mut core.cork);
         let (mut memory, mut messages) = (&cork.memory[..], cork.messages.iter());
         let now = lp.now_ms.get();

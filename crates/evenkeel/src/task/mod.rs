@@ -73,6 +73,7 @@ impl Executor {
     ///
     /// # Panics
     /// If it is called from within itself.
+    #[inline]
     pub(crate) fn run(&self, budget: usize) -> bool {
         self.core.run(budget)
     }

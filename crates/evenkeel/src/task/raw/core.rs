@@ -27,7 +27,8 @@ struct Busy<'a>(&'a Shared);
 
 impl<'a> Busy<'a> {
     fn new(shared: &'a Shared) -> Self {
-        assert!(!shared.busy.replace(true), "the executor was entered again from one of its own tasks");
+        shared.assert_idle();
+        shared.busy.set(true);
         Busy(shared)
     }
 }
@@ -77,7 +78,13 @@ impl Core {
         handle
     }
 
+    #[inline]
     pub(in crate::task) fn run(&self, budget: usize) -> bool {
+        self.shared.assert_idle();
+        self.shared.ready_len() > 0 && self.run_ready(budget)
+    }
+
+    fn run_ready(&self, budget: usize) -> bool {
         let shared = &*self.shared;
         let _busy = Busy::new(shared);
         for _ in 0..budget {

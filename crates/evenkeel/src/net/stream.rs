@@ -125,8 +125,8 @@ impl Stream {
     ///
     /// # Errors
     /// The kernel's.
-    pub async fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_read_ref(cx, into)).await
+    pub fn read(&mut self, into: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
+        poll_fn(move |cx| self.poll_read_ref(cx, into))
     }
 
     /// Fills `into`.
@@ -155,25 +155,33 @@ impl Stream {
     ///
     /// # Errors
     /// The kernel's.
-    pub async fn read_with<R>(
+    pub fn read_with<R>(
         &mut self,
         take: impl FnOnce(&[u8], &mut Reply<'_>) -> R,
-    ) -> io::Result<Option<R>> {
+    ) -> impl Future<Output = io::Result<Option<R>>> {
         let mut take = Some(take);
-        let shared = &self.shared;
-        let token = self.token;
-        poll_fn(|cx| {
+        poll_fn(move |cx| {
+            let (shared, token) = (&*self.shared, self.token);
             let mut result = None;
             let mut lend = |bytes: &[u8]| {
                 if let (false, Some(take)) = (bytes.is_empty(), take.take()) {
                     result = Some(take(bytes, &mut Reply { shared, token }));
                 }
             };
-            let driver = &*shared.driver;
-            ready!(shared.poll_io(token, Half::Read, cx, || driver.recv_with(shared, token, &mut lend)))?;
+            ready!(self.poll_lend_ref(cx, usize::MAX, &mut lend))?;
             Poll::Ready(Ok(result))
         })
-        .await
+    }
+
+    /// Lends what can be read, at most `most` bytes; an empty slice at the end.
+    pub(crate) fn poll_lend_ref(
+        &self,
+        cx: &mut Context<'_>,
+        most: usize,
+        lend: &mut dyn FnMut(&[u8]),
+    ) -> Poll<io::Result<()>> {
+        let (shared, token) = (&*self.shared, self.token);
+        shared.poll_io(token, Half::Read, cx, || shared.driver.recv_with(shared, token, most, lend))
     }
 
     pub(crate) fn poll_read_ref(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
@@ -192,8 +200,8 @@ impl Stream {
     ///
     /// # Errors
     /// The kernel's; `BrokenPipe` after [`shutdown`](Self::shutdown).
-    pub async fn write(&mut self, from: &[u8]) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_write_ref(cx, from)).await
+    pub fn write(&mut self, from: &[u8]) -> impl Future<Output = io::Result<usize>> {
+        poll_fn(move |cx| self.poll_write_ref(cx, from))
     }
 
     /// Writes all of `from`.
@@ -202,12 +210,14 @@ impl Stream {
     ///
     /// # Errors
     /// The kernel's; `BrokenPipe` after [`shutdown`](Self::shutdown).
-    pub async fn write_all(&mut self, mut from: &[u8]) -> io::Result<()> {
-        while !from.is_empty() {
-            let n = self.write(from).await?;
-            from = &from[n..];
-        }
-        Ok(())
+    pub fn write_all(&mut self, mut from: &[u8]) -> impl Future<Output = io::Result<()>> {
+        poll_fn(move |cx| {
+            while !from.is_empty() {
+                let n = ready!(self.poll_write_ref(cx, from))?;
+                from = &from[n..];
+            }
+            Poll::Ready(Ok(()))
+        })
     }
 
     /// Queues a shared message, without a copy and without waiting; see [`Reply::send`].
@@ -221,8 +231,8 @@ impl Stream {
     ///
     /// # Errors
     /// What went wrong with bytes that were queued.
-    pub async fn flush(&mut self) -> io::Result<()> {
-        poll_fn(|cx| self.poll_flush_ref(cx)).await
+    pub fn flush(&mut self) -> impl Future<Output = io::Result<()>> {
+        poll_fn(move |cx| self.poll_flush_ref(cx))
     }
 
     pub(crate) fn poll_write_ref(&self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
@@ -230,21 +240,23 @@ impl Stream {
             return Poll::Ready(Ok(0));
         }
         let (shared, token) = (&*self.shared, self.token);
-        if shared.flags(token) & (flag::CORKED | flag::QUEUED) == flag::CORKED {
-            // Something was lent an answer in this turn; it goes first.
-            shared.driver.flush(shared);
-        }
         shared.poll_io(token, Half::Write, cx, || shared.driver.send(shared, token, from))
     }
 
+    #[inline]
     pub(crate) fn poll_flush_ref(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.shared.flags(self.token) & (flag::QUEUED | flag::HUNG_UP) == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_flush_closer(cx)
+    }
+
+    #[cold]
+    fn poll_flush_closer(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flags = self.shared.flags(self.token);
         if flags & flag::QUEUED != 0 {
             self.shared.wait_for(self.token, Half::Write, cx);
             return Poll::Pending;
-        }
-        if flags & flag::HUNG_UP == 0 {
-            return Poll::Ready(Ok(()));
         }
         self.shared.poll_io(self.token, Half::Write, cx, || Ok(()))
     }
@@ -346,6 +358,7 @@ pub struct Reply<'a> {
 impl Reply<'_> {
     /// Sends a copy of `bytes`, with the turn's other writes. More than 1 MiB queued ends the stream with an
     /// error: wait for [`Stream::flush`] when [`Flow::Hold`] is answered.
+    #[inline]
     pub fn write(&mut self, bytes: &[u8]) -> Flow {
         self.shared.write(self.token, bytes)
     }

@@ -131,12 +131,16 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         }
         s.flags = flags;
         if flags & flag::KIND == Kind::Async as u32 && flags & (flag::CONNECTING | flag::QUEUED) == 0 {
-            core.wake(token, event.flags & flag::READABLE != 0, event.flags & flag::WRITABLE != 0);
+            // Who waits, waits for a bit that was not set. An edge reports all that is true, not what is news.
+            let slot = s.slot;
+            let woken = core.wake_tasks(&lp.executor, token, slot, event.flags & !was);
             drop(core);
             if !P::EDGE {
                 self.quiet_async(lp, token, was, event.ready());
             }
-            lp.run_wakes();
+            if !woken {
+                lp.run_wakes();
+            }
             return;
         }
         drop(core);
@@ -401,9 +405,16 @@ impl<P: Selector<Y>, Y: Sys> Driver for Readiness<P, Y> {
         self.pull(lp, token, into)
     }
 
-    fn recv_with(&self, lp: &Shared, token: Token, lend: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+    fn recv_with(
+        &self,
+        lp: &Shared,
+        token: Token,
+        most: usize,
+        lend: &mut dyn FnMut(&[u8]),
+    ) -> io::Result<()> {
         let mut memory = self.take_scratch();
-        let result = self.pull(lp, token, &mut memory).map(|n| lend(&memory[..n]));
+        let room = most.min(memory.len());
+        let result = self.pull(lp, token, &mut memory[..room]).map(|n| lend(&memory[..n]));
         self.put_scratch(memory);
         result
     }

@@ -191,8 +191,36 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         }
     }
 
-    /// Reads for a task. What came with the stream from its last owner is read first.
+    /// Reads for a task.
+    #[inline]
     pub(super) fn pull(&self, lp: &Shared, token: Token, into: &mut [u8]) -> io::Result<usize> {
+        let mut core = lp.core.borrow_mut();
+        let s = core.sources.get_mut(token).ok_or(io::ErrorKind::NotConnected)?;
+        // A stream whose next read is its last one if it is short, with nothing to be armed after it.
+        const LOOK: u32 = flag::EOF | flag::SHORT_READS | flag::HUNG_UP;
+        let armed = if P::EDGE { 0 } else { flag::ARMED_READ };
+        if s.flags & (LOOK | armed) != flag::SHORT_READS | armed || s.extra.is_some() {
+            drop(core);
+            return self.pull_carefully(lp, token, into);
+        }
+        // As if the read were short already: it mostly is.
+        s.flags &= !flag::READABLE;
+        s.stamp = lp.now_ms.get();
+        let fd = s.fd;
+        drop(core);
+        let got = self.sys.recv(fd, into);
+        match got {
+            Ok(n @ 1..) if n < into.len() => {
+                lp.stats.add_n(&lp.stats.bytes_in, n as u64);
+                Ok(n)
+            }
+            _ => self.pulled(lp, token, into.len(), got),
+        }
+    }
+
+    /// What came with the stream from its last owner is read first.
+    #[cold]
+    fn pull_carefully(&self, lp: &Shared, token: Token, into: &mut [u8]) -> io::Result<usize> {
         let mut core = lp.core.borrow_mut();
         let s = core.sources.get_mut(token).ok_or(io::ErrorKind::NotConnected)?;
         if let Some(extra) = s.extra.as_mut().filter(|e| !e.unread.is_empty()) {
@@ -209,21 +237,28 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         if flags & flag::EOF != 0 {
             return Ok(0);
         }
-        let result = self.sys.recv(fd, into);
+        let got = self.sys.recv(fd, into);
+        self.pulled(lp, token, into.len(), got)
+    }
+
+    /// Makes the state right after a read, whatever came of it.
+    #[cold]
+    fn pulled(&self, lp: &Shared, token: Token, room: usize, got: io::Result<usize>) -> io::Result<usize> {
         let mut core = lp.core.borrow_mut();
         let s = core.sources.get_mut(token).ok_or(io::ErrorKind::NotConnected)?;
-        match &result {
-            Ok(0) if !into.is_empty() => s.set(flag::EOF),
+        s.set(flag::READABLE);
+        match &got {
+            Ok(0) if room > 0 => s.set(flag::EOF),
             Ok(n) => {
                 lp.stats.add_n(&lp.stats.bytes_in, *n as u64);
                 s.stamp = lp.now_ms.get();
-                if *n == into.len() || flags & (flag::SHORT_READS | flag::HUNG_UP) != flag::SHORT_READS {
-                    return result;
+                if *n == room || s.flags & (flag::SHORT_READS | flag::HUNG_UP) != flag::SHORT_READS {
+                    return got;
                 }
                 s.clear(flag::READABLE);
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => s.clear(flag::READABLE),
-            Err(_) => return result,
+            Err(_) => return got,
         }
         if !P::EDGE {
             let rearm = !s.has(flag::EOF) && !s.has(flag::ARMED_READ);
@@ -235,7 +270,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
                 self.arm(lp, token, Ready { read: false, write, hung_up: false }, !write);
             }
         }
-        result
+        got
     }
 }
 

@@ -261,37 +261,50 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         }
     }
 
-    /// Sends from a task's, or a large write's, own memory.
+    /// Sends from a task's, or a large write's, own memory. What is corked goes first.
     pub(super) fn send_now(&self, lp: &Shared, token: Token, from: &[u8]) -> io::Result<usize> {
-        let core = lp.core.borrow();
-        let s = core.sources.get(token).ok_or(io::ErrorKind::NotConnected)?;
-        let (fd, flags) = (s.fd, s.flags);
+        let mut core = lp.core.borrow_mut();
+        let s = core.sources.get_mut(token).ok_or(io::ErrorKind::NotConnected)?;
+        if s.flags & (flag::SHUT | flag::CLOSING | flag::QUEUED | flag::CORKED) != 0 {
+            drop(core);
+            return self.send_after_others(lp, token, from);
+        }
+        if s.flags & flag::MESSAGE == 0 {
+            s.stamp = lp.now_ms.get();
+        }
+        let fd = s.fd;
         drop(core);
+        lp.stats.add(&lp.stats.sends);
+        let result = self.sys.send(fd, from);
+        match &result {
+            Ok(n) => lp.stats.add_n(&lp.stats.bytes_out, *n as u64),
+            Err(e) => self.send_refused(lp, token, e.kind()),
+        }
+        result
+    }
+
+    #[cold]
+    fn send_after_others(&self, lp: &Shared, token: Token, from: &[u8]) -> io::Result<usize> {
+        let flags = lp.flags(token);
         if flags & (flag::SHUT | flag::CLOSING) != 0 {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        if flags & (flag::QUEUED | flag::CORKED) != 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
+        if flags & (flag::QUEUED | flag::CORKED) == flag::CORKED {
+            // Something was lent an answer in this turn. The flush takes the cork away.
+            self.flush_all(lp);
+            return self.send_now(lp, token, from);
         }
-        lp.stats.add(&lp.stats.sends);
-        let result = self.sys.send(fd, from);
-        let mut core = lp.core.borrow_mut();
-        let Some(s) = core.sources.get_mut(token) else { return result };
-        match &result {
-            Ok(n) => {
-                lp.stats.add_n(&lp.stats.bytes_out, *n as u64);
-                if s.flags & flag::MESSAGE == 0 {
-                    s.stamp = lp.now_ms.get();
-                }
-            }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    #[cold]
+    fn send_refused(&self, lp: &Shared, token: Token, kind: io::ErrorKind) {
+        if kind == io::ErrorKind::WouldBlock {
+            if let Some(s) = lp.core.borrow_mut().sources.get_mut(token) {
                 s.clear(flag::WRITABLE);
-                drop(core);
-                self.listen_for(lp, token, false, true);
             }
-            Err(_) => {}
+            self.listen_for(lp, token, false, true);
         }
-        result
     }
 }
 

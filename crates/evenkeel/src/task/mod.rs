@@ -78,6 +78,13 @@ impl Executor {
         self.core.run(budget)
     }
 
+    /// Wakes a task of this executor: a push on its queue, which runs no code of a user. False, and nothing is
+    /// woken, if the waker is of anything else.
+    #[inline]
+    pub(crate) fn wake(&self, waker: &Waker) -> bool {
+        self.core.wake(waker)
+    }
+
     /// Moves the wake-ups of other threads into the ready queue. Cheap when there are none.
     ///
     /// To lose no wake-up, the loop first consumes the notification, then drains, then decides whether to

@@ -2,8 +2,10 @@
 
 use std::marker::PhantomData;
 use std::mem;
+use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Waker;
 
 use super::shared::{Phase, Shared};
 use super::{
@@ -109,6 +111,21 @@ impl Core {
             }
         }
         shared.ready_len() > 0
+    }
+
+    /// Wakes a task of this executor. False if the waker is of anything else.
+    #[inline]
+    pub(in crate::task) fn wake(&self, waker: &Waker) -> bool {
+        let Some(task) = waker::task_behind(waker) else { return false };
+        // SAFETY: the waker keeps the task, and the task what it shares, whose address is therefore nobody
+        // else's. A task of this executor is on its owner thread, which is this one.
+        unsafe {
+            let own = ptr::eq(task.as_ref().shared, &*self.shared);
+            if own {
+                waker::wake_own(task);
+            }
+            own
+        }
     }
 
     /// Moves the wake-ups of other threads into the ready queue.

@@ -160,6 +160,7 @@ impl Shared {
 
     /// Polls an operation of one half: tries it if it may succeed, and waits if it would block. The waker is
     /// left after the attempt that failed, and no event can come between (I3).
+    #[inline]
     pub(crate) fn poll_io<R>(
         &self,
         token: Token,

@@ -174,6 +174,7 @@ impl Stream {
     }
 
     /// Lends what can be read, at most `most` bytes; an empty slice at the end.
+    #[inline]
     pub(crate) fn poll_lend_ref(
         &self,
         cx: &mut Context<'_>,
@@ -184,6 +185,7 @@ impl Stream {
         shared.poll_io(token, Half::Read, cx, || shared.driver.recv_with(shared, token, most, lend))
     }
 
+    #[inline]
     pub(crate) fn poll_read_ref(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         if into.is_empty() {
             return Poll::Ready(Ok(0));
@@ -235,6 +237,7 @@ impl Stream {
         poll_fn(move |cx| self.poll_flush_ref(cx))
     }
 
+    #[inline]
     pub(crate) fn poll_write_ref(&self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
         if from.is_empty() {
             return Poll::Ready(Ok(0));

@@ -192,7 +192,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
     }
 
     /// Reads for a task.
-    #[inline]
+    #[inline(always)]
     pub(super) fn pull(&self, lp: &Shared, token: Token, into: &mut [u8]) -> io::Result<usize> {
         let mut core = lp.core.borrow_mut();
         let s = core.sources.get_mut(token).ok_or(io::ErrorKind::NotConnected)?;

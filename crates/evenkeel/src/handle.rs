@@ -73,7 +73,7 @@ impl Handle {
 
     /// The loop's time: read once a turn, so it costs nothing and may be late by as much as the turn is long.
     pub fn now(&self) -> Instant {
-        self.shared.now.get()
+        self.shared.epoch + Duration::from_nanos(self.shared.now.get())
     }
 
     /// What the loop has counted.

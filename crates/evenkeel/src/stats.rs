@@ -1,7 +1,6 @@
 //! What a loop counts about itself.
 
 use std::cell::Cell;
-use std::time::Duration;
 
 /// The turn-time histogram: bucket `i` counts turns shorter than `2^i` microseconds.
 pub const TURN_BUCKETS: usize = 24;
@@ -36,8 +35,8 @@ impl Stats {
         counter.set(counter.get() + n);
     }
 
-    pub(crate) fn turn_took(&self, time: Duration) {
-        let us = time.as_micros() as u64;
+    pub(crate) fn turn_took(&self, nanoseconds: u64) {
+        let us = nanoseconds / 1000;
         let bucket = (64 - us.leading_zeros() as usize).min(TURN_BUCKETS - 1);
         self.add(&self.turn_times[bucket]);
         self.longest_turn.set(self.longest_turn.get().max(us));

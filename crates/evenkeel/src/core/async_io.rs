@@ -2,7 +2,7 @@
 
 use std::io;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use super::pool::{AnyPool, TypedPool};
 use super::shared::AsyncIo;
@@ -10,12 +10,28 @@ use super::{Core, Kind, Shared, Token, flag};
 use crate::handler::Handler;
 use crate::net::{Addr, SocketOption, Stream};
 use crate::sys::Fd;
+use crate::task::Executor;
 
 /// Which half of a stream a task waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Half {
     Read,
     Write,
+}
+
+impl Half {
+    /// The bit of a source that says that an operation of this half may succeed.
+    #[inline]
+    fn flag(self) -> u32 {
+        if self == Half::Read { flag::READABLE } else { flag::WRITABLE }
+    }
+}
+
+impl AsyncIo {
+    #[inline]
+    fn waker(&self, half: Half) -> Option<&Waker> {
+        if half == Half::Read { self.reader.as_ref() } else { self.writer.as_ref() }
+    }
 }
 
 impl Core {
@@ -39,6 +55,21 @@ impl Core {
         Some(old)
     }
 
+    /// Wakes what waits for a stream that has just become readable or writable. False if something waits that is not
+    /// a task of this loop: it is set aside then, to be called by [`Shared::run_wakes`].
+    #[inline]
+    pub(crate) fn wake_tasks(&mut self, executor: &Executor, token: Token, slot: u32, now: u32) -> bool {
+        let io = &self.tasks[slot as usize];
+        let wake = |bit, waker: &Option<Waker>| {
+            now & bit == 0 || waker.as_ref().is_none_or(|waker| executor.wake(waker))
+        };
+        let woken = wake(flag::READABLE, &io.reader) & wake(flag::WRITABLE, &io.writer);
+        if !woken {
+            self.wake(token, now & flag::READABLE != 0, now & flag::WRITABLE != 0);
+        }
+        woken
+    }
+
     /// Sets aside the wakers of the halves, to be called when nothing is borrowed.
     #[inline]
     pub(crate) fn wake(&mut self, token: Token, read: bool, write: bool) {
@@ -54,27 +85,69 @@ impl Core {
 }
 
 impl Shared {
-    /// Leaves a waker for one half. The old one is dropped when nothing is borrowed.
+    /// Leaves a waker for one half.
     pub(crate) fn wait_for(&self, token: Token, half: Half, cx: &Context<'_>) {
-        let mut guard = self.core.borrow_mut();
-        let core = &mut *guard;
+        let core = self.core.borrow();
         let Some(s) = core.sources.get(token) else { return };
-        let io = &mut core.tasks[s.slot as usize];
-        let place = if half == Half::Read { &mut io.reader } else { &mut io.writer };
-        if place.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
-            return;
+        let left = core.tasks[s.slot as usize].waker(half);
+        if !left.is_some_and(|waker| waker.will_wake(cx.waker())) {
+            drop(core);
+            self.leave_waker(token, half, cx);
         }
-        let old: Option<Waker> = place.replace(cx.waker().clone());
-        drop(guard);
+    }
+
+    /// Cloning a waker and dropping the old one may run code of a user: nothing is borrowed meanwhile.
+    #[cold]
+    fn leave_waker(&self, token: Token, half: Half, cx: &Context<'_>) {
+        let new = cx.waker().clone();
+        let mut core = self.core.borrow_mut();
+        let core_now = &mut *core;
+        let Some(s) = core_now.sources.get(token) else { return };
+        let io = &mut core_now.tasks[s.slot as usize];
+        let place = if half == Half::Read { &mut io.reader } else { &mut io.writer };
+        let old: Option<Waker> = place.replace(new);
+        drop(core);
         drop(old);
     }
 
+    #[inline]
     pub(crate) fn flags(&self, token: Token) -> u32 {
         self.core.borrow().sources.get(token).map_or(flag::DEAD, |s| s.flags)
     }
 
     fn gone() -> io::Error {
         io::Error::new(io::ErrorKind::NotConnected, "the loop that this stream belonged to has ended")
+    }
+
+    /// Looks whether an operation of one half may succeed; if not, the waker is left.
+    #[inline]
+    fn look(&self, token: Token, half: Half, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        let core = self.core.borrow();
+        let may = half.flag();
+        if let Some(s) = core.sources.get(token) {
+            if s.flags & (may | flag::CONNECTING | flag::HUNG_UP | flag::DEAD) == may {
+                return Poll::Ready(Ok(()));
+            }
+            let left = core.tasks[s.slot as usize].waker(half);
+            if s.flags & (may | flag::DEAD) == 0 && left.is_some_and(|waker| waker.will_wake(cx.waker())) {
+                return Poll::Pending;
+            }
+        }
+        drop(core);
+        self.look_closer(token, half, cx)
+    }
+
+    #[cold]
+    fn look_closer(&self, token: Token, half: Half, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        let flags = self.flags(token);
+        if flags & flag::DEAD != 0 {
+            return Poll::Ready(Err(Self::gone()));
+        }
+        if flags & half.flag() == 0 || flags & flag::CONNECTING != 0 {
+            self.wait_for(token, half, cx);
+            return Poll::Pending;
+        }
+        Poll::Ready(self.take_failure(token).map_or(Ok(()), Err))
     }
 
     /// What went wrong outside of any call, once.
@@ -87,6 +160,7 @@ impl Shared {
 
     /// Polls an operation of one half: tries it if it may succeed, and waits if it would block. The waker is
     /// left after the attempt that failed, and no event can come between (I3).
+    #[inline]
     pub(crate) fn poll_io<R>(
         &self,
         token: Token,
@@ -94,24 +168,14 @@ impl Shared {
         cx: &mut Context<'_>,
         attempt: impl FnOnce() -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
-        let flags = self.flags(token);
-        if flags & flag::DEAD != 0 {
-            return Poll::Ready(Err(Self::gone()));
-        }
-        let may = if half == Half::Read { flag::READABLE } else { flag::WRITABLE };
-        if flags & may != 0 && flags & flag::CONNECTING == 0 {
-            if flags & flag::HUNG_UP != 0
-                && let Some(error) = self.take_failure(token)
-            {
-                return Poll::Ready(Err(error));
+        ready!(self.look(token, half, cx))?;
+        match attempt() {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                self.wait_for(token, half, cx);
+                Poll::Pending
             }
-            match attempt() {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                other => return Poll::Ready(other),
-            }
+            other => Poll::Ready(other),
         }
-        self.wait_for(token, half, cx);
-        Poll::Pending
     }
 
     /// Puts a descriptor under the loop's care for tasks.
@@ -224,10 +288,8 @@ impl Shared {
     /// The driver learns a source's new token, and whatever was ready is looked at again.
     fn moved(&self, old: Token, new: Token) {
         let mut core = self.core.borrow_mut();
-        for (token, _) in core.cork.entries.iter_mut().rev() {
-            if *token == old {
-                *token = new;
-            }
+        for entry in core.cork.entries.iter_mut().filter(|e| e.token == old) {
+            entry.token = new;
         }
         drop(core);
         self.driver.renamed(self, new);

@@ -39,6 +39,7 @@ impl Shared {
         core.closing.push(token);
     }
 
+    #[cold]
     pub(crate) fn handler_panicked(&self, token: Token) {
         self.stats.add(&self.stats.panics);
         self.abort(token, CloseReason::Panicked);
@@ -63,7 +64,18 @@ impl Shared {
 
     /// Carries closings and ends as far as they go: tells handlers, releases sources. Called when nothing is
     /// borrowed, after each batch.
+    #[inline]
     pub(crate) fn reap(self: &Rc<Self>) {
+        let core = self.core.borrow();
+        let none = core.closing.is_empty() && core.closed.is_empty();
+        drop(core);
+        if !none {
+            self.reap_all();
+        }
+    }
+
+    #[inline(never)]
+    fn reap_all(self: &Rc<Self>) {
         loop {
             let mut core = self.core.borrow_mut();
             if let Some(token) = core.closing.pop() {

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use super::{Shared, Token};
-use crate::handler::{CloseReason, Conn, ConnId, Handler};
+use crate::handler::{CloseReason, Conn, Handler};
 use crate::net::{Addr, Limits};
 use crate::sys::Fd;
 
@@ -24,6 +24,8 @@ pub(crate) enum Event<'a> {
 
 /// A pool without its handlers' type.
 pub(crate) trait AnyPool {
+    /// Calls a handler with bytes: the usual call. No borrow of the loop's state may be held.
+    fn on_data(&self, shared: &Rc<Shared>, token: Token, slot: u32, bytes: &[u8]);
     /// Calls a handler. No borrow of the loop's state may be held.
     fn dispatch(&self, shared: &Rc<Shared>, token: Token, slot: u32, event: Event<'_>);
     /// Drops a handler that has no connection any more.
@@ -78,30 +80,46 @@ impl<H: Handler> TypedPool<H> {
     fn free(&self, slot: u32) {
         self.slots.borrow_mut().free.push(slot);
     }
+
+    /// Takes a handler out for the length of a call.
+    #[inline]
+    fn call(&self, shared: &Rc<Shared>, token: Token, slot: u32, call: impl FnOnce(&mut H, &mut Conn<'_>)) {
+        let Some(mut handler) = self.take(slot) else { return };
+        let mut conn = Conn { shared, token, moved: false };
+        if catch_unwind(AssertUnwindSafe(|| call(&mut handler, &mut conn))).is_err() {
+            shared.handler_panicked(token);
+        }
+        if conn.moved {
+            self.remove(shared, slot, handler);
+        } else {
+            self.put(slot, handler);
+        }
+    }
+
+    /// Drops a handler that hears nothing more, and gives its place back.
+    #[cold]
+    fn remove(&self, shared: &Rc<Shared>, slot: u32, handler: H) {
+        self.free(slot);
+        drop_quietly(shared, handler);
+    }
 }
 
 impl<H: Handler> AnyPool for TypedPool<H> {
+    fn on_data(&self, shared: &Rc<Shared>, token: Token, slot: u32, bytes: &[u8]) {
+        self.call(shared, token, slot, |handler, conn| handler.on_data(conn, bytes));
+    }
+
     fn dispatch(&self, shared: &Rc<Shared>, token: Token, slot: u32, event: Event<'_>) {
-        let Some(mut handler) = self.take(slot) else { return };
-        let mut conn = Conn { shared, token, moved: false };
-        let last = matches!(event, Event::Closed(_));
-        let call = AssertUnwindSafe(|| match event {
-            Event::Data(bytes) => handler.on_data(&mut conn, bytes),
-            Event::Open => handler.on_open(&mut conn),
-            Event::Eof => handler.on_eof(&mut conn),
-            Event::Drained => handler.on_drained(&mut conn),
-            Event::Notify => handler.on_notify(&mut conn),
-            Event::Closed(reason) => handler.on_close(ConnId { token, owner: shared.id }, reason),
-        });
-        let panicked = catch_unwind(call).is_err();
-        if panicked {
-            shared.handler_panicked(token);
-        }
-        if last || conn.moved {
-            self.free(slot);
-            drop_quietly(shared, handler);
-        } else {
-            self.put(slot, handler);
+        match event {
+            Event::Data(bytes) => self.on_data(shared, token, slot, bytes),
+            Event::Open => self.call(shared, token, slot, |handler, conn| handler.on_open(conn)),
+            Event::Eof => self.call(shared, token, slot, |handler, conn| handler.on_eof(conn)),
+            Event::Drained => self.call(shared, token, slot, |handler, conn| handler.on_drained(conn)),
+            Event::Notify => self.call(shared, token, slot, |handler, conn| handler.on_notify(conn)),
+            Event::Closed(reason) => self.call(shared, token, slot, |handler, conn| {
+                conn.moved = true;
+                handler.on_close(conn.id(), reason);
+            }),
         }
     }
 

@@ -83,9 +83,9 @@ pub(crate) struct Shared {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) stats: Stats,
     pub(crate) epoch: Instant,
-    /// The clock as read after the last wait.
-    pub(crate) now: Cell<Instant>,
-    /// The same in milliseconds since the epoch, wrapping: what sources are stamped with.
+    /// The clock as read after the last wait, in nanoseconds since the epoch.
+    pub(crate) now: Cell<u64>,
+    /// The same in milliseconds, wrapping: what sources are stamped with.
     pub(crate) now_ms: Cell<u32>,
     pub(crate) stopping: Cell<bool>,
     pub(crate) running: Cell<bool>,
@@ -97,6 +97,8 @@ const QUEUED_PER_TURN: usize = 1024;
 const TIMERS_PER_TURN: usize = 4096;
 /// Task polls between looks at the kernel.
 const POLLS_PER_TURN: usize = 256;
+/// Nanoseconds of a tick of the timer wheel.
+const TICK: u64 = 1_000_000;
 /// Parts in which the connections are looked over.
 const SWEEP_PARTS: usize = 8;
 
@@ -131,7 +133,7 @@ impl Shared {
             inbox,
             stats: Stats::default(),
             epoch,
-            now: Cell::new(epoch),
+            now: Cell::new(0),
             now_ms: Cell::new(0),
             stopping: Cell::new(false),
             running: Cell::new(false),
@@ -143,14 +145,20 @@ impl Shared {
 
     /// Reads the clock; called once a turn, after the wait.
     pub(crate) fn tick(&self) {
-        let now = self.driver.sys().clock();
+        let now = self.clock();
         self.now.set(now);
-        self.now_ms.set(now.saturating_duration_since(self.epoch).as_millis() as u32);
+        self.now_ms.set((now / TICK) as u32);
+    }
+
+    /// The clock, read afresh, in nanoseconds since the epoch: no loop lives the 584 years that they hold.
+    fn clock(&self) -> u64 {
+        let since = self.driver.sys().clock().saturating_duration_since(self.epoch);
+        since.as_secs() * 1_000_000_000 + u64::from(since.subsec_nanos())
     }
 
     fn tick_at(&self, at: Instant) -> u64 {
-        at.saturating_duration_since(self.epoch).as_nanos().div_ceil(1_000_000).min(u128::from(u64::MAX))
-            as u64
+        let since = at.saturating_duration_since(self.epoch);
+        since.as_secs().saturating_mul(1000).saturating_add(u64::from(since.subsec_nanos()).div_ceil(TICK))
     }
 
     /// Arms a timer that fires no earlier than `at`.
@@ -167,34 +175,37 @@ impl Shared {
 
     /// Arms a timer that fires no earlier than `delay` from now; the clock is read afresh.
     pub(crate) fn timer_after(&self, delay: Duration, timer: Timer) -> Key {
-        match self.driver.sys().clock().checked_add(delay) {
-            Some(at) => self.timer_at(at, timer),
-            // Past the end of the clock's range: never.
-            None => self.core.borrow_mut().wheel.insert(u64::MAX, timer),
-        }
+        let at = u64::try_from(delay.as_nanos()).ok().and_then(|delay| self.clock().checked_add(delay));
+        // Past the end of the clock's range: never.
+        let tick = at.map_or(u64::MAX, |at| at.div_ceil(TICK));
+        self.core.borrow_mut().wheel.insert(tick, timer)
     }
 
     /// The turn has done all but wait: what it took is counted. Returns how long the kernel may wait: not at all
     /// if anything is due.
     pub(crate) fn turn_ends(&self) -> Option<Duration> {
-        let now = self.driver.sys().clock();
+        let now = self.clock();
         self.stats.add(&self.stats.turns);
-        self.stats.turn_took(now.saturating_duration_since(self.now.get()));
+        self.stats.turn_took(now.saturating_sub(self.now.get()));
         let core = self.core.borrow();
         let busy = !core.pending.is_empty() || !core.deferred.is_empty() || !core.ready.is_empty();
         if busy || self.executor.has_ready() || self.inbox.is_woken() {
             return Some(Duration::ZERO);
         }
         let next = core.wheel.next_deadline()?;
-        let due = self.epoch.checked_add(Duration::from_millis(next))?;
-        Some(due.saturating_duration_since(now))
+        Some(Duration::from_nanos(next.saturating_mul(TICK).saturating_sub(now)))
     }
 
     // ---- the steps of a turn ----
 
     pub(crate) fn fire_timers(self: &Rc<Self>) {
-        let now = self.now.get().saturating_duration_since(self.epoch).as_millis() as u64;
-        self.core.borrow_mut().wheel.begin_pass(now);
+        let now = self.now.get() / TICK;
+        let mut core = self.core.borrow_mut();
+        if core.wheel.next_deadline().is_none_or(|next| next > now) {
+            return;
+        }
+        core.wheel.begin_pass(now);
+        drop(core);
         for _ in 0..TIMERS_PER_TURN {
             let Some(timer) = self.core.borrow_mut().wheel.pop() else { break };
             self.stats.add(&self.stats.timers);
@@ -214,12 +225,16 @@ impl Shared {
         if self.inbox.run(self, QUEUED_PER_TURN) {
             self.executor.drain_remote();
         }
+        self.run_deferred();
+        self.run_pending();
+        self.executor.run(POLLS_PER_TURN);
+    }
+
+    fn run_deferred(&self) {
         for _ in 0..QUEUED_PER_TURN {
             let Some(call) = self.core.borrow_mut().deferred.pop_front() else { break };
             self.guard(call);
         }
-        self.run_pending();
-        self.executor.run(POLLS_PER_TURN);
     }
 
     /// Runs a user's call; a panic in it is counted and the loop goes on.
@@ -255,10 +270,10 @@ impl Shared {
 
     /// Calls handlers that are owed something.
     pub(crate) fn run_pending(self: &Rc<Self>) {
-        if self.core.borrow().pending.is_empty() {
-            return;
-        }
-        let mut list = std::mem::take(&mut self.core.borrow_mut().pending);
+        let mut list = match &mut self.core.borrow_mut().pending {
+            none if none.is_empty() => return,
+            some => std::mem::take(some),
+        };
         for token in list.drain(..) {
             self.owed(token);
         }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::cork::{CORK_FULL, CORK_WRITE, Corked};
+use super::cork::{CORK_FULL, CORK_WRITE};
 use super::{Core, Kind, Shared, Token, flag};
 use crate::handler::{CloseReason, Flow};
 use crate::message::Message;
@@ -23,12 +23,10 @@ impl Shared {
         let core = &mut *guard;
         let Some(s) = core.sources.get_mut(token) else { return Flow::Closed };
         const LOOK: u32 = REFUSED | flag::QUEUED | flag::CORKED | flag::CONNECTING | flag::WRITABLE;
-        if s.flags & LOOK == flag::WRITABLE && bytes.len() < CORK_WRITE && core.cork.memory.len() < CORK_FULL
-        {
-            if !bytes.is_empty() {
-                s.flags |= flag::CORKED;
-                core.cork.begin(token, bytes);
-            }
+        let short = (1..CORK_WRITE).contains(&bytes.len());
+        if s.flags & LOOK == flag::WRITABLE && short && core.cork.memory.len() < CORK_FULL {
+            s.flags |= flag::CORKED;
+            core.cork.begin(token, bytes);
             return Flow::Go;
         }
         drop(guard);
@@ -40,6 +38,9 @@ impl Shared {
     fn write_more(&self, token: Token, bytes: &[u8]) -> Flow {
         if let Some(answer) = self.make_room(token, bytes.len()) {
             return answer;
+        }
+        if bytes.is_empty() {
+            return Flow::Go;
         }
         let mut sent = 0;
         {
@@ -94,7 +95,7 @@ impl Shared {
         if s.flags & (flag::QUEUED | flag::CORKED | flag::CONNECTING | flag::WRITABLE) == flag::WRITABLE {
             if !message.is_empty() {
                 s.set(flag::CORKED);
-                core.cork.entries.push((token, Corked::Shared(message.clone())));
+                core.cork.begin_shared(token, message.clone());
             }
             return Flow::Go;
         }

@@ -128,8 +128,8 @@ impl Stream {
     ///
     /// # Errors
     /// The kernel's.
-    pub async fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_read_ref(cx, into)).await
+    pub fn read(&mut self, into: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
+        poll_fn(move |cx| self.poll_read_ref(cx, into))
     }
 
     /// Fills `into`.
@@ -158,13 +158,13 @@ impl Stream {
     ///
     /// # Errors
     /// The kernel's.
-    pub async fn read_with<R>(
+    pub fn read_with<R>(
         &mut self,
         take: impl FnOnce(&[u8], &mut Reply<'_>) -> R,
-    ) -> io::Result<Option<R>> {
+    ) -> impl Future<Output = io::Result<Option<R>>> {
         let mut take = Some(take);
-        let (shared, token) = (&*self.shared, self.token);
-        poll_fn(|cx| {
+        poll_fn(move |cx| {
+            let (shared, token) = (&*self.shared, self.token);
             let mut result = None;
             let mut lend = |bytes: &[u8]| {
                 if let (false, Some(take)) = (bytes.is_empty(), take.take()) {
@@ -174,10 +174,10 @@ impl Stream {
             ready!(self.poll_lend_ref(cx, usize::MAX, &mut lend))?;
             Poll::Ready(Ok(result))
         })
-        .await
     }
 
     /// Lends what can be read, at most `most` bytes; an empty slice at the end.
+    #[inline]
     pub(crate) fn poll_lend_ref(
         &self,
         cx: &mut Context<'_>,
@@ -188,6 +188,7 @@ impl Stream {
         shared.poll_io(token, Half::Read, cx, || shared.driver.recv_with(shared, token, most, lend))
     }
 
+    #[inline]
     pub(crate) fn poll_read_ref(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         if into.is_empty() {
             return Poll::Ready(Ok(0));
@@ -204,8 +205,8 @@ impl Stream {
     ///
     /// # Errors
     /// The kernel's; `BrokenPipe` after [`shutdown`](Self::shutdown).
-    pub async fn write(&mut self, from: &[u8]) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_write_ref(cx, from)).await
+    pub fn write(&mut self, from: &[u8]) -> impl Future<Output = io::Result<usize>> {
+        poll_fn(move |cx| self.poll_write_ref(cx, from))
     }
 
     /// Writes some of what `from` has, in order and by one system call, at least one byte unless all are empty.
@@ -224,12 +225,14 @@ impl Stream {
     ///
     /// # Errors
     /// The kernel's; `BrokenPipe` after [`shutdown`](Self::shutdown).
-    pub async fn write_all(&mut self, mut from: &[u8]) -> io::Result<()> {
-        while !from.is_empty() {
-            let n = self.write(from).await?;
-            from = &from[n..];
-        }
-        Ok(())
+    pub fn write_all(&mut self, mut from: &[u8]) -> impl Future<Output = io::Result<()>> {
+        poll_fn(move |cx| {
+            while !from.is_empty() {
+                let n = ready!(self.poll_write_ref(cx, from))?;
+                from = &from[n..];
+            }
+            Poll::Ready(Ok(()))
+        })
     }
 
     /// Queues a shared message, without a copy and without waiting; see [`Reply::send`].
@@ -243,16 +246,16 @@ impl Stream {
     ///
     /// # Errors
     /// What went wrong with bytes that were queued.
-    pub async fn flush(&mut self) -> io::Result<()> {
-        poll_fn(|cx| self.poll_flush_ref(cx)).await
+    pub fn flush(&mut self) -> impl Future<Output = io::Result<()>> {
+        poll_fn(move |cx| self.poll_flush_ref(cx))
     }
 
+    #[inline]
     pub(crate) fn poll_write_ref(&self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
         if from.is_empty() {
             return Poll::Ready(Ok(0));
         }
         let (shared, token) = (&*self.shared, self.token);
-        self.flush_cork();
         shared.poll_io(token, Half::Write, cx, || shared.driver.send(shared, token, from))
     }
 
@@ -266,25 +269,23 @@ impl Stream {
         let Some(from) = first.map(|first| &from[first..]) else { return Poll::Ready(Ok(0)) };
         let from = &from[..from.len().min(MOST_SLICES)];
         let (shared, token) = (&*self.shared, self.token);
-        self.flush_cork();
         shared.poll_io(token, Half::Write, cx, || shared.driver.send_vectored(shared, token, from))
     }
 
-    /// Something was lent an answer in this turn: it goes first.
-    fn flush_cork(&self) {
-        if self.shared.flags(self.token) & (flag::CORKED | flag::QUEUED) == flag::CORKED {
-            self.shared.driver.flush(&self.shared);
+    #[inline]
+    pub(crate) fn poll_flush_ref(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.shared.flags(self.token) & (flag::QUEUED | flag::HUNG_UP) == 0 {
+            return Poll::Ready(Ok(()));
         }
+        self.poll_flush_closer(cx)
     }
 
-    pub(crate) fn poll_flush_ref(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    #[cold]
+    fn poll_flush_closer(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flags = self.shared.flags(self.token);
         if flags & flag::QUEUED != 0 {
             self.shared.wait_for(self.token, Half::Write, cx);
             return Poll::Pending;
-        }
-        if flags & flag::HUNG_UP == 0 {
-            return Poll::Ready(Ok(()));
         }
         self.shared.poll_io(self.token, Half::Write, cx, || Ok(()))
     }
@@ -386,6 +387,7 @@ pub struct Reply<'a> {
 impl Reply<'_> {
     /// Sends a copy of `bytes`, with the turn's other writes. More than 1 MiB queued ends the stream with an
     /// error: wait for [`Stream::flush`] when [`Flow::Hold`] is answered.
+    #[inline]
     pub fn write(&mut self, bytes: &[u8]) -> Flow {
         self.shared.write(self.token, bytes)
     }

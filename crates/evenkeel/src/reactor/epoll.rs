@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::{Event, Ready, Selector};
-use crate::core::Token;
+use crate::core::{Token, flag};
 use crate::sys::{EpollEvent, EpollFlags, EpollOp, Fd, Sys};
 
 /// Edge-triggered: everything is asked for once, for the life of the descriptor.
@@ -64,7 +64,7 @@ impl<T: Trigger> EpollBy<T> {
 
 impl<T: Trigger, Y: Sys> Selector<Y> for EpollBy<T> {
     const EDGE: bool = T::EDGE;
-    type Batch = Vec<EpollEvent>;
+    type Event = EpollEvent;
 
     fn new(sys: &Y) -> io::Result<Self> {
         Ok(Self { ep: sys.epoll_create()?, trigger: PhantomData })
@@ -84,7 +84,7 @@ impl<T: Trigger, Y: Sys> Selector<Y> for EpollBy<T> {
         let _ = sys.epoll_ctl(self.ep, EpollOp::Delete, fd, 0, EpollFlags::empty());
     }
 
-    fn wait(&mut self, sys: &Y, batch: &mut Self::Batch, timeout: Option<Duration>) -> io::Result<()> {
+    fn wait(&mut self, sys: &Y, batch: &mut Vec<EpollEvent>, timeout: Option<Duration>) -> io::Result<()> {
         batch.reserve(BATCH);
         match sys.epoll_wait(self.ep, batch, timeout) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(()),
@@ -97,20 +97,27 @@ impl<T: Trigger, Y: Sys> Selector<Y> for EpollBy<T> {
     }
 
     #[inline]
-    fn count(batch: &Self::Batch) -> usize {
-        batch.len()
-    }
-
-    #[inline]
-    fn event(batch: &Self::Batch, at: usize) -> Event {
-        let EpollEvent { flags, data, .. } = batch[at];
-        let hung_up = flags.intersects(HUNG_UP);
-        let ready = Ready {
-            // ERR and HUP end both directions: whoever waits must come and look (I31).
-            read: hung_up || flags.contains(EpollFlags::IN),
-            write: flags.intersects(EpollFlags::OUT.union(EpollFlags::HUP).union(EpollFlags::ERR)),
-            hung_up,
+    fn decode(event: EpollEvent) -> Event {
+        let EpollEvent { flags, data, .. } = event;
+        let token = Token::from_u64(data.u64());
+        let bits = flags.bits();
+        if bits & HUNG_UP.bits() != 0 {
+            return hung_up(token, flags);
+        }
+        // Mostly it is data, room, or both: the kernel's bits, moved to where a source has them.
+        const {
+            assert!(
+                flag::READABLE == EpollFlags::IN.bits() << 4 && flag::WRITABLE == EpollFlags::OUT.bits() << 3
+            )
         };
-        Event { token: Token::from_u64(data.u64()), ready }
+        let flags = (bits & EpollFlags::IN.bits()) << 4 | (bits & EpollFlags::OUT.bits()) << 3;
+        Event { token, flags }
     }
+}
+
+/// ERR and HUP end both directions: whoever waits must come and look (I31).
+#[cold]
+fn hung_up(token: Token, flags: EpollFlags) -> Event {
+    let write = flags.intersects(EpollFlags::OUT.union(EpollFlags::HUP).union(EpollFlags::ERR));
+    Event::new(token, Ready { read: true, write, hung_up: true })
 }

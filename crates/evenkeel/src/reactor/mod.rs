@@ -20,7 +20,7 @@ pub(crate) use poll::Poll;
 pub(crate) use readiness::Readiness;
 pub(crate) use select::Select;
 
-use crate::core::Token;
+use crate::core::{Token, flag};
 use crate::sys::{Fd, Sys};
 
 /// What a descriptor is asked for, or what it is ready for.
@@ -37,7 +37,24 @@ pub(crate) struct Ready {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Event {
     pub(crate) token: Token,
-    pub(crate) ready: Ready,
+    /// What it is ready for, as bits of a source's state: `READABLE`, `WRITABLE`, `HUNG_UP`.
+    pub(crate) flags: u32,
+}
+
+impl Event {
+    #[inline]
+    fn new(token: Token, ready: Ready) -> Self {
+        let flags = if ready.read { flag::READABLE } else { 0 }
+            | if ready.write { flag::WRITABLE } else { 0 }
+            | if ready.hung_up { flag::HUNG_UP } else { 0 };
+        Event { token, flags }
+    }
+
+    #[inline]
+    fn ready(self) -> Ready {
+        let has = |bit| self.flags & bit != 0;
+        Ready { read: has(flag::READABLE), write: has(flag::WRITABLE), hung_up: has(flag::HUNG_UP) }
+    }
 }
 
 /// A readiness interface of the kernel.
@@ -47,18 +64,17 @@ pub(crate) struct Event {
 pub(crate) trait Selector<Y: Sys>: Sized + 'static {
     /// Edge-triggered.
     const EDGE: bool;
-    /// What a wait leaves behind, in the interface's own form.
-    type Batch: Default;
+    /// One descriptor that is ready, in the interface's own form.
+    type Event: Copy + 'static;
 
     fn new(sys: &Y) -> io::Result<Self>;
     fn add(&mut self, sys: &Y, fd: Fd, token: Token, interest: Ready) -> io::Result<()>;
     /// Changes what is asked for; never called on an edge-triggered interface but to ask for a fresh look.
     fn modify(&mut self, sys: &Y, fd: Fd, token: Token, interest: Ready) -> io::Result<()>;
     fn remove(&mut self, sys: &Y, fd: Fd);
-    /// Waits and fills `batch`. An interruption is an empty batch.
-    fn wait(&mut self, sys: &Y, batch: &mut Self::Batch, timeout: Option<Duration>) -> io::Result<()>;
+    /// Waits and replaces what is in `batch`. An interruption is an empty batch.
+    fn wait(&mut self, sys: &Y, batch: &mut Vec<Self::Event>, timeout: Option<Duration>) -> io::Result<()>;
     /// Releases what the interface holds; called once, last.
     fn end(&mut self, sys: &Y);
-    fn count(batch: &Self::Batch) -> usize;
-    fn event(batch: &Self::Batch, at: usize) -> Event;
+    fn decode(event: Self::Event) -> Event;
 }

@@ -30,7 +30,7 @@ impl Poll {
 
 impl<Y: Sys> Selector<Y> for Poll {
     const EDGE: bool = false;
-    type Batch = Vec<Event>;
+    type Event = Event;
 
     fn new(_: &Y) -> io::Result<Self> {
         Ok(Self::default())
@@ -67,7 +67,7 @@ impl<Y: Sys> Selector<Y> for Poll {
         }
     }
 
-    fn wait(&mut self, sys: &Y, batch: &mut Self::Batch, timeout: Option<Duration>) -> io::Result<()> {
+    fn wait(&mut self, sys: &Y, batch: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
         batch.clear();
         let mut left = match sys.poll(&mut self.entries, timeout) {
             Ok(n) => n,
@@ -90,18 +90,14 @@ impl<Y: Sys> Selector<Y> for Poll {
                 write: got & (bit::OUT | bit::HUP | bit::ERR) != 0,
                 hung_up,
             };
-            batch.push(Event { token: *token, ready });
+            batch.push(Event::new(*token, ready));
         }
         Ok(())
     }
 
     fn end(&mut self, _: &Y) {}
 
-    fn count(batch: &Self::Batch) -> usize {
-        batch.len()
-    }
-
-    fn event(batch: &Self::Batch, at: usize) -> Event {
-        batch[at]
+    fn decode(event: Event) -> Event {
+        event
     }
 }

@@ -29,7 +29,7 @@ fn new_scratch() -> Box<[u8]> {
 pub(crate) struct Readiness<P: Selector<Y>, Y: Sys> {
     pub(super) sys: Y,
     pub(super) selector: RefCell<P>,
-    batch: Cell<P::Batch>,
+    batch: Cell<Vec<P::Event>>,
     scratch: Cell<Option<Box<[u8]>>>,
     /// A descriptor to be given up when numbers run out, so that the backlog can be shed.
     pub(super) spare: Cell<Option<Fd>>,
@@ -48,18 +48,21 @@ const NOT_PLAIN: u32 = flag::CONNECTING
     | flag::SHUT
     | flag::LISTED;
 
-/// The pool of the last event: the next one's is mostly the same.
-#[derive(Default)]
-struct LastPool(Option<(u16, Rc<dyn AnyPool>)>);
+/// What the events of one turn share.
+struct Turn {
+    /// Memory that bytes are received into.
+    scratch: Box<[u8]>,
+    /// The pool of the last event: the next one's is mostly the same.
+    pool: Option<(u16, Rc<dyn AnyPool>)>,
+}
 
-impl LastPool {
-    #[inline]
-    fn get(&mut self, lp: &Shared, place: u16) -> &dyn AnyPool {
-        if self.0.as_ref().is_none_or(|(last, _)| *last != place) {
-            self.0 = Some((place, lp.pool(place)));
-        }
-        &*self.0.as_ref().expect("set just now").1
+/// The pool at a place, from the last event's if it is the same.
+#[inline]
+fn find<'a>(last: &'a mut Option<(u16, Rc<dyn AnyPool>)>, lp: &Shared, place: u16) -> &'a dyn AnyPool {
+    if last.as_ref().is_none_or(|(at, _)| *at != place) {
+        *last = Some((place, lp.pool(place)));
     }
+    &*last.as_ref().expect("set just now").1
 }
 
 /// The wake-up's token: no source has generation 0.
@@ -94,20 +97,17 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         self.scratch.set(Some(memory));
     }
 
-    /// One reported event. The usual one, bytes for a handler, goes straight to reading.
+    /// One reported event. The usual one, bytes for a handler, is read and delivered here.
     #[inline]
-    fn event(&self, lp: &Rc<Shared>, event: Event, pool: &mut LastPool) {
+    fn event(&self, lp: &Rc<Shared>, event: Event, turn: &mut Turn) {
+        let token = event.token;
         let mut core = lp.core.borrow_mut();
-        let Some(s) = core.sources.get_mut(event.token) else {
+        let Some(s) = core.sources.get_mut(token) else {
             drop(core);
             return self.odd_event(lp, event);
         };
-        let Ready { read, write, hung_up } = event.ready;
         let was = s.flags;
-        let flags = was
-            | if read { flag::READABLE } else { 0 }
-            | if write { flag::WRITABLE } else { 0 }
-            | if hung_up { flag::HUNG_UP } else { 0 };
+        let flags = was | event.flags;
         // A connection whose next read is its last one if it is short, and that wants bytes.
         const LOOK: u32 =
             flag::KIND | flag::READABLE | flag::SHORT_READS | NOT_PLAIN | flag::HUNG_UP | flag::MESSAGE;
@@ -118,20 +118,41 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
             s.stamp = lp.now_ms.get();
             let (fd, place, slot) = (s.fd, s.pool, s.slot);
             drop(core);
-            return self.read_plain(lp, event.token, fd, pool.get(lp, place), slot);
+            let Turn { scratch, pool } = turn;
+            let got = self.sys.recv(fd, scratch);
+            if let Ok(n @ 1..) = got {
+                lp.stats.add_n(&lp.stats.bytes_in, n as u64);
+                find(pool, lp, place).on_data(lp, token, slot, &scratch[..n]);
+                if n < scratch.len() {
+                    return;
+                }
+            }
+            return self.with_scratch(turn, |this| this.read_on(lp, token, got));
         }
         s.flags = flags;
         if flags & flag::KIND == Kind::Async as u32 && flags & (flag::CONNECTING | flag::QUEUED) == 0 {
-            core.wake(event.token, read, write);
+            // Who waits, waits for a bit that was not set. An edge reports all that is true, not what is news.
+            let slot = s.slot;
+            let woken = core.wake_tasks(&lp.executor, token, slot, event.flags & !was);
             drop(core);
             if !P::EDGE {
-                self.quiet_async(lp, event.token, was, event.ready);
+                self.quiet_async(lp, token, was, event.ready());
             }
-            lp.run_wakes();
+            if !woken {
+                lp.run_wakes();
+            }
             return;
         }
         drop(core);
-        self.stateful_event(lp, event, was);
+        self.with_scratch(turn, |this| this.stateful_event(lp, token, event.ready(), was));
+    }
+
+    /// Does something rare that may read for itself: it finds the memory where it expects it.
+    #[cold]
+    fn with_scratch(&self, turn: &mut Turn, rare: impl FnOnce(&Self)) {
+        self.put_scratch(std::mem::take(&mut turn.scratch));
+        rare(self);
+        turn.scratch = self.take_scratch();
     }
 
     /// An event of no source: the loop's wake-up, or one of a source that is gone.
@@ -147,15 +168,14 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
     }
 
     /// An event of a source that is more than plainly open.
-    fn stateful_event(&self, lp: &Rc<Shared>, event: Event, was: u32) {
-        let token = event.token;
+    fn stateful_event(&self, lp: &Rc<Shared>, token: Token, ready: Ready, was: u32) {
         let flags = lp.flags(token);
         match Kind::of(flags) {
             Kind::Listener => self.accept_ready(lp, token),
             Kind::Watch => {
-                lp.core.borrow_mut().wake(token, event.ready.read, event.ready.write);
+                lp.core.borrow_mut().wake(token, ready.read, ready.write);
                 if !P::EDGE {
-                    self.quiet_async(lp, token, was, event.ready);
+                    self.quiet_async(lp, token, was, ready);
                 }
                 lp.run_wakes();
             }
@@ -164,26 +184,26 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
                     return;
                 }
                 if flags & flag::CONNECTING != 0 {
-                    return self.connect_ready(lp, token, event.ready);
+                    return self.connect_ready(lp, token, ready);
                 }
-                if event.ready.write && flags & flag::QUEUED != 0 {
+                if ready.write && flags & flag::QUEUED != 0 {
                     self.flush_one(lp, token);
                 }
                 if Kind::of(flags) == Kind::Async {
-                    lp.core.borrow_mut().wake(token, event.ready.read, event.ready.write);
+                    lp.core.borrow_mut().wake(token, ready.read, ready.write);
                     if !P::EDGE {
-                        self.quiet_async(lp, token, was, event.ready);
+                        self.quiet_async(lp, token, was, ready);
                     }
                     return lp.run_wakes();
                 }
-                if event.ready.hung_up && flags & flag::EOF != 0 {
+                if ready.hung_up && flags & flag::EOF != 0 {
                     // Reading cannot tell any more whether the peer has reset.
                     let error = lp.fd(token).and_then(|fd| self.sys.take_error(fd));
                     if let Ok(Some(e)) = error {
                         lp.abort(token, crate::CloseReason::Error(e));
                     }
                 }
-                if event.ready.read {
+                if ready.read {
                     self.read_ready(lp, token);
                 }
                 if !P::EDGE {
@@ -283,7 +303,10 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
 
     /// Sources whose budget ended in an earlier turn.
     fn serve_ready(&self, lp: &Rc<Shared>) {
-        let list = std::mem::take(&mut lp.core.borrow_mut().ready);
+        let list = match &mut lp.core.borrow_mut().ready {
+            none if none.is_empty() => return,
+            some => std::mem::take(some),
+        };
         for token in list {
             if let Some(s) = lp.core.borrow_mut().sources.get_mut(token) {
                 s.clear(flag::LISTED);
@@ -313,17 +336,15 @@ impl<P: Selector<Y>, Y: Sys> Driver for Readiness<P, Y> {
         let mut batch = self.batch.take();
         self.selector.borrow_mut().wait(&self.sys, &mut batch, timeout)?;
         lp.tick();
-        let count = P::count(&batch);
-        lp.stats.add_n(&lp.stats.events, count as u64);
+        lp.stats.add_n(&lp.stats.events, batch.len() as u64);
         self.serve_ready(lp);
-        let mut pool = LastPool::default();
-        let mut at = 0;
-        while at < count {
-            let end = count.min(at + EVENTS_PER_ROUND);
-            while at < end {
-                self.event(lp, P::event(&batch, at), &mut pool);
-                at += 1;
+        let mut turn = Turn { scratch: Box::default(), pool: None };
+        for round in batch.chunks(EVENTS_PER_ROUND) {
+            turn.scratch = self.take_scratch();
+            for event in round {
+                self.event(lp, P::decode(*event), &mut turn);
             }
+            self.put_scratch(std::mem::take(&mut turn.scratch));
             lp.executor.run(POLLS_PER_ROUND);
             self.flush(lp);
         }
@@ -354,7 +375,9 @@ impl<P: Selector<Y>, Y: Sys> Driver for Readiness<P, Y> {
     }
 
     fn flush(&self, lp: &Shared) {
-        self.flush_all(lp);
+        if !lp.core.borrow().cork.entries.is_empty() {
+            self.flush_all(lp);
+        }
     }
 
     fn flush_one(&self, lp: &Shared, token: Token) {

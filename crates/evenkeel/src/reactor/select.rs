@@ -26,7 +26,7 @@ fn contains(set: &[FdSetElement; 16], fd: usize) -> bool {
 
 impl<Y: Sys> Selector<Y> for Select {
     const EDGE: bool = false;
-    type Batch = Vec<Event>;
+    type Event = Event;
 
     fn new(_: &Y) -> io::Result<Self> {
         Ok(Self { wanted: Sets::default(), tokens: Vec::new() })
@@ -65,7 +65,7 @@ impl<Y: Sys> Selector<Y> for Select {
         }
     }
 
-    fn wait(&mut self, sys: &Y, batch: &mut Self::Batch, timeout: Option<Duration>) -> io::Result<()> {
+    fn wait(&mut self, sys: &Y, batch: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
         batch.clear();
         let mut sets = self.wanted;
         let mut left = match sys.select(self.tokens.len() as i32, &mut sets, timeout) {
@@ -83,7 +83,7 @@ impl<Y: Sys> Selector<Y> for Select {
             if read || write || urgent {
                 // A set does not tell an end from data, so after a short read the next call decides.
                 let ready = Ready { read: read || urgent, write, hung_up: urgent };
-                batch.push(Event { token, ready });
+                batch.push(Event::new(token, ready));
             }
         }
         Ok(())
@@ -91,11 +91,7 @@ impl<Y: Sys> Selector<Y> for Select {
 
     fn end(&mut self, _: &Y) {}
 
-    fn count(batch: &Self::Batch) -> usize {
-        batch.len()
-    }
-
-    fn event(batch: &Self::Batch, at: usize) -> Event {
-        batch[at]
+    fn decode(event: Event) -> Event {
+        event
     }
 }

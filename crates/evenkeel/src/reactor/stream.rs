@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::readiness::SCRATCH;
 use super::{Readiness, Ready, Selector};
-use crate::core::pool::{AnyPool, Event as Call};
+use crate::core::pool::Event as Call;
 use crate::core::{Kind, Shared, Token, flag};
 use crate::handler::CloseReason;
 use crate::sys::{Fd, Sys};
@@ -45,29 +45,9 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         }
     }
 
-    /// The first read after an event of a plainly open connection, which is marked as drained already. Mostly it
-    /// is the only one.
-    #[inline]
-    pub(super) fn read_plain(&self, lp: &Rc<Shared>, token: Token, fd: Fd, pool: &dyn AnyPool, slot: u32) {
-        let mut memory = self.take_scratch();
-        let got = self.sys.recv(fd, &mut memory);
-        if let Ok(n) = got
-            && n > 0
-        {
-            lp.stats.add_n(&lp.stats.bytes_in, n as u64);
-            pool.dispatch(lp, token, slot, Call::Data(&memory[..n]));
-            if n < memory.len() {
-                self.put_scratch(memory);
-                return;
-            }
-        }
-        self.put_scratch(memory);
-        self.read_on(lp, token, got);
-    }
-
     /// The first read was not plainly short: it filled the memory, ended the stream, or failed.
     #[cold]
-    fn read_on(&self, lp: &Rc<Shared>, token: Token, got: io::Result<usize>) {
+    pub(super) fn read_on(&self, lp: &Rc<Shared>, token: Token, got: io::Result<usize>) {
         let mut core = lp.core.borrow_mut();
         let Some(s) = core.sources.get_mut(token) else { return };
         s.set(flag::READABLE);
@@ -211,8 +191,36 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         }
     }
 
-    /// Reads for a task. What came with the stream from its last owner is read first.
+    /// Reads for a task.
+    #[inline(always)]
     pub(super) fn pull(&self, lp: &Shared, token: Token, into: &mut [u8]) -> io::Result<usize> {
+        let mut core = lp.core.borrow_mut();
+        let s = core.sources.get_mut(token).ok_or(io::ErrorKind::NotConnected)?;
+        // A stream whose next read is its last one if it is short, with nothing to be armed after it.
+        const LOOK: u32 = flag::EOF | flag::SHORT_READS | flag::HUNG_UP;
+        let armed = if P::EDGE { 0 } else { flag::ARMED_READ };
+        if s.flags & (LOOK | armed) != flag::SHORT_READS | armed || s.extra.is_some() {
+            drop(core);
+            return self.pull_carefully(lp, token, into);
+        }
+        // As if the read were short already: it mostly is.
+        s.flags &= !flag::READABLE;
+        s.stamp = lp.now_ms.get();
+        let fd = s.fd;
+        drop(core);
+        let got = self.sys.recv(fd, into);
+        match got {
+            Ok(n @ 1..) if n < into.len() => {
+                lp.stats.add_n(&lp.stats.bytes_in, n as u64);
+                Ok(n)
+            }
+            _ => self.pulled(lp, token, into.len(), got),
+        }
+    }
+
+    /// What came with the stream from its last owner is read first.
+    #[cold]
+    fn pull_carefully(&self, lp: &Shared, token: Token, into: &mut [u8]) -> io::Result<usize> {
         let mut core = lp.core.borrow_mut();
         let s = core.sources.get_mut(token).ok_or(io::ErrorKind::NotConnected)?;
         if let Some(extra) = s.extra.as_mut().filter(|e| !e.unread.is_empty()) {
@@ -229,21 +237,28 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         if flags & flag::EOF != 0 {
             return Ok(0);
         }
-        let result = self.sys.recv(fd, into);
+        let got = self.sys.recv(fd, into);
+        self.pulled(lp, token, into.len(), got)
+    }
+
+    /// Makes the state right after a read, whatever came of it.
+    #[cold]
+    fn pulled(&self, lp: &Shared, token: Token, room: usize, got: io::Result<usize>) -> io::Result<usize> {
         let mut core = lp.core.borrow_mut();
         let s = core.sources.get_mut(token).ok_or(io::ErrorKind::NotConnected)?;
-        match &result {
-            Ok(0) if !into.is_empty() => s.set(flag::EOF),
+        s.set(flag::READABLE);
+        match &got {
+            Ok(0) if room > 0 => s.set(flag::EOF),
             Ok(n) => {
                 lp.stats.add_n(&lp.stats.bytes_in, *n as u64);
                 s.stamp = lp.now_ms.get();
-                if *n == into.len() || flags & (flag::SHORT_READS | flag::HUNG_UP) != flag::SHORT_READS {
-                    return result;
+                if *n == room || s.flags & (flag::SHORT_READS | flag::HUNG_UP) != flag::SHORT_READS {
+                    return got;
                 }
                 s.clear(flag::READABLE);
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => s.clear(flag::READABLE),
-            Err(_) => return result,
+            Err(_) => return got,
         }
         if !P::EDGE {
             let rearm = !s.has(flag::EOF) && !s.has(flag::ARMED_READ);
@@ -255,7 +270,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
                 self.arm(lp, token, Ready { read: false, write, hung_up: false }, !write);
             }
         }
-        result
+        got
     }
 }
 

@@ -1,107 +1,144 @@
 //! Bytes to a stream: the cork at the end of each batch, and queues when the kernel has room again.
 
 use std::io::{self, IoSlice};
+use std::ops::Deref;
 
 use super::{Readiness, Selector};
-use crate::core::cork::Corked;
+use crate::core::cork::SHARED;
 use crate::core::out::Extra;
 use crate::core::{Core, Kind, Shared, Token, flag};
 use crate::handler::CloseReason;
+use crate::message::Message;
 use crate::sys::{Fd, Sys};
 
-/// How a flush of one source went.
-enum Sent {
-    All,
-    /// So many bytes went; the kernel takes no more for now.
-    Part(usize),
-    Failed(io::Error),
+/// What a source wrote into the cork.
+#[derive(Clone, Copy)]
+enum Corked<'a> {
+    Bytes(&'a [u8]),
+    Shared(&'a Message),
+}
+
+impl Deref for Corked<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Corked::Bytes(bytes) => bytes,
+            Corked::Shared(message) => message,
+        }
+    }
+}
+
+impl Corked<'_> {
+    /// Queues what begins at byte `from`.
+    fn keep(self, from: usize, queue: &mut Extra, now: u32) {
+        match self {
+            Corked::Bytes(bytes) => queue.push(&bytes[from..], now),
+            Corked::Shared(message) => queue.push_shared(message.clone(), from, now),
+        }
+    }
 }
 
 impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
     /// Sends everything that is corked, one send for each source. No user code runs in here.
+    #[inline(never)]
     pub(super) fn flush_all(&self, lp: &Shared) {
-        let mut core = lp.core.borrow_mut();
-        if core.cork.entries.is_empty() {
-            return;
-        }
-        let core = &mut *core;
-        let mut entries = std::mem::take(&mut core.cork.entries);
-        let memory = std::mem::take(&mut core.cork.memory);
-        for (token, corked) in entries.drain(..) {
-            let Some(s) = core.sources.get_mut(token) else { continue };
-            s.flags &= !flag::CORKED;
+        let mut guard = lp.core.borrow_mut();
+        let core = &mut *guard;
+        let mut cork = std::mem::take(&mut core.cork);
+        let (mut memory, mut messages) = (&cork.memory[..], cork.messages.iter());
+        let now = lp.now_ms.get();
+        let (mut sends, mut sent) = (0, 0);
+        for entry in &cork.entries {
+            if entry.len == SHARED {
+                self.flush_entry(
+                    lp,
+                    core,
+                    entry.token,
+                    Corked::Shared(messages.next().expect("one for each such entry")),
+                );
+                continue;
+            }
+            let (bytes, after) = memory.split_at(entry.len as usize);
+            memory = after;
+            let Some(s) = core.sources.get_mut(entry.token) else { continue };
             let flags = s.flags;
-            if flags & flag::DEAD != 0 {
+            if flags & (flag::DEAD | flag::QUEUED | flag::CLOSING | flag::SHUT) != 0 {
+                self.flush_entry(lp, core, entry.token, Corked::Bytes(bytes));
                 continue;
             }
-            let bytes: &[u8] = match &corked {
-                Corked::Bytes { start, len } => &memory[*start..*start + *len],
-                Corked::Shared(message) => message,
-            };
-            if flags & flag::QUEUED != 0 {
-                self.flush_gathered(lp, core, token, bytes, &corked);
-                continue;
-            }
+            s.flags = flags & !flag::CORKED;
             // A message in progress keeps its stamp: answering does not make its sender faster.
             if flags & flag::MESSAGE == 0 {
-                s.stamp = lp.now_ms.get();
+                s.stamp = now;
             }
-            match self.try_send(lp, s.fd, bytes) {
-                Sent::All => {
-                    if flags & (flag::CLOSING | flag::SHUT) != 0 {
-                        core.closing.push(token);
-                    }
-                }
-                Sent::Part(n) => self.keep_rest(lp, core, token, &corked, bytes, n),
-                Sent::Failed(e) => fail(core, token, e),
+            sends += 1;
+            match self.sys.send(s.fd, bytes) {
+                Ok(n) if n == bytes.len() => sent += n,
+                other => self.sent_partly(lp, core, entry.token, Corked::Bytes(bytes), other),
             }
         }
-        core.cork.entries = entries;
-        let mut memory = memory;
-        memory.clear();
-        core.cork.memory = memory;
+        lp.stats.add_n(&lp.stats.sends, sends);
+        lp.stats.add_n(&lp.stats.bytes_out, sent as u64);
+        cork.clear();
+        core.cork = cork;
     }
 
-    /// Sends until the kernel refuses: only a refusal arms the next event (I3).
-    fn try_send(&self, lp: &Shared, fd: Fd, bytes: &[u8]) -> Sent {
-        let mut sent = 0;
-        loop {
-            lp.stats.add(&lp.stats.sends);
-            match self.sys.send(fd, &bytes[sent..]) {
-                Ok(n) => {
-                    lp.stats.add_n(&lp.stats.bytes_out, n as u64);
-                    sent += n;
-                    if sent == bytes.len() {
-                        return Sent::All;
-                    }
-                    if n == 0 {
-                        return Sent::Failed(io::ErrorKind::WriteZero.into());
-                    }
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Sent::Part(sent),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Sent::Failed(e),
-            }
+    /// Sends one entry of the cork, whatever the state of its source.
+    #[cold]
+    fn flush_entry(&self, lp: &Shared, core: &mut Core, token: Token, corked: Corked<'_>) {
+        let Some(s) = core.sources.get_mut(token) else { return };
+        s.clear(flag::CORKED);
+        if s.has(flag::DEAD) {
+            return;
         }
+        if s.has(flag::QUEUED) {
+            return self.flush_gathered(lp, core, token, corked);
+        }
+        if !s.has(flag::MESSAGE) {
+            s.stamp = lp.now_ms.get();
+        }
+        lp.stats.add(&lp.stats.sends);
+        let first = self.sys.send(s.fd, &corked);
+        self.sent_partly(lp, core, token, corked, first);
     }
 
-    /// The kernel's buffer is full: what is left of a corked write goes to the queue.
-    fn keep_rest(
+    /// The first send of an entry may have left something: sends until the kernel refuses, since only a refusal
+    /// arms the next event (I3), and queues the rest.
+    #[cold]
+    fn sent_partly(
         &self,
         lp: &Shared,
         core: &mut Core,
         token: Token,
-        corked: &Corked,
-        bytes: &[u8],
-        sent: usize,
+        bytes: Corked<'_>,
+        first: io::Result<usize>,
     ) {
-        let now = lp.now_ms.get();
-        match corked {
-            Corked::Bytes { .. } => core.queue(token, |e, now| e.push(&bytes[sent..], now), now),
-            Corked::Shared(message) => {
-                core.queue(token, |e, now| e.push_shared(message.clone(), sent, now), now)
+        let Some(s) = core.sources.get_mut(token) else { return };
+        let mut sent = 0;
+        let mut result = first;
+        loop {
+            match result {
+                Ok(0) if !bytes.is_empty() => return fail(core, token, io::ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    lp.stats.add_n(&lp.stats.bytes_out, n as u64);
+                    sent += n;
+                    if sent == bytes.len() {
+                        if s.has(flag::CLOSING | flag::SHUT) {
+                            core.closing.push(token);
+                        }
+                        return;
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return fail(core, token, e),
             }
+            lp.stats.add(&lp.stats.sends);
+            result = self.sys.send(s.fd, &bytes[sent..]);
         }
+        let now = lp.now_ms.get();
+        core.queue(token, |e, now| bytes.keep(sent, e, now), now);
         self.blocked(lp, core, token);
     }
 
@@ -130,11 +167,11 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
     }
 
     /// What was corked and then what was queued after it, in one send.
-    fn flush_gathered(&self, lp: &Shared, core: &mut Core, token: Token, first: &[u8], corked: &Corked) {
+    fn flush_gathered(&self, lp: &Shared, core: &mut Core, token: Token, first: Corked<'_>) {
         let Some(s) = core.sources.get_mut(token) else { return };
         let Some(extra) = &s.extra else { return };
         let mut vectors = Vec::with_capacity(64);
-        vectors.push(IoSlice::new(first));
+        vectors.push(IoSlice::new(&first));
         extra.vectors(&mut vectors);
         lp.stats.add(&lp.stats.sends);
         let sent = match self.sys.send_vectored(s.fd, &vectors) {
@@ -146,10 +183,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         if sent < first.len() {
             // Rare: the corked part must go back in front of the queue.
             let mut rest = Extra::default();
-            match corked {
-                Corked::Shared(message) => rest.push_shared(message.clone(), sent, lp.now_ms.get()),
-                Corked::Bytes { .. } => rest.push(&first[sent..], lp.now_ms.get()),
-            }
+            first.keep(sent, &mut rest, lp.now_ms.get());
             if let Some(extra) = &mut s.extra {
                 extra.put_in_front(rest);
             }
@@ -227,42 +261,78 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         }
     }
 
-    /// Sends from a task's, or a large write's, own memory.
+    /// Sends from a task's, or a large write's, own memory. What is corked goes first.
+    #[inline]
     pub(super) fn send_now(
         &self,
         lp: &Shared,
         token: Token,
         send: impl FnOnce(&Y, Fd) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        let core = lp.core.borrow();
-        let s = core.sources.get(token).ok_or(io::ErrorKind::NotConnected)?;
-        let (fd, flags) = (s.fd, s.flags);
+        let mut core = lp.core.borrow_mut();
+        let s = core.sources.get_mut(token).ok_or(io::ErrorKind::NotConnected)?;
+        if s.flags & (flag::SHUT | flag::CLOSING | flag::QUEUED | flag::CORKED) != 0 {
+            drop(core);
+            return self.send_after_others(lp, token, send);
+        }
+        if s.flags & flag::MESSAGE == 0 {
+            s.stamp = lp.now_ms.get();
+        }
+        let fd = s.fd;
         drop(core);
+        self.send_to(lp, token, fd, send)
+    }
+
+    #[inline]
+    fn send_to(
+        &self,
+        lp: &Shared,
+        token: Token,
+        fd: Fd,
+        send: impl FnOnce(&Y, Fd) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        lp.stats.add(&lp.stats.sends);
+        let result = send(&self.sys, fd);
+        match &result {
+            Ok(n) => lp.stats.add_n(&lp.stats.bytes_out, *n as u64),
+            Err(e) => self.send_refused(lp, token, e.kind()),
+        }
+        result
+    }
+
+    #[cold]
+    fn send_after_others(
+        &self,
+        lp: &Shared,
+        token: Token,
+        send: impl FnOnce(&Y, Fd) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let flags = lp.flags(token);
         if flags & (flag::SHUT | flag::CLOSING) != 0 {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        if flags & (flag::QUEUED | flag::CORKED) != 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        lp.stats.add(&lp.stats.sends);
-        let result = send(&self.sys, fd);
-        let mut core = lp.core.borrow_mut();
-        let Some(s) = core.sources.get_mut(token) else { return result };
-        match &result {
-            Ok(n) => {
-                lp.stats.add_n(&lp.stats.bytes_out, *n as u64);
-                if s.flags & flag::MESSAGE == 0 {
-                    s.stamp = lp.now_ms.get();
-                }
-            }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                s.clear(flag::WRITABLE);
+        if flags & (flag::QUEUED | flag::CORKED) == flag::CORKED {
+            // Something was lent an answer in this turn. The flush takes the cork away.
+            self.flush_all(lp);
+            let core = lp.core.borrow();
+            let s = core.sources.get(token).ok_or(io::ErrorKind::NotConnected)?;
+            if !s.has(flag::QUEUED) {
+                let fd = s.fd;
                 drop(core);
-                self.listen_for(lp, token, false, true);
+                return self.send_to(lp, token, fd, send);
             }
-            Err(_) => {}
         }
-        result
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    #[cold]
+    fn send_refused(&self, lp: &Shared, token: Token, kind: io::ErrorKind) {
+        if kind == io::ErrorKind::WouldBlock {
+            if let Some(s) = lp.core.borrow_mut().sources.get_mut(token) {
+                s.clear(flag::WRITABLE);
+            }
+            self.listen_for(lp, token, false, true);
+        }
     }
 }
 

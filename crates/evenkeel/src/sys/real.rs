@@ -39,9 +39,12 @@ fn own(fd: Fd) -> OwnedFd {
 /// Kernel waits take whole milliseconds; rounding up keeps a timer from firing early, and from spinning in
 /// its last millisecond (I18, I20).
 fn timespec(timeout: Duration) -> Timespec {
-    const LONGEST: u128 = 24 * 3600 * 1000;
-    let ms = timeout.as_nanos().div_ceil(1_000_000).min(LONGEST) as i64;
-    Timespec { tv_sec: ms / 1000, tv_nsec: (ms % 1000) * 1_000_000 }
+    const LONGEST: u64 = 24 * 3600;
+    let ms = timeout.subsec_nanos().div_ceil(1_000_000);
+    // The kernel takes no whole second in nanoseconds.
+    let carry = ms / 1000;
+    let seconds = timeout.as_secs().min(LONGEST) + u64::from(carry);
+    Timespec { tv_sec: seconds as i64, tv_nsec: i64::from(ms - carry * 1000) * 1_000_000 }
 }
 
 fn from_any(addr: SocketAddrAny) -> io::Result<Addr> {

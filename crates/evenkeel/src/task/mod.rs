@@ -73,8 +73,16 @@ impl Executor {
     ///
     /// # Panics
     /// If it is called from within itself.
+    #[inline]
     pub(crate) fn run(&self, budget: usize) -> bool {
         self.core.run(budget)
+    }
+
+    /// Wakes a task of this executor: a push on its queue, which runs no code of a user. False, and nothing is
+    /// woken, if the waker is of anything else.
+    #[inline]
+    pub(crate) fn wake(&self, waker: &Waker) -> bool {
+        self.core.wake(waker)
     }
 
     /// Moves the wake-ups of other threads into the ready queue. Cheap when there are none.

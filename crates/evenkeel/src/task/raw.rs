@@ -346,9 +346,21 @@ unsafe fn disown(task: TaskPtr, bits: u16) {
     unsafe {
         let header = task.as_ref();
         header.remove(bits);
-        if header.has(OWNED) {
-            return;
+        if !header.has(OWNED) {
+            ownerless(task);
         }
+    }
+}
+
+/// The last plain owner is gone: frees the memory, or leaves it to the wakers.
+///
+/// # Safety
+/// As for `disown`.
+#[inline(never)]
+unsafe fn ownerless(task: TaskPtr) {
+    // SAFETY: nobody else frees the memory while the counts are not merged.
+    unsafe {
+        let header = task.as_ref();
         if waker_count(task) == 0 {
             free(task);
             return;

@@ -2,8 +2,10 @@
 
 use std::marker::PhantomData;
 use std::mem;
+use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Waker;
 
 use super::shared::{Phase, Shared};
 use super::{
@@ -27,7 +29,8 @@ struct Busy<'a>(&'a Shared);
 
 impl<'a> Busy<'a> {
     fn new(shared: &'a Shared) -> Self {
-        assert!(!shared.busy.replace(true), "the executor was entered again from one of its own tasks");
+        shared.assert_idle();
+        shared.busy.set(true);
         Busy(shared)
     }
 }
@@ -77,7 +80,13 @@ impl Core {
         handle
     }
 
+    #[inline]
     pub(in crate::task) fn run(&self, budget: usize) -> bool {
+        self.shared.assert_idle();
+        self.shared.ready_len() > 0 && self.run_ready(budget)
+    }
+
+    fn run_ready(&self, budget: usize) -> bool {
         let shared = &*self.shared;
         let _busy = Busy::new(shared);
         for _ in 0..budget {
@@ -102,6 +111,21 @@ impl Core {
             }
         }
         shared.ready_len() > 0
+    }
+
+    /// Wakes a task of this executor. False if the waker is of anything else.
+    #[inline]
+    pub(in crate::task) fn wake(&self, waker: &Waker) -> bool {
+        let Some(task) = waker::task_behind(waker) else { return false };
+        // SAFETY: the waker keeps the task, and the task what it shares, whose address is therefore nobody
+        // else's. A task of this executor is on its owner thread, which is this one.
+        unsafe {
+            let own = ptr::eq(task.as_ref().shared, &*self.shared);
+            if own {
+                waker::wake_own(task);
+            }
+            own
+        }
     }
 
     /// Moves the wake-ups of other threads into the ready queue.

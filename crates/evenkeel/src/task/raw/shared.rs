@@ -89,6 +89,13 @@ impl Shared {
         }
     }
 
+    /// # Panics
+    /// Within a call of `run` or `cancel_all`.
+    #[inline]
+    pub(super) fn assert_idle(&self) {
+        assert!(!self.busy.get(), "the executor was entered again from one of its own tasks");
+    }
+
     #[inline]
     pub(super) fn is_own_thread(&self) -> bool {
         self.owner == this_thread()

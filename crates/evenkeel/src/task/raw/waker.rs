@@ -42,6 +42,13 @@ unsafe fn task_of(data: *const ()) -> TaskPtr {
     unsafe { TaskPtr::new_unchecked(data.cast_mut().cast::<Header>()) }
 }
 
+/// The task that a waker wakes, if it is one of this module.
+#[inline]
+pub(super) fn task_behind(waker: &Waker) -> Option<TaskPtr> {
+    // SAFETY: only this module makes wakers with its table.
+    std::ptr::eq(waker.vtable(), &WAKER).then(|| unsafe { task_of(waker.data()) })
+}
+
 /// The task's executor.
 ///
 /// # Safety

@@ -8,6 +8,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use crate::backend::Backend;
 use crate::core::Shared;
@@ -113,7 +114,7 @@ impl EventLoop {
     pub fn run(&mut self) -> io::Result<()> {
         let _running = Running::new(&self.shared)?;
         while !self.shared.stopping.take() {
-            turn(&self.shared, &mut || false)?;
+            turn(&self.shared, None, &mut || false)?;
         }
         Ok(())
     }
@@ -132,7 +133,7 @@ impl EventLoop {
             if self.shared.stopping.take() {
                 return Err(io::Error::new(io::ErrorKind::Interrupted, "the loop was stopped"));
             }
-            turn(&self.shared, &mut || {
+            turn(&self.shared, None, &mut || {
                 if root.take_woken()
                     && let Poll::Ready(ready) = future.as_mut().poll(&mut Context::from_waker(&waker))
                 {
@@ -150,15 +151,13 @@ impl EventLoop {
     /// As for [`run`](Self::run).
     pub fn poll(&mut self) -> io::Result<()> {
         let _running = Running::new(&self.shared)?;
-        self.shared.core.borrow_mut().deferred.push_back(Box::new(|| ()));
-        self.shared.tick();
-        turn(&self.shared, &mut || false)
+        turn(&self.shared, Some(Duration::ZERO), &mut || false)
     }
 }
 
-/// One turn. Everything that a loop does happens in one of these steps. `main` is the future of `block_on`; when
-/// it is done, nothing is waited for.
-fn turn(lp: &Rc<Shared>, main: &mut dyn FnMut() -> bool) -> io::Result<()> {
+/// One turn. Everything that a loop does happens in one of these steps. It waits for `most` at most. `main` is the
+/// future of `block_on`; when it is done, nothing is waited for.
+fn turn(lp: &Rc<Shared>, most: Option<Duration>, main: &mut dyn FnMut() -> bool) -> io::Result<()> {
     lp.fire_timers();
     lp.run_queued();
     let done = main();
@@ -168,7 +167,7 @@ fn turn(lp: &Rc<Shared>, main: &mut dyn FnMut() -> bool) -> io::Result<()> {
         return Ok(());
     }
     let time = lp.turn_ends();
-    lp.driver.wait(lp, time)?;
+    lp.driver.wait(lp, most.or(time))?;
     lp.reap();
     Ok(())
 }

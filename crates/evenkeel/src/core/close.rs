@@ -8,7 +8,7 @@ use super::pool::Event;
 use super::shared::Timer;
 use super::{Core, Kind, Shared, Token, flag};
 use crate::handler::CloseReason;
-use crate::net::SocketOption;
+use crate::net::{Addr, SocketOption};
 
 impl Shared {
     pub(crate) fn close(&self, token: Token) {
@@ -133,10 +133,15 @@ impl Shared {
     fn release(self: &Rc<Self>, token: Token, reason: CloseReason) {
         let core = self.core.borrow();
         let Some(s) = core.sources.get(token) else { return };
-        let (kind, fd, pool, slot, reset) = (s.kind(), s.fd, s.pool, s.slot, s.has(flag::RESET));
+        let (kind, fd, pool, slot, flags) = (s.kind(), s.fd, s.pool, s.slot, s.flags);
         drop(core);
         self.driver.deregister(self, token);
-        if reset {
+        if flags & flag::UNLINK != 0
+            && let Ok(Addr::Unix(Some(path))) = self.driver.sys().local_addr(fd)
+        {
+            self.driver.sys().remove_socket_file(&path);
+        }
+        if flags & flag::RESET != 0 {
             // A socket that cannot be reset is closed like any other.
             let _ = self.driver.sys().set_option(fd, SocketOption::ResetOnClose);
         }

@@ -97,6 +97,8 @@ pub(crate) mod flag {
     pub(crate) const OPENED: u32 = 1 << 23;
     /// A notification is queued.
     pub(crate) const NOTIFY: u32 = 1 << 24;
+    /// A Unix listener whose file is removed when it closes.
+    pub(crate) const UNLINK: u32 = 1 << 25;
     /// `on_drained` is due.
     pub(crate) const DRAINED: u32 = 1 << 26;
     /// Reset instead of an orderly end.

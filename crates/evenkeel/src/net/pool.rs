@@ -177,7 +177,8 @@ pub(crate) fn listen(
         sys.remove_socket_file(path);
     }
     let fd = sys.listen(at, options)?;
-    let unix = if at.unix_path().is_some() { flag::UNIX } else { 0 };
+    let unlink = if options.unlink { flag::UNLINK } else { 0 };
+    let unix = if at.unix_path().is_some() { flag::UNIX | unlink } else { 0 };
     let Some(listener) = listener else { return shared.adopt_async(fd, Kind::Watch, flag::READABLE | unix) };
     let mut core = shared.core.borrow_mut();
     let pool = listener.pool;

@@ -92,7 +92,7 @@ pub(crate) trait Sys: 'static {
     fn export(&self, fd: Fd) -> io::Result<OwnedFd>;
     /// A descriptor that does nothing but occupy a number, to be closed when numbers run out.
     fn spare(&self) -> io::Result<Fd>;
-    /// Whether the file behind a descriptor is a stream socket of the Unix family.
+    /// Removes the file of a Unix socket; whatever else is at `path` stays.
     fn remove_socket_file(&self, path: &Path);
 
     /// A descriptor that becomes readable when the function is called, from any thread.

@@ -225,8 +225,12 @@ impl Sys for Real {
     }
 
     fn remove_socket_file(&self, path: &Path) {
-        // The file may have been replaced or removed by another process; nothing depends on the outcome.
-        let _ = std::fs::remove_file(path);
+        use std::os::unix::fs::FileTypeExt;
+        let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+        if is_socket {
+            // It may have been removed by another process just now; nothing depends on the outcome.
+            let _ = std::fs::remove_file(path);
+        }
     }
 
     fn wake_pair(&self) -> io::Result<(Fd, WakeFn)> {

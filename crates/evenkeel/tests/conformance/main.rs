@@ -1,0 +1,13 @@
+//! One contract on every kernel interface: each body in here runs on every backend of `Backend::ALL`, as a test of
+//! its own. A test that proves an invariant carries its number in its name.
+//!
+//! Peers are sockets of the standard library. Where the order of events matters they live on the test's own
+//! thread and the loop is driven step by step; where only a loop that sleeps and wakes proves something, they
+//! live on a thread of their own and the loop runs freely. No test sleeps to let something happen.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+#[macro_use]
+mod support;
+
+mod delivery;

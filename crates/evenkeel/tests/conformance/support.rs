@@ -1,0 +1,543 @@
+//! The harness: bodies on every backend, a handler that records and checks its own calls, and raw peers.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::rc::Rc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use evenkeel::net::{Limits, ListenOptions, ListenerId, Pool};
+use evenkeel::{Backend, CloseReason, Conn, ConnId, EventLoop, Handle, Handler, Remote, time};
+
+/// Longer than any step takes on a machine that is busy with other things; reached only by what hangs.
+pub const WATCHDOG: Duration = Duration::from_secs(40);
+/// How long a raw peer waits for bytes: less than the watchdog, so that the message names the peer's step.
+pub const PEER: Duration = Duration::from_secs(20);
+
+/// Makes of each body `fn name(backend: Backend)` one test for each backend, `name::select` to `name::epoll`.
+macro_rules! on_every_backend {
+    ($($name:ident,)*) => { each_backend! { watched: $($name,)* } };
+}
+
+/// As `on_every_backend`, each in a process of its own: for what is the process's, such as its descriptors.
+macro_rules! in_processes {
+    ($($name:ident,)*) => { each_backend! { in_process: $($name,)* } };
+}
+
+macro_rules! each_backend {
+    ($how:ident: $($name:ident,)*) => { $(
+        mod $name {
+            use crate::support::$how;
+            use evenkeel::Backend;
+
+            #[test]
+            fn select() {
+                $how(Backend::Select, concat!(module_path!(), "::select"), super::$name);
+            }
+            #[test]
+            fn poll() {
+                $how(Backend::Poll, concat!(module_path!(), "::poll"), super::$name);
+            }
+            #[test]
+            fn epoll_lt() {
+                $how(Backend::EpollLevel, concat!(module_path!(), "::epoll_lt"), super::$name);
+            }
+            #[test]
+            fn epoll() {
+                $how(Backend::Epoll, concat!(module_path!(), "::epoll"), super::$name);
+            }
+        }
+    )* };
+}
+
+/// The macros above name each backend; this keeps them whole when one is added.
+#[test]
+fn the_table_of_backends_is_the_one_that_the_macros_know() {
+    let names: Vec<_> = Backend::ALL.iter().map(|b| b.name()).collect();
+    assert_eq!(names, ["select", "poll", "epoll-lt", "epoll"]);
+}
+
+/// Runs a body on a thread of its own, and fails if it hangs or a handler's contract was broken.
+pub fn watched(backend: Backend, path: &str, body: fn(Backend)) {
+    let (done, wait) = channel();
+    let run = move || {
+        body(backend);
+        let broken = BROKEN.take();
+        assert!(broken.is_empty(), "the contract with a handler was broken: {broken:#?}");
+        let _ = done.send(());
+    };
+    let thread = thread::Builder::new().name(path.to_owned()).spawn(run).unwrap();
+    match wait.recv_timeout(WATCHDOG) {
+        Err(RecvTimeoutError::Timeout) => panic!("{path} hangs"),
+        _ => {
+            if let Err(panic) = thread.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+}
+
+const CHILD: &str = "EVENKEEL_CONFORMANCE_CHILD";
+
+/// Runs this one test again, alone in a process.
+pub fn in_process(backend: Backend, path: &str, body: fn(Backend)) {
+    if std::env::var_os(CHILD).is_some() {
+        return watched(backend, path, body);
+    }
+    let test = path.split_once("::").map_or(path, |(_crate, test)| test);
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    let (out, err) = (String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
+    assert!(child.status.success(), "{path}: {}\n{out}\n{err}", child.status);
+    assert!(out.contains("1 passed"), "{path} did not run in its process:\n{out}");
+}
+
+thread_local! {
+    /// What handlers noticed that must never be; asserts in them would be caught by the loop.
+    static BROKEN: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+pub fn broken(what: String) {
+    BROKEN.with_borrow_mut(|all| all.push(what));
+}
+
+/// What one connection's handler was called with.
+#[derive(Default)]
+pub struct Seen {
+    pub id: Cell<Option<ConnId>>,
+    pub opened: Cell<bool>,
+    pub data: RefCell<Vec<u8>>,
+    pub chunks: Cell<usize>,
+    pub eof: Cell<usize>,
+    pub drained: Cell<usize>,
+    pub notified: Cell<usize>,
+    pub reason: RefCell<Option<CloseReason>>,
+    pub dropped: Cell<bool>,
+}
+
+impl Seen {
+    pub fn id(&self) -> ConnId {
+        self.id.get().expect("the connection was opened")
+    }
+
+    pub fn len(&self) -> usize {
+        self.data.borrow().len()
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.data.borrow()).into_owned()
+    }
+
+    pub fn closed(&self) -> bool {
+        self.reason.borrow().is_some()
+    }
+
+    /// The name of the reason, or "open".
+    pub fn why(&self) -> &'static str {
+        self.reason.borrow().as_ref().map_or("open", CloseReason::name)
+    }
+
+    /// The error that ended the connection.
+    pub fn error(&self) -> Option<io::ErrorKind> {
+        match &*self.reason.borrow() {
+            Some(CloseReason::Error(e) | CloseReason::ConnectFailed(e)) => Some(e.kind()),
+            _ => None,
+        }
+    }
+}
+
+type Hook = Option<Box<dyn FnMut(&mut Conn<'_>)>>;
+type DataHook = Option<Box<dyn FnMut(&mut Conn<'_>, &[u8])>>;
+
+/// A handler that records every call, checks their order, and then does what the test wants.
+#[derive(Default)]
+pub struct Probe {
+    pub seen: Rc<Seen>,
+    open: Hook,
+    data: DataHook,
+    eof: Hook,
+    drained: Hook,
+    notify: Hook,
+    close: Option<Box<dyn FnMut(ConnId, &CloseReason)>>,
+    /// Nothing but a close may come: the hook closed, aborted or detached.
+    over: bool,
+}
+
+impl Probe {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn on_open(mut self, f: impl FnMut(&mut Conn<'_>) + 'static) -> Self {
+        self.open = Some(Box::new(f));
+        self
+    }
+
+    pub fn on_data(mut self, f: impl FnMut(&mut Conn<'_>, &[u8]) + 'static) -> Self {
+        self.data = Some(Box::new(f));
+        self
+    }
+
+    pub fn on_eof(mut self, f: impl FnMut(&mut Conn<'_>) + 'static) -> Self {
+        self.eof = Some(Box::new(f));
+        self
+    }
+
+    pub fn on_drained(mut self, f: impl FnMut(&mut Conn<'_>) + 'static) -> Self {
+        self.drained = Some(Box::new(f));
+        self
+    }
+
+    pub fn on_notify(mut self, f: impl FnMut(&mut Conn<'_>) + 'static) -> Self {
+        self.notify = Some(Box::new(f));
+        self
+    }
+
+    pub fn on_close(mut self, f: impl FnMut(ConnId, &CloseReason) + 'static) -> Self {
+        self.close = Some(Box::new(f));
+        self
+    }
+
+    /// A handler that sends back what it gets.
+    pub fn echo() -> Self {
+        Self::new().on_data(|conn, bytes| {
+            conn.write(bytes);
+        })
+    }
+
+    /// Goes on after the peer's end, as a handler that overrides `on_eof` does.
+    pub fn deaf_to_eof(self) -> Self {
+        self.on_eof(|_| ())
+    }
+
+    fn check(&mut self, call: &str, conn: &Conn<'_>) {
+        let seen = &self.seen;
+        if !seen.opened.get() && call != "on_open" {
+            broken(format!("{call} came before on_open"));
+        }
+        if seen.opened.get() && call == "on_open" {
+            broken("on_open came twice".into());
+        }
+        if seen.closed() || self.over {
+            broken(format!("{call} came after the end"));
+        }
+        if seen.id.get().is_some_and(|id| id != conn.id()) {
+            broken(format!("{call} came for another connection"));
+        }
+        if !conn.handle().is_open(conn.id()) {
+            broken(format!("{call} came for a connection that is not open"));
+        }
+    }
+
+    /// A closing connection answers `Closed` to an empty write.
+    fn after(&mut self, conn: &mut Conn<'_>) {
+        self.over = !conn.handle().is_open(conn.id());
+    }
+}
+
+impl Handler for Probe {
+    fn on_open(&mut self, conn: &mut Conn<'_>) {
+        self.check("on_open", conn);
+        self.seen.opened.set(true);
+        self.seen.id.set(Some(conn.id()));
+        if let Some(hook) = &mut self.open {
+            hook(conn);
+            self.after(conn);
+        }
+    }
+
+    fn on_data(&mut self, conn: &mut Conn<'_>, bytes: &[u8]) {
+        self.check("on_data", conn);
+        if bytes.is_empty() {
+            broken("on_data came without bytes".into());
+        }
+        if self.seen.eof.get() > 0 {
+            broken("on_data came after on_eof".into());
+        }
+        self.seen.data.borrow_mut().extend_from_slice(bytes);
+        self.seen.chunks.set(self.seen.chunks.get() + 1);
+        if let Some(hook) = &mut self.data {
+            hook(conn, bytes);
+            self.after(conn);
+        }
+    }
+
+    fn on_eof(&mut self, conn: &mut Conn<'_>) {
+        self.check("on_eof", conn);
+        self.seen.eof.set(self.seen.eof.get() + 1);
+        if self.seen.eof.get() > 1 {
+            broken("on_eof came twice".into());
+        }
+        match &mut self.eof {
+            Some(hook) => hook(conn),
+            None => conn.close(),
+        }
+        self.after(conn);
+    }
+
+    fn on_drained(&mut self, conn: &mut Conn<'_>) {
+        self.check("on_drained", conn);
+        self.seen.drained.set(self.seen.drained.get() + 1);
+        if let Some(hook) = &mut self.drained {
+            hook(conn);
+            self.after(conn);
+        }
+    }
+
+    fn on_notify(&mut self, conn: &mut Conn<'_>) {
+        self.check("on_notify", conn);
+        self.seen.notified.set(self.seen.notified.get() + 1);
+        if let Some(hook) = &mut self.notify {
+            hook(conn);
+            self.after(conn);
+        }
+    }
+
+    fn on_close(&mut self, id: ConnId, reason: &CloseReason) {
+        if self.seen.closed() {
+            broken("on_close came twice".into());
+        }
+        if self.seen.id.get().is_some_and(|own| own != id) {
+            broken("on_close came with another id".into());
+        }
+        if Handle::try_current().is_some_and(|h| h.is_open(id)) {
+            broken("the id is not stale in on_close".into());
+        }
+        *self.seen.reason.borrow_mut() = Some(copy_of(reason));
+        if let Some(hook) = &mut self.close {
+            hook(id, reason);
+        }
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        self.seen.dropped.set(true);
+    }
+}
+
+/// Reasons cannot be cloned, because errors cannot.
+fn copy_of(reason: &CloseReason) -> CloseReason {
+    let copy = |e: &io::Error| match e.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::new(e.kind(), e.to_string()),
+    };
+    match reason {
+        CloseReason::Local => CloseReason::Local,
+        CloseReason::FlushTimeout => CloseReason::FlushTimeout,
+        CloseReason::Aborted => CloseReason::Aborted,
+        CloseReason::ConnectFailed(e) => CloseReason::ConnectFailed(copy(e)),
+        CloseReason::Error(e) => CloseReason::Error(copy(e)),
+        CloseReason::IdleTimeout => CloseReason::IdleTimeout,
+        CloseReason::MessageTimeout => CloseReason::MessageTimeout,
+        CloseReason::TooSlow => CloseReason::TooSlow,
+        CloseReason::QueueFull => CloseReason::QueueFull,
+        CloseReason::QueueStalled => CloseReason::QueueStalled,
+        CloseReason::Panicked => CloseReason::Panicked,
+        CloseReason::LoopEnded => CloseReason::LoopEnded,
+        other => panic!("{other:?} is not known here"),
+    }
+}
+
+/// Limits without time in them, so that nothing but what the test does wakes the loop.
+pub fn no_limits() -> Limits {
+    let mut limits = Limits::default();
+    limits.idle_timeout = None;
+    limits.message_deadline = None;
+    limits.min_rate = 0;
+    limits.max_queue_age = None;
+    limits.max_queue_bytes = 64 << 20;
+    limits.max_queue_messages = 1 << 20;
+    limits.close_deadline = PEER;
+    limits
+}
+
+pub fn event_loop(backend: Backend) -> EventLoop {
+    EventLoop::builder().backend(backend).build().unwrap()
+}
+
+/// A loop that listens on a free port and hands each newcomer the next probe of a queue.
+pub struct Server {
+    pub events: EventLoop,
+    pub h: Handle,
+    pub pool: Pool<Probe>,
+    pub listener: ListenerId,
+    pub addr: SocketAddr,
+    probes: Rc<RefCell<VecDeque<Probe>>>,
+}
+
+impl Server {
+    pub fn new(backend: Backend) -> Self {
+        Self::with(backend, no_limits(), ListenOptions::default())
+    }
+
+    pub fn with_limits(backend: Backend, limits: Limits) -> Self {
+        Self::with(backend, limits, ListenOptions::default())
+    }
+
+    pub fn with(backend: Backend, limits: Limits, options: ListenOptions) -> Self {
+        let events = event_loop(backend);
+        let h = events.handle();
+        let pool = h.pool(limits);
+        let probes: Rc<RefCell<VecDeque<Probe>>> = Rc::default();
+        let queue = probes.clone();
+        // A newcomer without a probe of its own is one that the test does not look at.
+        let make = move |_: &_| queue.borrow_mut().pop_front().unwrap_or_default();
+        let listener = pool.listen("127.0.0.1:0", &options, make).unwrap();
+        let addr = h.listener_addr(listener).unwrap().socket_addr().unwrap();
+        Server { events, h, pool, listener, addr, probes }
+    }
+
+    /// The next newcomer gets this probe.
+    pub fn expect(&self, probe: Probe) -> Rc<Seen> {
+        let seen = probe.seen.clone();
+        self.probes.borrow_mut().push_back(probe);
+        seen
+    }
+
+    /// Connects a raw peer, and waits until its handler has heard `on_open`.
+    pub fn pair(&mut self, probe: Probe) -> (TcpStream, Rc<Seen>) {
+        let seen = self.expect(probe);
+        let peer = connect(self.addr);
+        self.until("the connection is open", || seen.opened.get());
+        (peer, seen)
+    }
+
+    /// Runs the loop until the condition holds. It is looked at after each turn or millisecond.
+    #[track_caller]
+    pub fn until(&mut self, what: &str, condition: impl FnMut() -> bool) {
+        until(&mut self.events, what, condition);
+    }
+
+    /// Runs the loop freely, without any timer of the test's, until the peer's code on another thread has ended.
+    #[track_caller]
+    pub fn serve<R: Send + 'static>(&mut self, peer: impl FnOnce(SocketAddr) -> R + Send + 'static) -> R {
+        let addr = self.addr;
+        serve(&mut self.events, move |_| peer(addr))
+    }
+
+    /// One turn without waiting, `n` times.
+    pub fn turns(&mut self, n: usize) {
+        (0..n).for_each(|_| self.events.poll().unwrap());
+    }
+
+    /// Lets the loop live for a while of its own time and returns how many turns it took, the end's included.
+    pub fn turns_in(&mut self, time: Duration) -> u64 {
+        let before = self.h.stats().turns;
+        self.events.block_on(async move { time::sleep(time).await }).unwrap();
+        self.h.stats().turns - before
+    }
+}
+
+#[track_caller]
+pub fn until(events: &mut EventLoop, what: &str, mut condition: impl FnMut() -> bool) {
+    let started = Instant::now();
+    for _ in 0..50 {
+        if condition() {
+            return;
+        }
+        events.poll().unwrap();
+    }
+    while !condition() {
+        assert!(started.elapsed() < PEER, "waited in vain until {what}");
+        events.block_on(async { time::sleep(Duration::from_millis(1)).await }).unwrap();
+    }
+}
+
+/// Runs a loop freely until the code on another thread has ended, however it ends.
+#[track_caller]
+pub fn serve<R: Send + 'static>(events: &mut EventLoop, peer: impl FnOnce(Remote) -> R + Send + 'static) -> R {
+    struct Stop(Remote);
+    impl Drop for Stop {
+        fn drop(&mut self) {
+            let _ = self.0.run(|h| h.stop());
+        }
+    }
+    let remote = events.handle().remote();
+    let thread = thread::spawn(move || {
+        let stop = Stop(remote);
+        peer(stop.0.clone())
+    });
+    events.run().unwrap();
+    match thread.join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// A raw peer that does not wait for ever.
+pub fn connect(addr: SocketAddr) -> TcpStream {
+    let peer = TcpStream::connect(addr).unwrap();
+    peer.set_read_timeout(Some(PEER)).unwrap();
+    peer.set_write_timeout(Some(PEER)).unwrap();
+    peer.set_nodelay(true).unwrap();
+    peer
+}
+
+/// Reads what is there now, without waiting.
+pub fn read_now(peer: &mut TcpStream) -> Vec<u8> {
+    peer.set_nonblocking(true).unwrap();
+    let mut all = Vec::new();
+    match peer.read_to_end(&mut all) {
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+        Err(e) => panic!("the peer's read failed: {e}"),
+    }
+    peer.set_nonblocking(false).unwrap();
+    all
+}
+
+/// Reads to the end, and says how it ended.
+pub fn read_all(peer: &mut TcpStream) -> (Vec<u8>, io::Result<()>) {
+    let mut all = Vec::new();
+    let end = peer.read_to_end(&mut all).map(|_| ());
+    (all, end)
+}
+
+pub fn exactly(peer: &mut impl Read, len: usize) -> Vec<u8> {
+    let mut all = vec![0; len];
+    peer.read_exact(&mut all).unwrap();
+    all
+}
+
+/// Bytes in which any loss, doubling or swap shows.
+pub fn pattern(len: usize) -> Vec<u8> {
+    let mut rng = fastrand::Rng::with_seed(len as u64);
+    let mut all = Vec::with_capacity(len + 8);
+    while all.len() < len {
+        all.extend_from_slice(&rng.u64(..).to_le_bytes());
+    }
+    all.truncate(len);
+    all
+}
+
+/// Reads a whole pattern and says where it differs, not how.
+#[track_caller]
+pub fn assert_same(got: &[u8], want: &[u8]) {
+    if got != want {
+        let at = got.iter().zip(want).position(|(a, b)| a != b);
+        panic!("{} bytes came and {} were sent; the first difference is at {at:?}", got.len(), want.len());
+    }
+}
+
+/// The descriptors that this process has open.
+pub fn descriptors() -> Vec<String> {
+    let mut all: Vec<_> = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let to = std::fs::read_link(entry.path()).ok()?;
+            // The directory that is being read is itself one.
+            (!to.starts_with("/proc")).then(|| format!("{} {}", entry.file_name().display(), to.display()))
+        })
+        .collect();
+    all.sort();
+    all
+}

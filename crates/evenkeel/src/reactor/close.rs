@@ -56,6 +56,9 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
                 Ok(_) => return self.connected(lp, token),
                 // A stray report: still in progress.
                 Err(e) if e.kind() == io::ErrorKind::NotConnected => {
+                    if let Some(s) = lp.core.borrow_mut().sources.get_mut(token) {
+                        s.clear(flag::HUNG_UP);
+                    }
                     return self.listen_for(lp, token, false, true);
                 }
                 Err(e) => e,
@@ -75,7 +78,8 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
     fn connected(&self, lp: &Rc<Shared>, token: Token) {
         let mut core = lp.core.borrow_mut();
         let Some(s) = core.sources.get_mut(token) else { return };
-        s.clear(flag::CONNECTING | flag::HUNG_UP);
+        // HUNG_UP stays as reported: the peer's end may have come with the same edge, behind its first bytes.
+        s.clear(flag::CONNECTING);
         s.set(flag::WRITABLE | flag::READABLE);
         s.stamp = lp.now_ms.get();
         let kind = s.kind();

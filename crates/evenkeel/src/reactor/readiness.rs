@@ -223,7 +223,8 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
             write: was & flag::ARMED_WRITE != 0 && (!got.write || was & flag::QUEUED != 0),
             hung_up: false,
         };
-        self.arm(lp, token, want, got.hung_up && was & flag::HUNG_UP != 0);
+        let unwanted = !want.read && !want.write;
+        self.arm(lp, token, want, unwanted && got.hung_up && was & flag::HUNG_UP != 0);
     }
 
     /// Level-triggered: makes interest follow what a callback connection wants.

@@ -163,6 +163,9 @@ fn turn(lp: &Rc<Shared>, most: Option<Duration>, main: &mut dyn FnMut() -> bool)
     let done = main();
     lp.driver.flush(lp);
     lp.reap();
+    // What `on_close` wrote to others leaves before the wait, too.
+    lp.driver.flush(lp);
+    lp.run_wakes();
     if done {
         return Ok(());
     }

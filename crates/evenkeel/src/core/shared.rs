@@ -189,7 +189,8 @@ impl Shared {
         self.stats.turn_took(now.saturating_sub(self.now.get()));
         let core = self.core.borrow();
         let busy = !core.pending.is_empty() || !core.deferred.is_empty() || !core.ready.is_empty();
-        if busy || self.executor.has_ready() || self.inbox.is_woken() {
+        let ending = !core.closed.is_empty() || !core.closing.is_empty();
+        if busy || ending || self.executor.has_ready() || self.inbox.is_woken() {
             return Some(Duration::ZERO);
         }
         let next = core.wheel.next_deadline()?;

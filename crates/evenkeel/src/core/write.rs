@@ -58,18 +58,23 @@ impl Shared {
                 }
             }
         }
-        if self.can_send_now(token) {
-            match self.driver.send(self, token, bytes) {
-                Ok(n) => sent = n,
+        // Until the kernel refuses: a part that it took is no promise of an event (I3).
+        while sent < bytes.len() && self.can_send_now(token) {
+            match self.driver.send(self, token, &bytes[sent..]) {
+                Ok(0) => {
+                    self.abort(token, CloseReason::Error(io::ErrorKind::WriteZero.into()));
+                    return Flow::Closed;
+                }
+                Ok(n) => sent += n,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) => {
                     self.abort(token, CloseReason::Error(e));
                     return Flow::Closed;
                 }
             }
-            if sent == bytes.len() {
-                return Flow::Go;
-            }
+        }
+        if sent > 0 && sent == bytes.len() {
+            return Flow::Go;
         }
         let mut core = self.core.borrow_mut();
         core.queue(token, |extra, now| extra.push(&bytes[sent..], now), self.now_ms.get());

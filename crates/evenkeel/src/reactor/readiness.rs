@@ -236,7 +236,9 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         if flags & flag::DEAD != 0 {
             return;
         }
-        let unwanted = flag::PAUSED | flag::EOF | flag::LISTED;
+        // A lingering connection reads whether its handler was paused or not: it waits for the peer's end.
+        let paused = if flags & flag::LINGER == 0 { flag::PAUSED } else { 0 };
+        let unwanted = paused | flag::EOF | flag::LISTED;
         let closing = flags & (flag::CLOSING | flag::LINGER) == flag::CLOSING;
         let want = Ready {
             read: flags & unwanted == 0 && !closing && flags & flag::CONNECTING == 0,

@@ -5,9 +5,13 @@
 //! thread and the loop is driven step by step; where only a loop that sleeps and wakes proves something, they
 //! live on a thread of their own and the loop runs freely. No test sleeps to let something happen.
 
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 #[macro_use]
 mod support;
 
+mod closing;
 mod delivery;
+mod flow;
+mod halves;
+mod writing;

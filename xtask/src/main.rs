@@ -1,2 +1,70 @@
-//! Project commands.
-fn main() {}
+//! Project commands: `cargo xtask COMMAND`.
+//!
+//! One command sets up what the tests need and runs all of them, so that a developer, a fresh machine and the continuous
+//! integration do the same thing.
+
+mod ci;
+mod clients;
+mod hub;
+mod process;
+mod setup;
+mod tally;
+mod test;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const HELP: &str = "\
+Usage: cargo xtask COMMAND
+
+  test                  everything: the Rust tests, then the client tests on every backend
+    --no-clients          only the Rust tests
+    --clients-only        only the client tests
+    --backend NAME        the client tests on this backend only (may be given more than once)
+    --hub PATH            the client tests against this hub instead of building one
+  ci                    test, then formatting, lints and documentation, as .ci/run does
+  tidy                  the project's own style checks (cargo test runs them too)
+  help                  this text
+
+Needs Node.js, npm, Python 3 and Chromium. As root on Debian, missing ones are installed.
+";
+
+/// What a command ends with: success or not, after it has said why.
+type Outcome = Result<bool, String>;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match dispatch(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(arguments: &[String]) -> Outcome {
+    let root = root();
+    let (command, options) = match arguments.split_first() {
+        Some((command, options)) => (command.as_str(), options),
+        None => ("help", arguments),
+    };
+    match command {
+        "test" => test::run(&root, &test::Options::parse(options)?),
+        "ci" if options.is_empty() => ci::run(&root),
+        "tidy" if options.is_empty() => Ok(tidy::run(&root)),
+        "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            Ok(true)
+        }
+        _ => Err(format!("no such command: {}\n\n{HELP}", arguments.join(" "))),
+    }
+}
+
+/// The workspace's folder.
+fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_path_buf()
+}

@@ -12,6 +12,7 @@
 //! | another kernel interface | [`Backend`] |
 //! | work from other threads | [`Remote`] |
 //! | the operating system's signals | [`signal`] |
+//! | hyper, tungstenite, rustls and other libraries | [`compat`] |
 //!
 //! # Rules of the loop
 //!
@@ -20,6 +21,7 @@
 //! connection and is counted.
 
 mod backend;
+pub mod compat;
 mod core;
 mod event_loop;
 mod handle;

@@ -19,6 +19,9 @@ use crate::handle::Handle;
 use crate::handler::{CloseReason, Flow};
 use crate::message::Message;
 
+/// Slices of one vectored write, as many as kernels take.
+const MOST_SLICES: usize = 1024;
+
 /// A connection that a task reads and writes, over TCP or a Unix socket.
 ///
 /// Buffers are borrowed, whatever the backend, and dropping any future of this type is safe: no byte is lost or
@@ -160,8 +163,7 @@ impl Stream {
         take: impl FnOnce(&[u8], &mut Reply<'_>) -> R,
     ) -> io::Result<Option<R>> {
         let mut take = Some(take);
-        let shared = &self.shared;
-        let token = self.token;
+        let (shared, token) = (&*self.shared, self.token);
         poll_fn(|cx| {
             let mut result = None;
             let mut lend = |bytes: &[u8]| {
@@ -169,11 +171,21 @@ impl Stream {
                     result = Some(take(bytes, &mut Reply { shared, token }));
                 }
             };
-            let driver = &*shared.driver;
-            ready!(shared.poll_io(token, Half::Read, cx, || driver.recv_with(shared, token, &mut lend)))?;
+            ready!(self.poll_lend_ref(cx, usize::MAX, &mut lend))?;
             Poll::Ready(Ok(result))
         })
         .await
+    }
+
+    /// Lends what can be read, at most `most` bytes; an empty slice at the end.
+    pub(crate) fn poll_lend_ref(
+        &self,
+        cx: &mut Context<'_>,
+        most: usize,
+        lend: &mut dyn FnMut(&[u8]),
+    ) -> Poll<io::Result<()>> {
+        let (shared, token) = (&*self.shared, self.token);
+        shared.poll_io(token, Half::Read, cx, || shared.driver.recv_with(shared, token, most, lend))
     }
 
     pub(crate) fn poll_read_ref(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
@@ -194,6 +206,16 @@ impl Stream {
     /// The kernel's; `BrokenPipe` after [`shutdown`](Self::shutdown).
     pub async fn write(&mut self, from: &[u8]) -> io::Result<usize> {
         poll_fn(|cx| self.poll_write_ref(cx, from)).await
+    }
+
+    /// Writes some of what `from` has, in order and by one system call, at least one byte unless all are empty.
+    ///
+    /// Cancel safe: dropped before it is ready, nothing was written.
+    ///
+    /// # Errors
+    /// The kernel's; `BrokenPipe` after [`shutdown`](Self::shutdown).
+    pub async fn write_vectored(&mut self, from: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_write_vectored_ref(cx, from)).await
     }
 
     /// Writes all of `from`.
@@ -230,11 +252,29 @@ impl Stream {
             return Poll::Ready(Ok(0));
         }
         let (shared, token) = (&*self.shared, self.token);
-        if shared.flags(token) & (flag::CORKED | flag::QUEUED) == flag::CORKED {
-            // Something was lent an answer in this turn; it goes first.
-            shared.driver.flush(shared);
-        }
+        self.flush_cork();
         shared.poll_io(token, Half::Write, cx, || shared.driver.send(shared, token, from))
+    }
+
+    pub(crate) fn poll_write_vectored_ref(
+        &self,
+        cx: &mut Context<'_>,
+        from: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        // Empty slices must not be all that the kernel sees.
+        let first = from.iter().position(|slice| !slice.is_empty());
+        let Some(from) = first.map(|first| &from[first..]) else { return Poll::Ready(Ok(0)) };
+        let from = &from[..from.len().min(MOST_SLICES)];
+        let (shared, token) = (&*self.shared, self.token);
+        self.flush_cork();
+        shared.poll_io(token, Half::Write, cx, || shared.driver.send_vectored(shared, token, from))
+    }
+
+    /// Something was lent an answer in this turn: it goes first.
+    fn flush_cork(&self) {
+        if self.shared.flags(self.token) & (flag::CORKED | flag::QUEUED) == flag::CORKED {
+            self.shared.driver.flush(&self.shared);
+        }
     }
 
     pub(crate) fn poll_flush_ref(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

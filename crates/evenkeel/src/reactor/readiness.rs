@@ -382,15 +382,26 @@ impl<P: Selector<Y>, Y: Sys> Driver for Readiness<P, Y> {
         self.pull(lp, token, into)
     }
 
-    fn recv_with(&self, lp: &Shared, token: Token, lend: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+    fn recv_with(
+        &self,
+        lp: &Shared,
+        token: Token,
+        most: usize,
+        lend: &mut dyn FnMut(&[u8]),
+    ) -> io::Result<()> {
         let mut memory = self.take_scratch();
-        let result = self.pull(lp, token, &mut memory).map(|n| lend(&memory[..n]));
+        let room = most.min(memory.len());
+        let result = self.pull(lp, token, &mut memory[..room]).map(|n| lend(&memory[..n]));
         self.put_scratch(memory);
         result
     }
 
     fn send(&self, lp: &Shared, token: Token, from: &[u8]) -> io::Result<usize> {
-        self.send_now(lp, token, from)
+        self.send_now(lp, token, |sys, fd| sys.send(fd, from))
+    }
+
+    fn send_vectored(&self, lp: &Shared, token: Token, from: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        self.send_now(lp, token, |sys, fd| sys.send_vectored(fd, from))
     }
 
     fn accept(&self, lp: &Shared, token: Token) -> io::Result<(Fd, Addr)> {

@@ -228,7 +228,12 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
     }
 
     /// Sends from a task's, or a large write's, own memory.
-    pub(super) fn send_now(&self, lp: &Shared, token: Token, from: &[u8]) -> io::Result<usize> {
+    pub(super) fn send_now(
+        &self,
+        lp: &Shared,
+        token: Token,
+        send: impl FnOnce(&Y, Fd) -> io::Result<usize>,
+    ) -> io::Result<usize> {
         let core = lp.core.borrow();
         let s = core.sources.get(token).ok_or(io::ErrorKind::NotConnected)?;
         let (fd, flags) = (s.fd, s.flags);
@@ -240,7 +245,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         lp.stats.add(&lp.stats.sends);
-        let result = self.sys.send(fd, from);
+        let result = send(&self.sys, fd);
         let mut core = lp.core.borrow_mut();
         let Some(s) = core.sources.get_mut(token) else { return result };
         match &result {

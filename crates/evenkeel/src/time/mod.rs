@@ -41,7 +41,7 @@ pub fn now() -> Instant {
 pub fn sleep(time: Duration) -> Sleep {
     let shared = Handle::current().shared;
     let deadline = shared.driver.sys().clock().checked_add(time);
-    Sleep { shared, deadline, timer: None }
+    Sleep { shared, alarm: Alarm::at(deadline) }
 }
 
 /// Waits until `deadline`, at least.
@@ -50,7 +50,7 @@ pub fn sleep(time: Duration) -> Sleep {
 /// Outside of a running loop.
 #[track_caller]
 pub fn sleep_until(deadline: Instant) -> Sleep {
-    Sleep { shared: Handle::current().shared, deadline: Some(deadline), timer: None }
+    Sleep { shared: Handle::current().shared, alarm: Alarm::at(Some(deadline)) }
 }
 
 /// A future that is ready at a time. Dropping it cancels its timer.
@@ -58,42 +58,67 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 /// Cancel safe; it can be polled again after it was ready.
 pub struct Sleep {
     shared: Rc<Shared>,
-    /// None: further away than the clock reaches, so never.
-    deadline: Option<Instant>,
-    timer: Option<Key>,
+    alarm: Alarm,
 }
 
 impl Sleep {
     /// When it is ready; none for a time further away than the clock reaches.
     pub fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        self.alarm.deadline
     }
 
     /// Waits until `deadline` instead, whether it was ready or not.
     pub fn reset(&mut self, deadline: Instant) {
-        self.deadline = Some(deadline);
-        if let Some(key) = self.timer
-            && !self.shared.rearm(key, deadline)
-        {
-            self.timer = None;
-        }
-    }
-
-    fn cancel(&mut self) {
-        if let Some(key) = self.timer.take() {
-            let timer = self.shared.core.borrow_mut().wheel.cancel(key);
-            // A waker's drop is the user's code.
-            drop(timer);
-        }
+        self.alarm.reset(&self.shared, deadline);
     }
 }
 
 impl Future for Sleep {
     type Output = ();
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Sleep { shared, alarm } = self.get_mut();
+        alarm.poll(shared, cx)
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        self.alarm.cancel(&self.shared);
+    }
+}
+
+impl fmt::Debug for Sleep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sleep").field("deadline", &self.alarm.deadline).finish_non_exhaustive()
+    }
+}
+
+/// What a sleep is made of, beside the loop that keeps its timer: plain data. Its owner passes that loop in, and
+/// no other.
+pub(crate) struct Alarm {
+    /// None: further away than the clock reaches, so never.
+    pub(crate) deadline: Option<Instant>,
+    timer: Option<Key>,
+}
+
+impl Alarm {
+    pub(crate) fn at(deadline: Option<Instant>) -> Self {
+        Alarm { deadline, timer: None }
+    }
+
+    pub(crate) fn reset(&mut self, shared: &Shared, deadline: Instant) {
+        self.deadline = Some(deadline);
+        if let Some(key) = self.timer
+            && !shared.rearm(key, deadline)
+        {
+            self.timer = None;
+        }
+    }
+
+    pub(crate) fn poll(&mut self, shared: &Shared, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(key) = self.timer {
-            let mut core = self.shared.core.borrow_mut();
+            let mut core = shared.core.borrow_mut();
             match core.wheel.get_mut(key) {
                 Some(Timer::Wake(waker)) => {
                     let old =
@@ -111,23 +136,25 @@ impl Future for Sleep {
             }
         }
         let Some(deadline) = self.deadline else { return Poll::Pending };
-        if deadline <= self.shared.driver.sys().clock() {
+        if deadline <= shared.driver.sys().clock() {
             return Poll::Ready(());
         }
-        self.timer = Some(self.shared.timer_at(deadline, Timer::Wake(cx.waker().clone())));
+        self.timer = Some(shared.timer_at(deadline, Timer::Wake(cx.waker().clone())));
         Poll::Pending
     }
-}
 
-impl Drop for Sleep {
-    fn drop(&mut self) {
-        self.cancel();
+    pub(crate) fn cancel(&mut self, shared: &Shared) {
+        if let Some(key) = self.timer.take() {
+            let timer = shared.core.borrow_mut().wheel.cancel(key);
+            // A waker's drop is the user's code.
+            drop(timer);
+        }
     }
-}
 
-impl fmt::Debug for Sleep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sleep").field("deadline", &self.deadline).finish_non_exhaustive()
+    /// Takes the timer out, to be cancelled by other means.
+    #[cfg(feature = "hyper")]
+    pub(crate) fn take(&mut self) -> Option<Self> {
+        self.timer.take().map(|key| Alarm { deadline: None, timer: Some(key) })
     }
 }
 
@@ -201,13 +228,13 @@ impl Interval {
             return Poll::Pending;
         }
         let now = self.sleep.shared.driver.sys().clock();
-        let due = self.sleep.deadline.unwrap_or(now);
+        let due = self.sleep.alarm.deadline.unwrap_or(now);
         let missed = now.saturating_duration_since(due).as_nanos() / self.period.as_nanos();
         let missed = u32::try_from(missed).unwrap_or(u32::MAX - 1);
         let next = self.period.checked_mul(missed + 1).and_then(|d| due.checked_add(d));
         match next {
             Some(next) => self.sleep.reset(next),
-            None => self.sleep.deadline = None,
+            None => self.sleep.alarm.deadline = None,
         }
         Poll::Ready(due)
     }

@@ -1,0 +1,257 @@
+//! The console's own interface, the metrics, and the demonstration chat. `assets/README.md` says what each path takes
+//! and answers.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use evenkeel::TURN_BUCKETS;
+use hyper::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::http::request::Parts;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::access::{Denied, same_site};
+use super::http::{Reply, reply, text};
+use super::{Server, assets, process, unix_ms};
+use crate::metrics::{AppSample, Sample};
+use crate::proto::head::query;
+use crate::state::Publication;
+
+const JSON: &str = "application/json";
+/// Channels that the console lists.
+const LISTED: usize = 100;
+/// How long the console may follow a channel before it asks again, in seconds.
+const FOLLOW: u64 = 60;
+
+/// Microseconds: the upper bound of a bucket of turn times.
+fn bound(bucket: usize) -> u64 {
+    1 << bucket
+}
+
+fn refusal(status: u16, message: &str) -> Reply {
+    reply(status, JSON, json!({ "error": message }).to_string())
+}
+
+fn denied(denied: Denied) -> Reply {
+    match denied {
+        Denied::Elsewhere(why) => refusal(403, why),
+        Denied::Token => {
+            let mut response = refusal(401, "a token is needed");
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            response
+        }
+    }
+}
+
+impl Server {
+    /// Answers everything that is not the HTTP API, health or metrics.
+    pub(super) fn answer_pages(self: &Rc<Self>, head: &Parts, path: &str, body: &[u8], client: IpAddr) -> Reply {
+        let method = head.method.as_str();
+        if let Some(rest) = path.strip_prefix("/console/") {
+            let access = self.config.console_access();
+            if let Err(why) = same_site(&head.headers).and_then(|()| self.allow(access, &head.headers, client)) {
+                self.refuse("console_access", &[]);
+                return denied(why);
+            }
+            return match (method, rest) {
+                ("GET", "state") => reply(200, JSON, self.console_state().to_string()),
+                ("POST", "publish") => self.console_publish(head, body),
+                ("POST", "auth") => self.console_auth(head, body),
+                (_, "state" | "publish" | "auth") => refusal(405, "not by this method"),
+                _ => refusal(404, "there is nothing here"),
+            };
+        }
+        match (method, path) {
+            ("POST", "/chat/auth") => self.chat_auth(head, body, client),
+            ("GET" | "HEAD", _) => assets::file(path).unwrap_or_else(|| text(404, "there is nothing here")),
+            _ => text(404, "there is nothing here"),
+        }
+    }
+
+    pub(super) fn answer_metrics(&self, head: &Parts, client: IpAddr) -> Reply {
+        if let Err(why) = self.allow(self.config.metrics_access(), &head.headers, client) {
+            self.refuse("metrics_access", &[]);
+            return denied(why);
+        }
+        reply(200, "text/plain; version=0.0.4; charset=utf-8", self.render_metrics())
+    }
+
+    fn render_metrics(&self) -> String {
+        let stats = self.handle.stats();
+        let turns: Vec<(f64, u64)> =
+            stats.turn_times.iter().enumerate().map(|(i, n)| (bound(i) as f64 / 1e6, *n)).collect();
+        // The histogram's buckets are all that is kept: the sum is that of their middles.
+        let turns_seconds = turns.iter().map(|(bound, n)| bound * 0.75 * *n as f64).sum();
+        let snapshot = self.hub.borrow().snapshot();
+        let apps: Vec<AppSample> = snapshot.apps.iter().map(AppSample::from).collect();
+        self.metrics.render(&Sample {
+            apps: &apps,
+            turns: &turns,
+            turns_seconds,
+            accepted: stats.accepted,
+            accept_errors: stats.accept_errors,
+            shed: stats.shed,
+            bytes_in: stats.bytes_in,
+            bytes_out: stats.bytes_out,
+            panics: stats.panics,
+            resident_bytes: process::resident(),
+            open_fds: process::descriptors(),
+            max_fds: Some(process::max_descriptors()),
+            log_lines_lost: self.log.lost(),
+            backend: self.handle.backend().name(),
+        })
+    }
+
+    fn console_state(&self) -> Value {
+        let hub = self.hub.borrow();
+        let snapshot = hub.snapshot();
+        let apps: Vec<Value> = snapshot
+            .apps
+            .iter()
+            .map(|app| {
+                let config = hub.app_config(app.app);
+                let refused: u64 = app.refusals.iter().map(|(_, n)| n).sum();
+                json!({
+                    "id": app.id,
+                    "key": config.key,
+                    "name": if app.name.is_empty() { &app.id } else { &app.name },
+                    "connections": { "websocket": app.connections - app.streams, "sse": app.streams },
+                    "channels": app.channels,
+                    "messages_in": app.counters.published + app.counters.client_events,
+                    "messages_out": app.counters.messages_out,
+                    "refused": refused,
+                })
+            })
+            .collect();
+        let mut channels: Vec<Value> = Vec::new();
+        let now = self.now();
+        for app in &snapshot.apps {
+            let wanted = crate::state::Info { subscription_count: true, ..Default::default() };
+            for state in hub.channels(now, app.app, "", wanted).unwrap_or_default() {
+                let users = hub.presence_users(app.app, &state.name).ok().map(|users| users.len());
+                let subscriptions = state.subscription_count;
+                channels.push(json!({
+                    "app": app.id, "name": &*state.name, "subscriptions": subscriptions, "users": users,
+                }));
+            }
+        }
+        let channels_total = channels.len();
+        channels.sort_by_key(|channel| std::cmp::Reverse(channel["subscriptions"].as_u64()));
+        channels.truncate(LISTED);
+        let refusals: serde_json::Map<String, Value> =
+            self.metrics.refusals.sorted().into_iter().map(|(reason, n)| (reason.to_owned(), n.into())).collect();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_seconds": now as f64 / 1000.0,
+            "backend": self.handle.backend().name(),
+            "apps": apps,
+            "channels_total": channels_total,
+            "channels": channels,
+            "refusals": refusals,
+            "loops": [self.loop_state()],
+            "process": { "rss_bytes": process::resident(), "fds": process::descriptors() },
+        })
+    }
+
+    fn loop_state(&self) -> Value {
+        let stats = self.handle.stats();
+        let total: u64 = stats.turn_times.iter().sum();
+        let quantile = |q: f64| {
+            let rank = (total as f64 * q).ceil() as u64;
+            let mut seen = 0;
+            (0..TURN_BUCKETS).find(|i| {
+                seen += stats.turn_times[*i];
+                seen >= rank
+            })
+        };
+        json!({
+            "id": 0,
+            "turns": stats.turns,
+            "p50_us": quantile(0.5).map(bound),
+            "p99_us": quantile(0.99).map(bound),
+            "max_us": stats.longest_turn_us,
+            "connections": self.connections.get(),
+            "tasks": stats.tasks,
+            "timers": stats.armed,
+        })
+    }
+
+    fn console_publish(self: &Rc<Self>, head: &Parts, body: &[u8]) -> Reply {
+        #[derive(Deserialize)]
+        struct Asked {
+            app: String,
+            channel: String,
+            event: String,
+            data: String,
+        }
+        let asked: Asked = match read_json(head, body) {
+            Ok(asked) => asked,
+            Err(response) => return response,
+        };
+        let Some(app) = self.hub.borrow().app_by_id(&asked.app) else {
+            return refusal(404, "there is no such application");
+        };
+        let publication = Publication {
+            name: &asked.event,
+            channels: &[&asked.channel],
+            data: &asked.data,
+            ..Publication::default()
+        };
+        let now = self.now();
+        match self.with_hub(|hub, out| hub.publish(now, app, &publication, out)) {
+            Ok(_) => reply(200, JSON, "{}"),
+            Err(why) => refusal(why.http_status(), why.message()),
+        }
+    }
+
+    fn console_auth(&self, head: &Parts, body: &[u8]) -> Reply {
+        #[derive(Deserialize)]
+        struct Asked {
+            app: String,
+            channel: String,
+        }
+        let asked: Asked = match read_json(head, body) {
+            Ok(asked) => asked,
+            Err(response) => return response,
+        };
+        let app = self.hub.borrow().app_by_id(&asked.app).and_then(|id| self.app(id));
+        let Some(app) = app else { return refusal(404, "there is no such application") };
+        let expires = unix_ms() / 1000 + FOLLOW;
+        let auth = app.key.stream_auth(&[&asked.channel], expires);
+        reply(200, JSON, json!({ "auth": auth, "expires": expires }).to_string())
+    }
+
+    /// Signs a visitor of the demonstration chat in to its one channel.
+    fn chat_auth(&self, head: &Parts, body: &[u8], client: IpAddr) -> Reply {
+        if !self.config.demo {
+            return refusal(404, "there is no demonstration application");
+        }
+        let here = same_site(&head.headers).and_then(|()| self.allow(crate::config::Access::Open, &head.headers, client));
+        if let Err(why) = here {
+            return denied(why);
+        }
+        let form = std::str::from_utf8(body).unwrap_or_default();
+        let field = |name| query::get(form, name).ok().flatten().unwrap_or_default();
+        let (socket, channel) = (field("socket_id"), field("channel_name"));
+        let (user, name) = (field("user_id"), field("user_name"));
+        if channel != "presence-chat" {
+            return refusal(403, "only presence-chat is demonstrated");
+        }
+        let fits = |text: &str, most| !text.is_empty() && text.chars().count() <= most;
+        if !fits(&user, 128) || !fits(&name, 40) || crate::state::SocketId::parse(&socket).is_none() {
+            return refusal(400, "socket_id, user_id and user_name are needed, of at most 128 and 40 characters");
+        }
+        let data = json!({ "user_id": user, "user_info": { "name": name } }).to_string();
+        let Some(app) = self.apps.first() else { return refusal(404, "there is no application") };
+        let auth = app.key.channel_auth(&socket, &channel, Some(&data));
+        reply(200, JSON, json!({ "auth": auth, "channel_data": data }).to_string())
+    }
+}
+
+fn read_json<T: for<'a> Deserialize<'a>>(head: &Parts, body: &[u8]) -> Result<T, Reply> {
+    let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if content_type.split(';').next().is_none_or(|kind| kind.trim() != JSON) {
+        return Err(refusal(415, "send application/json"));
+    }
+    serde_json::from_slice(body).map_err(|error| refusal(400, &error.to_string()))
+}

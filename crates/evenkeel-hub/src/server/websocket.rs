@@ -1,0 +1,189 @@
+//! A subscriber on a WebSocket.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use evenkeel::Conn;
+
+use super::conn::{Next, Role};
+use super::outbox::{Keys, Peer};
+use super::{Server, seconds};
+use crate::log::Value;
+use crate::proto::head::{RequestHead, query};
+use crate::proto::origin::RequestOrigin;
+use crate::proto::{reply, ws};
+use crate::state::{Connect, SessionId};
+
+/// Control frames that a client may send in one second.
+const CONTROLS_PER_SECOND: u8 = 20;
+
+/// A WebSocket between messages holds this and no buffer.
+pub(super) struct WebSocket {
+    decoder: ws::Decoder,
+    session: SessionId,
+    /// When the client was last heard, in milliseconds of the server's clock, wrapping.
+    heard: u32,
+    /// The second in which control frames were last counted, wrapping, and how many they were.
+    second: u8,
+    controls: u8,
+    /// A ping is on its way.
+    pinged: bool,
+    /// A message is incomplete and has a deadline.
+    owing: bool,
+}
+
+impl WebSocket {
+    /// Answers an upgrade and greets the client.
+    pub(super) fn open(
+        server: &Rc<Server>,
+        conn: &mut Conn<'_>,
+        head: &RequestHead<'_>,
+        key: &str,
+        client: IpAddr,
+    ) -> Next {
+        let upgrade = match ws::Upgrade::from_head(head) {
+            Ok(upgrade) => upgrade,
+            Err(error) => {
+                server.refuse("websocket_handshake", &[("error", Value::Display(&error))]);
+                conn.write(&error.response());
+                conn.close();
+                return Next::Become(Role::Over);
+            }
+        };
+        let app = server.hub.borrow().app_by_key(key).and_then(|id| server.app(id));
+        if app.is_some_and(|app| !app.origins.allow_request(RequestOrigin::from_head(head))) {
+            server.refuse("origin", &[("client", Value::Display(&client))]);
+            conn.write(&reply::refusal(403, &[], &"this origin may not connect"));
+            conn.close();
+            return Next::Become(Role::Over);
+        }
+        let mut response = Vec::new();
+        upgrade.respond(None, &mut response);
+        conn.write(&response);
+        let peer = Peer { id: conn.id(), stream: false };
+        let protocol = query::get(head.query().unwrap_or_default(), "protocol").ok().flatten();
+        let request = Connect { key, protocol: protocol.as_deref(), conn: peer };
+        let now = server.now();
+        match server.with_hub(|hub, out| hub.connect(now, &request, out)) {
+            Ok(session) => {
+                conn.notify_after(seconds(server.config.server.ping_interval_seconds));
+                let decoder = ws::Decoder::new();
+                let heard = now as u32;
+                let socket = WebSocket { decoder, session, heard, second: 0, controls: 0, pinged: false, owing: false };
+                Next::Become(Role::WebSocket(socket))
+            }
+            // The hub has told the client, counted it, and closed the connection.
+            Err(refusal) => {
+                server.refuse(refusal.name(), &[("client", Value::Display(&client))]);
+                Next::Become(Role::Over)
+            }
+        }
+    }
+
+    pub(super) fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// Takes what has arrived: any number of frames, cut anywhere.
+    pub(super) fn receive(&mut self, server: &Server, conn: &mut Conn<'_>, mut bytes: &[u8]) {
+        let now = server.now();
+        self.heard = now as u32;
+        self.pinged = false;
+        let mut scratch = server.scratch.take();
+        let mut pong = None;
+        loop {
+            match self.decoder.next(&mut bytes, &server.message_limits, &mut scratch) {
+                Ok(None) => break,
+                Ok(Some(ws::Event::Text(text))) => {
+                    let keys = Keys { server, stream_allowed: false };
+                    server.with_hub(|hub, out| hub.receive(now, self.session, text, &keys, out));
+                }
+                Ok(Some(ws::Event::Binary(_))) => {
+                    self.fail(server, conn, 1003, "binary messages are not part of the protocol");
+                    break;
+                }
+                Ok(Some(ws::Event::Ping(payload))) => {
+                    // Of many pings in one piece only the last is answered, as the RFC allows.
+                    pong = Some(payload.to_vec());
+                    if !self.count_control(now) {
+                        self.fail(server, conn, 1008, "too many control frames");
+                        break;
+                    }
+                }
+                Ok(Some(ws::Event::Pong(_))) => {
+                    if !self.count_control(now) {
+                        self.fail(server, conn, 1008, "too many control frames");
+                        break;
+                    }
+                }
+                Ok(Some(ws::Event::Close { code, .. })) => {
+                    let mut frame = Vec::new();
+                    ws::close(code, "", &mut frame);
+                    conn.write(&frame);
+                    conn.close();
+                    break;
+                }
+                Err(error) => {
+                    self.fail(server, conn, error.close_code(), &error.to_string());
+                    break;
+                }
+            }
+        }
+        server.scratch.set(scratch);
+        if let Some(payload) = pong {
+            let mut frame = Vec::new();
+            ws::pong(&payload, &mut frame);
+            conn.write(&frame);
+        }
+        self.mind_the_rest(conn);
+    }
+
+    /// An incomplete message has a deadline, from its first byte to its last.
+    fn mind_the_rest(&mut self, conn: &mut Conn<'_>) {
+        let owing = self.decoder.in_message();
+        if owing != self.owing {
+            self.owing = owing;
+            if owing { conn.message_started() } else { conn.message_done() }
+        }
+    }
+
+    fn count_control(&mut self, now: u64) -> bool {
+        let second = (now / 1000) as u8;
+        if second != self.second {
+            (self.second, self.controls) = (second, 0);
+        }
+        self.controls = self.controls.saturating_add(1);
+        self.controls <= CONTROLS_PER_SECOND
+    }
+
+    /// The client broke the protocol of the WebSocket itself.
+    fn fail(&self, server: &Server, conn: &mut Conn<'_>, code: u16, why: &str) {
+        server.refuse("websocket_protocol", &[("code", Value::Number(code.into())), ("error", Value::Text(why))]);
+        let mut frame = Vec::new();
+        ws::close(Some(code), why, &mut frame);
+        conn.write(&frame);
+        conn.close();
+    }
+
+    /// Comes when the client may have been silent for too long: pings it, or closes it after an unanswered ping.
+    pub(super) fn heartbeat(&mut self, server: &Server, conn: &mut Conn<'_>) {
+        let settings = &server.config.server;
+        let silent = Duration::from_millis(u64::from((server.now() as u32).wrapping_sub(self.heard)));
+        let (interval, answer) = (seconds(settings.ping_interval_seconds), seconds(settings.pong_timeout_seconds));
+        if self.pinged && silent >= interval + answer {
+            let peer = Peer { id: conn.id(), stream: false };
+            server.refuse("pong_timeout", &[]);
+            server.close_peer(peer, 4201, "no pong in time");
+        } else if !self.pinged && silent >= interval {
+            self.pinged = true;
+            let mut frame = Vec::new();
+            ws::ping(b"", &mut frame);
+            conn.write(&frame);
+            conn.notify_after(answer);
+        } else {
+            let due = if self.pinged { interval + answer } else { interval };
+            conn.notify_after(due.saturating_sub(silent).max(Duration::from_millis(1)));
+        }
+    }
+}

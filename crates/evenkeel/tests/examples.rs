@@ -1,0 +1,276 @@
+//! The examples do what they show, as programs, on every backend.
+//!
+//! `cargo test` builds the examples before the tests; with `--test examples` it does not: run
+//! `cargo build --examples` first.
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use evenkeel::Backend;
+
+/// A running example, killed when it is dropped.
+struct Example {
+    process: Child,
+    addr: SocketAddr,
+}
+
+impl Example {
+    fn start(name: &str, backend: Backend, words: &[&str]) -> Example {
+        let tests = std::env::current_exe().unwrap();
+        let path = tests.parent().unwrap().with_file_name("examples").join(name);
+        let mut process = Command::new(&path)
+            .args(["--backend", backend.name(), "--port", "0"])
+            .args(words)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|e| panic!("{}: {e}; `cargo build --examples` makes it", path.display()));
+        let mut first = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut first).unwrap();
+        let addr = first.split([' ', ',', '\n']).find_map(|word| word.parse().ok());
+        let addr = addr.unwrap_or_else(|| panic!("{name} printed no address: {first}"));
+        Example { process, addr }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.addr).unwrap();
+        // Only so that a test fails instead of hanging.
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i % 251) as u8).collect()
+}
+
+/// Sends, ends its half, and reads to the other end.
+fn exchange(mut stream: TcpStream, sent: &[u8]) -> Vec<u8> {
+    thread::scope(|scope| {
+        let mut reader = stream.try_clone().unwrap();
+        let reading = scope.spawn(move || {
+            let mut back = Vec::new();
+            reader.read_to_end(&mut back).unwrap();
+            back
+        });
+        stream.write_all(sent).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        reading.join().unwrap()
+    })
+}
+
+fn check_echo(example: &Example) {
+    let mut chatty = example.connect();
+    for len in [1, 10, 5000] {
+        let (sent, mut back) = (pattern(len), vec![0; len]);
+        chatty.write_all(&sent).unwrap();
+        chatty.read_exact(&mut back).unwrap();
+        assert_eq!(back, sent);
+    }
+    for sent in [vec![], pattern(1), pattern(8_000_000)] {
+        let back = exchange(example.connect(), &sent);
+        assert!(back == sent, "{} of {} bytes", back.len(), sent.len());
+    }
+}
+
+#[test]
+fn echo() {
+    for backend in Backend::ALL {
+        check_echo(&Example::start("echo", *backend, &[]));
+    }
+}
+
+#[test]
+fn echo_async() {
+    for backend in Backend::ALL {
+        check_echo(&Example::start("echo_async", *backend, &[]));
+        check_echo(&Example::start("echo_async", *backend, &["--own-buffer"]));
+    }
+}
+
+#[test]
+fn proxy_carries_both_directions_and_their_ends() {
+    for backend in Backend::ALL {
+        let upstream = Example::start("echo", *backend, &[]);
+        let proxy = Example::start("proxy", *backend, &[&upstream.addr.to_string()]);
+        check_echo(&proxy);
+    }
+}
+
+#[test]
+fn proxy_passes_on_the_end_of_one_direction_only() {
+    for backend in Backend::ALL {
+        let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = upstream.local_addr().unwrap().to_string();
+        let proxy = Example::start("proxy", *backend, &[&to]);
+        let mut client = proxy.connect();
+        let (mut server, _) = upstream.accept().unwrap();
+        server.write_all(b"bye").unwrap();
+        server.shutdown(Shutdown::Write).unwrap();
+        let mut heard = Vec::new();
+        client.read_to_end(&mut heard).unwrap();
+        assert_eq!(heard, b"bye");
+        client.write_all(b"still here").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        heard.clear();
+        server.read_to_end(&mut heard).unwrap();
+        assert_eq!(heard, b"still here");
+    }
+}
+
+#[test]
+fn proxy_slows_a_sender_down_and_loses_nothing() {
+    for backend in Backend::ALL {
+        let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = upstream.local_addr().unwrap().to_string();
+        let proxy = Example::start("proxy", *backend, &[&to]);
+        let mut client = proxy.connect();
+        let (mut server, _) = upstream.accept().unwrap();
+        // Nobody reads. The kernel holds a few megabytes for each of the two connections; the proxy little.
+        client.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+        let chunk = pattern(251 * 200);
+        let mut taken = 0;
+        loop {
+            match client.write(&chunk[taken % 251..]) {
+                Ok(n) => taken += n,
+                Err(e) => break assert_eq!(e.kind(), ErrorKind::WouldBlock),
+            }
+            assert!(taken < 100_000_000, "the sender is not slowed down");
+        }
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut all = Vec::new();
+        server.read_to_end(&mut all).unwrap();
+        assert!(all == pattern(taken), "{} of {taken} bytes", all.len());
+    }
+}
+
+#[test]
+fn proxy_resets_the_client_when_upstream_refuses() {
+    for backend in Backend::ALL {
+        // Bound and not listening: connections are refused, and nobody else gets the port.
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = closed.local_addr().unwrap().to_string();
+        drop(closed);
+        let proxy = Example::start("proxy", *backend, &[&to]);
+        let mut client = proxy.connect();
+        let error = client.read(&mut [0; 1]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        assert!(exchange_survives(&proxy), "the proxy goes on");
+    }
+}
+
+fn exchange_survives(proxy: &Example) -> bool {
+    let mut again = proxy.connect();
+    again.read(&mut [0; 1]).is_err_and(|e| e.kind() == ErrorKind::ConnectionReset)
+}
+
+struct Guest {
+    lines: BufReader<TcpStream>,
+    stream: TcpStream,
+}
+
+impl Guest {
+    fn new(chat: &Example) -> Guest {
+        let stream = chat.connect();
+        let mut guest = Guest { lines: BufReader::new(stream.try_clone().unwrap()), stream };
+        assert_eq!(guest.line(), "Your name?");
+        guest
+    }
+
+    fn named(chat: &Example, name: &str) -> Guest {
+        let mut guest = Guest::new(chat);
+        guest.say(name);
+        assert_eq!(guest.line(), format!("* {name} is here"));
+        guest
+    }
+
+    fn say(&mut self, line: &str) {
+        self.stream.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+}
+
+#[test]
+fn chat_tells_everybody_who_is_there_and_what_they_say() {
+    for backend in Backend::ALL {
+        let chat = Example::start("chat", *backend, &[]);
+        let mut ann = Guest::named(&chat, "ann");
+        let mut bob = Guest::new(&chat);
+        for taken in ["ann", "", " \t"] {
+            bob.say(taken);
+            assert_eq!(bob.line(), "Not that one. Your name?");
+        }
+        bob.say("bob");
+        assert_eq!([ann.line(), bob.line()], ["* bob is here", "* bob is here"]);
+        // Lines in pieces, several at once, and with what a terminal would obey.
+        bob.stream.write_all(b"hel").unwrap();
+        ann.say("one\r\ntwo \x1b[31mred");
+        for line in ["ann: one", "ann: two [31mred"] {
+            assert_eq!([ann.line(), bob.line()], [line, line]);
+        }
+        bob.say("lo");
+        assert_eq!([ann.line(), bob.line()], ["bob: hello", "bob: hello"]);
+        // A line without end.
+        bob.stream.write_all(&[b'x'; 1025]).unwrap();
+        assert_eq!([ann.line(), bob.line()], ["* bob has left (closed)", "That line is too long."]);
+        assert_eq!(bob.line(), "", "closed");
+        // The name is free again.
+        let bob = Guest::named(&chat, "bob");
+        assert_eq!(ann.line(), "* bob is here");
+        drop(bob);
+        assert_eq!(ann.line(), "* bob has left (closed)");
+    }
+}
+
+#[test]
+fn chat_lets_go_of_a_reader_that_is_too_slow_and_of_nobody_else() {
+    for backend in Backend::ALL {
+        let chat = Example::start("chat", *backend, &[]);
+        let mut ann = Guest::named(&chat, "ann");
+        let mut bob = Guest::named(&chat, "bob");
+        assert_eq!(ann.line(), "* bob is here");
+        let _slow = Guest::named(&chat, "slow");
+        assert_eq!([ann.line(), bob.line()], ["* slow is here", "* slow is here"]);
+        let text = "x".repeat(1000);
+        let said = format!("ann: {text}");
+        let mut gone = false;
+        // Each round is read before the next is said, so nobody but the slow one falls behind.
+        for _ in 0..1000 {
+            for _ in 0..50 {
+                ann.say(&text);
+            }
+            let mut heard = [0, 0];
+            for (guest, heard) in [&mut ann, &mut bob].into_iter().zip(&mut heard) {
+                while *heard < 50 {
+                    match guest.line() {
+                        line if line == said => *heard += 1,
+                        line => {
+                            assert_eq!(line, "* slow has left (queue full)");
+                            gone = true;
+                        }
+                    }
+                }
+            }
+            if gone {
+                break;
+            }
+        }
+        assert!(gone, "50 MB are more than any queue");
+    }
+}

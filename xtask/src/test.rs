@@ -1,0 +1,119 @@
+//! `cargo xtask test`: everything that is tested, with one count at the end.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::tally::Tally;
+use crate::{Outcome, clients, process};
+
+const LIMIT: Duration = Duration::from_secs(60 * 60);
+
+/// Which tests to run.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Options {
+    rust: bool,
+    clients: bool,
+    backends: Vec<String>,
+    hub: Option<PathBuf>,
+}
+
+impl Options {
+    /// Everything.
+    pub(crate) fn all() -> Self {
+        Self { rust: true, clients: true, backends: clients::BACKENDS.map(str::to_owned).to_vec(), hub: None }
+    }
+
+    pub(crate) fn parse(arguments: &[String]) -> Result<Self, String> {
+        let mut options = Self::all();
+        let mut chosen = Vec::new();
+        let mut rest = arguments.iter();
+        while let Some(argument) = rest.next() {
+            let mut value = || rest.next().cloned().ok_or_else(|| format!("{argument} needs a value"));
+            match argument.as_str() {
+                "--clients-only" => options.rust = false,
+                "--no-clients" => options.clients = false,
+                "--backend" => chosen.push(value()?),
+                "--hub" => options.hub = Some(absolute(&value()?)?),
+                _ => return Err(format!("no such option of test: {argument}")),
+            }
+        }
+        if !options.rust && !options.clients {
+            return Err("--clients-only and --no-clients leave nothing to run".to_owned());
+        }
+        if !chosen.is_empty() {
+            options.backends = chosen;
+        }
+        Ok(options)
+    }
+}
+
+/// The tests run in another folder than the one that a relative path was given in.
+fn absolute(path: &str) -> Result<PathBuf, String> {
+    std::path::absolute(path).map_err(|error| format!("{path}: {error}"))
+}
+
+/// Runs the tests and prints the count as the last line.
+pub(crate) fn run(root: &Path, options: &Options) -> Outcome {
+    let tally = count(root, options);
+    println!("\n{tally}");
+    Ok(tally.success())
+}
+
+/// Runs the tests and counts them.
+pub(crate) fn count(root: &Path, options: &Options) -> Tally {
+    let mut tally = Tally::default();
+    if options.rust {
+        tally += rust(root).unwrap_or_else(|error| failure(&error));
+    }
+    if options.clients {
+        let hub = options.hub.as_deref();
+        tally += clients::run(root, &options.backends, hub).unwrap_or_else(|error| failure(&error));
+    }
+    tally
+}
+
+fn failure(error: &str) -> Tally {
+    println!("{error}");
+    Tally::of(false)
+}
+
+/// Unit tests, integration tests and the examples in the documentation. A failure does not hide later ones.
+fn rust(root: &Path) -> Result<Tally, String> {
+    let mut command = Command::new(cargo());
+    command.args(["test", "--workspace", "--no-fail-fast"]).current_dir(root);
+    let finished = process::run(&mut command, LIMIT)?;
+    Ok(Tally::read(finished.lines.iter().map(String::as_str), finished.success))
+}
+
+/// The cargo that runs this program.
+pub(crate) fn cargo() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::Options;
+
+    fn parse(words: &str) -> Result<Options, String> {
+        Options::parse(&words.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn options_choose_what_runs() {
+        assert_eq!(parse("").unwrap(), Options::all());
+        assert!(!parse("--clients-only").unwrap().rust);
+        assert!(!parse("--no-clients").unwrap().clients);
+        assert_eq!(parse("--backend epoll --backend poll").unwrap().backends, ["epoll", "poll"]);
+        assert!(parse("--hub target/x").unwrap().hub.unwrap().is_absolute());
+    }
+
+    #[test]
+    fn options_that_make_no_sense_are_refused() {
+        for words in ["--clients-only --no-clients", "--backend", "--hub", "--fast", "epoll"] {
+            assert!(parse(words).is_err(), "{words}");
+        }
+    }
+}

@@ -5,6 +5,7 @@
 mod baseline;
 mod client;
 mod command;
+mod hub;
 mod machine;
 mod peers;
 mod plot;

@@ -31,7 +31,7 @@ mod handshake;
 #[cfg(test)]
 mod handshake_tests;
 #[cfg(test)]
-mod oracle;
+mod oracle_tests;
 #[cfg(test)]
 pub(crate) mod tests;
 

@@ -141,11 +141,17 @@ impl Shared {
             self.deliver(pool, slot, token, Event::Closed(&reason));
         }
         self.driver.sys().close(fd);
-        if kind == Kind::Callback {
-            self.resume_listeners(pool);
-        } else {
-            let state = self.core.borrow_mut().free_async(slot);
-            drop(state);
+        match kind {
+            Kind::Callback => self.resume_listeners(pool),
+            Kind::Listener => {
+                let listener = self.core.borrow_mut().listeners[slot as usize].take();
+                // The user's function, and whatever it holds.
+                self.guard(|| drop(listener));
+            }
+            Kind::Async | Kind::Watch | Kind::Free => {
+                let state = self.core.borrow_mut().free_async(slot);
+                drop(state);
+            }
         }
     }
 

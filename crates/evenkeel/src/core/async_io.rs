@@ -164,6 +164,7 @@ impl Shared {
         }
         // A new token: handles and events of the old owner find nothing.
         let slot = core.new_async();
+        let pool = s.pool;
         let new = core.move_source(token, |s| {
             s.set_kind(Kind::Async);
             s.clear(flag::PAUSED | flag::HOLD | flag::MESSAGE | flag::FRAMED | flag::NOTIFY | flag::DRAINED);
@@ -180,6 +181,7 @@ impl Shared {
         drop(guard);
         let this = this.clone();
         this.moved(token, new);
+        this.resume_listeners(pool);
         Some(Stream::from_parts(this, new))
     }
 

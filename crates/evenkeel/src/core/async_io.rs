@@ -78,7 +78,7 @@ impl Shared {
     }
 
     /// What went wrong outside of any call, once.
-    fn take_failure(&self, token: Token) -> Option<io::Error> {
+    pub(crate) fn take_failure(&self, token: Token) -> Option<io::Error> {
         let mut core = self.core.borrow_mut();
         let core = &mut *core;
         let s = core.sources.get(token)?;

@@ -238,15 +238,15 @@ impl Stream {
     }
 
     pub(crate) fn poll_flush_ref(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flags = self.shared.flags(self.token);
-        if flags & flag::QUEUED != 0 {
+        if self.shared.flags(self.token) & flag::CORKED != 0 {
+            self.shared.driver.flush(&self.shared);
+        }
+        if self.shared.flags(self.token) & flag::QUEUED != 0 {
             self.shared.wait_for(self.token, Half::Write, cx);
             return Poll::Pending;
         }
-        if flags & flag::HUNG_UP == 0 {
-            return Poll::Ready(Ok(()));
-        }
-        self.shared.poll_io(self.token, Half::Write, cx, || Ok(()))
+        // Whether the kernel would take more does not matter: nothing waits for it.
+        Poll::Ready(self.shared.take_failure(self.token).map_or(Ok(()), Err))
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -264,9 +264,6 @@ impl Stream {
     }
 
     pub(crate) fn poll_shutdown_ref(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.shared.flags(self.token) & flag::CORKED != 0 {
-            self.shared.driver.flush(&self.shared);
-        }
         ready!(self.poll_flush_ref(cx))?;
         let mut core = self.shared.core.borrow_mut();
         let Some(s) = core.sources.get_mut(self.token) else { return Poll::Ready(Ok(())) };

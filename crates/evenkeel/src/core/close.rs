@@ -44,8 +44,8 @@ impl Shared {
         self.abort(token, CloseReason::Panicked);
     }
 
-    /// A deadline that was armed for a connection has come: to be established, or to be flushed.
-    pub(crate) fn deadline(&self, token: Token) {
+    /// The time to be established is up. For a connection that is, it means nothing.
+    pub(crate) fn connect_deadline(&self, token: Token) {
         let mut core = self.core.borrow_mut();
         let Some(s) = core.sources.get(token) else { return };
         if s.has(flag::CONNECTING) {
@@ -55,7 +55,14 @@ impl Shared {
             } else {
                 core.end(token, CloseReason::ConnectFailed(timeout));
             }
-        } else if s.has(flag::CLOSING) {
+        }
+    }
+
+    /// The time to be flushed is up.
+    pub(crate) fn flush_deadline(&self, token: Token) {
+        let mut core = self.core.borrow_mut();
+        let Some(s) = core.sources.get(token) else { return };
+        if s.has(flag::CLOSING) {
             let flushed = !s.has(flag::QUEUED | flag::CORKED);
             core.end(token, if flushed { CloseReason::Local } else { CloseReason::FlushTimeout });
         }

@@ -23,7 +23,9 @@ pub(crate) enum Timer {
     Wake(Waker),
     Call(Box<dyn FnOnce()>),
     Notify(Token),
-    /// The connection must be established, or flushed, by now.
+    /// The connection must be established by now.
+    Connect(Token),
+    /// The closing connection must be flushed by now.
     Deadline(Token),
     /// A listener that had to stop may be tried again.
     Accept(Token),
@@ -203,7 +205,8 @@ impl Shared {
                 Timer::Wake(waker) => waker.wake(),
                 Timer::Call(call) => self.guard(call),
                 Timer::Notify(token) => self.notify(token),
-                Timer::Deadline(token) => self.deadline(token),
+                Timer::Connect(token) => self.connect_deadline(token),
+                Timer::Deadline(token) => self.flush_deadline(token),
                 Timer::Accept(token) => self.driver.retry_accept(self, token),
                 Timer::Sweep => self.sweep(),
             }

@@ -19,7 +19,8 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         let core = lp.core.borrow();
         let Some(s) = core.sources.get(token) else { return };
         let (flags, fd, pool, slot) = (s.flags, s.fd, s.pool, s.slot);
-        let owed = flags & flag::OPENED == 0 || s.extra.as_ref().is_some_and(|e| !e.unread.is_empty());
+        let unread = s.extra.as_ref().is_some_and(|e| !e.unread.is_empty());
+        let owed = flags & flag::OPENED == 0 || unread && flags & flag::PAUSED == 0;
         drop(core);
         if flags & flag::READABLE == 0 || flags & flag::DEAD != 0 {
             return;

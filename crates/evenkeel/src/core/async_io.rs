@@ -203,7 +203,11 @@ impl Shared {
         let new = core.move_source(token, |s| {
             s.set_kind(Kind::Callback);
             s.set(flag::MESSAGE);
-            s.clear(flag::OPENED);
+            if s.has(flag::EOF) {
+                // The stream has read the end; the handler has yet to hear of it.
+                s.set(flag::READABLE);
+            }
+            s.clear(flag::OPENED | flag::EOF);
             s.slot = slot;
             s.pool = place;
             s.stamp = now;

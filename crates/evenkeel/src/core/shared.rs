@@ -218,7 +218,9 @@ impl Shared {
         if self.inbox.run(self, QUEUED_PER_TURN) {
             self.executor.drain_remote();
         }
-        for _ in 0..QUEUED_PER_TURN {
+        // What these calls defer is for the next turn.
+        let calls = self.core.borrow().deferred.len().min(QUEUED_PER_TURN);
+        for _ in 0..calls {
             let Some(call) = self.core.borrow_mut().deferred.pop_front() else { break };
             self.guard(call);
         }
@@ -295,7 +297,9 @@ impl Shared {
                 Event::Drained
             } else if s.has(flag::NOTIFY) {
                 s.clear(flag::NOTIFY);
-                Event::Notify
+                drop(core);
+                // The last thing owed; a handler that notifies itself is called again in the next turn.
+                return self.deliver(pool, slot, token, Event::Notify);
             } else {
                 return;
             };

@@ -116,6 +116,10 @@ impl Shared {
 
     /// Puts a descriptor under the loop's care for tasks.
     pub(crate) fn adopt_async(&self, fd: Fd, kind: Kind, flags: u32) -> io::Result<Token> {
+        if self.ended.get() {
+            self.driver.sys().close(fd);
+            return Err(Self::gone());
+        }
         let mut core = self.core.borrow_mut();
         let slot = core.new_async();
         let token = core.sources.insert(fd, kind, flags, 0, slot, self.now_ms.get());

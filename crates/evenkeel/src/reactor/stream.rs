@@ -77,6 +77,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         match got {
             Ok(0) => self.end_of_stream(lp, token, pool, slot),
             Ok(_) => self.read_ready(lp, token),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => self.read_ready(lp, token),
             Err(e) => self.read_refused(lp, token, e),
         }
         self.settle(lp, token);
@@ -230,7 +231,12 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         if flags & flag::EOF != 0 {
             return Ok(0);
         }
-        let result = self.sys.recv(fd, into);
+        let result = loop {
+            match self.sys.recv(fd, into) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
         let mut core = lp.core.borrow_mut();
         let s = core.sources.get_mut(token).ok_or(io::ErrorKind::NotConnected)?;
         match &result {

@@ -239,8 +239,13 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         if flags & (flag::QUEUED | flag::CORKED) != 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        lp.stats.add(&lp.stats.sends);
-        let result = self.sys.send(fd, from);
+        let result = loop {
+            lp.stats.add(&lp.stats.sends);
+            match self.sys.send(fd, from) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
         let mut core = lp.core.borrow_mut();
         let Some(s) = core.sources.get_mut(token) else { return result };
         match &result {

@@ -166,9 +166,9 @@ impl Shared {
         if s.has(flag::CLOSING | flag::DEAD) || s.kind() != Kind::Callback {
             return None;
         }
+        let pool = s.pool;
         // A new token: handles and events of the old owner find nothing.
         let slot = core.new_async();
-        let pool = s.pool;
         let new = core.move_source(token, |s| {
             s.set_kind(Kind::Async);
             s.clear(flag::PAUSED | flag::HOLD | flag::MESSAGE | flag::FRAMED | flag::NOTIFY | flag::DRAINED);

@@ -280,10 +280,10 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         // The kernel can refuse only for want of memory; the source is then ended, never left deaf.
         if let Err(e) = result {
             drop(selector);
-            if s.kind() == Kind::Callback {
-                core.end(token, crate::CloseReason::Error(e));
-            } else {
+            if matches!(s.kind(), Kind::Async | Kind::Watch) {
                 core.fail_async(token, e);
+            } else {
+                core.end(token, crate::CloseReason::Error(e));
             }
             return;
         }

@@ -267,7 +267,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         &self,
         lp: &Shared,
         token: Token,
-        send: impl FnOnce(&Y, Fd) -> io::Result<usize>,
+        send: impl FnMut(&Y, Fd) -> io::Result<usize>,
     ) -> io::Result<usize> {
         let mut core = lp.core.borrow_mut();
         let s = core.sources.get_mut(token).ok_or(io::ErrorKind::NotConnected)?;
@@ -289,10 +289,15 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         lp: &Shared,
         token: Token,
         fd: Fd,
-        send: impl FnOnce(&Y, Fd) -> io::Result<usize>,
+        mut send: impl FnMut(&Y, Fd) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        lp.stats.add(&lp.stats.sends);
-        let result = send(&self.sys, fd);
+        let result = loop {
+            lp.stats.add(&lp.stats.sends);
+            match send(&self.sys, fd) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
         match &result {
             Ok(n) => lp.stats.add_n(&lp.stats.bytes_out, *n as u64),
             Err(e) => self.send_refused(lp, token, e.kind()),
@@ -305,7 +310,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         &self,
         lp: &Shared,
         token: Token,
-        send: impl FnOnce(&Y, Fd) -> io::Result<usize>,
+        send: impl FnMut(&Y, Fd) -> io::Result<usize>,
     ) -> io::Result<usize> {
         let flags = lp.flags(token);
         if flags & (flag::SHUT | flag::CLOSING) != 0 {

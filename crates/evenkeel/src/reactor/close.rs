@@ -53,7 +53,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         let error = match self.sys.take_error(fd) {
             Ok(Some(e)) | Err(e) => e,
             Ok(None) => match self.sys.peer_addr(fd) {
-                Ok(_) => return self.connected(lp, token),
+                Ok(_) => return self.connected(lp, token, ready),
                 // A stray report: still in progress.
                 Err(e) if e.kind() == io::ErrorKind::NotConnected => {
                     return self.listen_for(lp, token, false, true);
@@ -72,10 +72,15 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         }
     }
 
-    fn connected(&self, lp: &Rc<Shared>, token: Token) {
+    fn connected(&self, lp: &Rc<Shared>, token: Token, ready: Ready) {
         let mut core = lp.core.borrow_mut();
         let Some(s) = core.sources.get_mut(token) else { return };
-        s.clear(flag::CONNECTING | flag::HUNG_UP);
+        s.clear(flag::CONNECTING);
+        if !ready.hung_up {
+            // What was reported before was about a socket that was not connected. An end that is reported now has
+            // come with the connection, and there is no further edge for it (I3).
+            s.clear(flag::HUNG_UP);
+        }
         s.set(flag::WRITABLE | flag::READABLE);
         s.stamp = lp.now_ms.get();
         let kind = s.kind();

@@ -203,7 +203,9 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
             write: was & flag::ARMED_WRITE != 0 && (!got.write || was & flag::QUEUED != 0),
             hung_up: false,
         };
-        self.arm(lp, token, want, got.hung_up && was & flag::HUNG_UP != 0);
+        // Whoever waits to write must still be told, though the peer has ended its own half.
+        let unheard = got.hung_up && was & flag::HUNG_UP != 0 && !want.read && !want.write;
+        self.arm(lp, token, want, unheard);
     }
 
     /// Level-triggered: makes interest follow what a callback connection wants.

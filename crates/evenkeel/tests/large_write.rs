@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use evenkeel::net::{ConnectOptions, Limits, TcpStream};
-use evenkeel::{Backend, Conn, EventLoop, Flow, Handle, Handler, task, time};
+use evenkeel::{Backend, Conn, EventLoop, Flow, Handle, Handler, Message, task, time};
 
 fn on_every_backend<F: Future<Output = ()>>(test: impl Fn() -> F) {
     for backend in Backend::ALL {
@@ -47,6 +47,21 @@ fn i3_an_answer_that_fills_the_kernels_buffer_is_flushed() {
         });
         near.read_exact(&mut vec![0; sent]).await.unwrap();
         flushed.await.unwrap();
+    });
+}
+
+#[test]
+fn what_was_flushed_is_not_lost_when_the_descriptor_is_given_away() {
+    on_every_backend(|| async {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        stream.send(&Message::from("corked"));
+        stream.flush().await.unwrap();
+        drop(stream.into_fd().unwrap());
+        let mut heard = String::new();
+        peer.read_to_string(&mut heard).unwrap();
+        assert_eq!(heard, "corked");
     });
 }
 
@@ -87,11 +102,12 @@ fn i3_a_write_by_handle_that_fills_the_kernels_buffer_goes_on() {
         }
         let reading = thread::spawn(move || {
             let (mut peer, _) = listener.accept().unwrap();
-            peer.read_exact(&mut vec![0; sent])
+            peer.read_exact(&mut vec![0; sent]).unwrap();
+            peer
         });
         while !drained.get() || handle.queued(id).unwrap() > 0 {
             time::sleep(Duration::from_millis(1)).await;
         }
-        reading.join().unwrap().unwrap();
+        reading.join().unwrap();
     });
 }

@@ -96,6 +96,10 @@ fn i3_a_write_by_handle_that_fills_the_kernels_buffer_goes_on() {
         while !open.get() {
             task::yield_now().await;
         }
+        // Whatever the loop still does for a new connection is done before.
+        for _ in 0..10 {
+            task::yield_now().await;
+        }
         let mut sent = PART;
         while handle.write(id, &[7; PART]).unwrap() != Flow::Hold {
             sent += PART;

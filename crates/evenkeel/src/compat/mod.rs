@@ -11,8 +11,8 @@
 //! | `hyper` | `Read` and `Write` of `hyper::rt`, `compat::hyper`: an executor and a timer | hyper's clients and servers |
 //! | `futures-core` | `Stream` of `futures_core` for [`Interval`](crate::time::Interval) and, by `Listener::incoming`, connections | stream combinators |
 //!
-//! The traits of the first three are implemented by [`Stream`](crate::net::Stream); those of the first two also by its halves. All of
-//! these behave alike:
+//! The traits of the first three are implemented by [`Stream`](crate::net::Stream); those of the first two also by
+//! its halves. All of these behave alike:
 //!
 //! - **Cancel safety.** Each poll either does what it says and returns ready, or has done nothing. No byte is lost
 //!   when whoever polls goes away.
@@ -22,7 +22,8 @@
 //!   on. The socket closes when the stream is dropped.
 //! - **Errors** are the kernel's; `BrokenPipe` for a write after closing.
 //! - **Splitting**: `futures_util` has a `split` of its own, which takes the stream by value and is found first where
-//!   its trait is in scope. Ours are [`Stream::into_split`](crate::net::Stream::into_split), or `Stream::split(&mut stream)`.
+//!   its trait is in scope. Ours are [`Stream::into_split`](crate::net::Stream::into_split), or
+//!   `Stream::split(&mut stream)`.
 //! - **Readers and writers** wait one at a time: of two tasks that wait to read the same stream, the last to poll is
 //!   woken.
 //!

@@ -110,6 +110,8 @@ impl Stream {
     pub fn into_fd(self) -> io::Result<OwnedFd> {
         let (shared, token) = (self.shared.clone(), self.token);
         shared.fd(token)?;
+        // What was corked counts as flushed to whoever waited for that.
+        self.shared.driver.flush(&self.shared);
         let _ = self.into_token();
         shared.driver.deregister(&shared, token);
         let mut core = shared.core.borrow_mut();

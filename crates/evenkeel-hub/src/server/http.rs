@@ -71,11 +71,10 @@ fn finish(server: &Rc<Server>, io: Guarded, client: IpAddr, seat: Seat) {
     let (mut stream, ending, unpassed) = io.into_parts();
     match ending {
         Ending::Leave => {
-            // It is counted again when its handler opens.
-            server.connections.set(server.connections.get().saturating_sub(1));
+            // It stays counted, and keeps its seat.
             let handler = HubConn::returned(server.clone(), client, seat);
             if server.pool().adopt(stream, handler, &unpassed).is_err() {
-                server.seats.borrow_mut().leave(seat);
+                server.leave(seat);
             }
             return;
         }

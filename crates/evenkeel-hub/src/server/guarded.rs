@@ -30,6 +30,15 @@ pub(super) struct Shared {
     /// Responses that have been made since the guard was last told.
     finished: u32,
     waker: Option<Waker>,
+    /// Why the stream was ended under hyper, until somebody has told the client: the service, if it waits for the rest
+    /// of a body, else whoever comes after hyper. A request gets one answer.
+    refusal: Option<Refusal>,
+}
+
+/// What a client is told whose request is not served.
+pub(super) enum Refusal {
+    Framing(GuardError),
+    SlowBody,
 }
 
 impl Shared {
@@ -43,6 +52,10 @@ impl Shared {
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    pub(super) fn take_refusal(this: &RefCell<Shared>) -> Option<Refusal> {
+        this.borrow_mut().refusal.take()
     }
 }
 
@@ -111,6 +124,11 @@ impl Guarded {
 
     fn end(&mut self, ending: Ending) -> Poll<io::Result<()>> {
         self.ended = true;
+        self.shared.borrow_mut().refusal = match &ending {
+            Ending::Rejected(error) => Some(Refusal::Framing(*error)),
+            Ending::TooSlow("slow_body") => Some(Refusal::SlowBody),
+            _ => None,
+        };
         self.ending = ending;
         Poll::Ready(Ok(()))
     }

@@ -292,7 +292,8 @@ impl Write for Guarded {
         this.slow_reader(cx, result)
     }
 
+    /// The stream goes on: back to the front door, to a last word, or to its end when it is dropped.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        self.poll_flush(cx)
     }
 }

@@ -61,8 +61,9 @@ async fn serve_until_done(server: &Rc<Server>, stream: Stream, client: IpAddr, s
         .half_close(true)
         .max_buf_size(64 << 10)
         .serve_connection(io, service);
-    // An error is the client's doing: it broke off, or was too slow. The guard knows which.
-    let _ = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+    // An error is the client's doing: it broke off, or was too slow. The guard knows which. Hyper flushes its last
+    // response only before it shuts the stream down, which `Guarded` leaves to whoever comes next.
+    let _ = (&mut connection).await;
     finish(server, connection.into_parts().io, &shared, client, seat);
 }
 

@@ -148,6 +148,15 @@ impl Guarded {
         self.deadline.reset(evenkeel::time::now() + within);
     }
 
+    /// Between bodies the client owes the next head, as far as it has come.
+    fn settle_debt(&mut self) {
+        if !self.guard.in_request(self.unpassed.len()) {
+            self.now_owes(Owes::Nothing);
+        } else if self.guard.in_head() {
+            self.now_owes(Owes::Head);
+        }
+    }
+
     /// Whether a body comes slower than it must.
     fn is_slow(&mut self, n: usize) -> bool {
         let Owes::Body { since, bytes } = &mut self.owes else { return false };
@@ -159,9 +168,6 @@ impl Guarded {
 
     /// Reads more from the client. Ready when there is more, or at the end.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.owes == Owes::Nothing && !self.unpassed.is_empty() {
-            self.now_owes(Owes::Head);
-        }
         let mut piece = [0u8; PIECE];
         let mut buffer = ReadBuf::new(&mut piece);
         match Pin::new(&mut self.stream).poll_read(cx, buffer.unfilled())? {
@@ -229,9 +235,7 @@ impl Read for Guarded {
                 this.give(&mut buf);
                 return Poll::Ready(Ok(()));
             }
-            if !this.guard.in_request(this.unpassed.len()) {
-                this.now_owes(Owes::Nothing);
-            }
+            this.settle_debt();
             match this.guard.next(&this.unpassed) {
                 Verdict::Pass(n) => {
                     if this.is_slow(n) {
@@ -258,7 +262,11 @@ impl Read for Guarded {
                     }
                     Err(e) => return Poll::Ready(Err(e)),
                 },
-                Verdict::Full => return Poll::Pending,
+                Verdict::Full => {
+                    // It is us who are late.
+                    this.now_owes(Owes::Nothing);
+                    return Poll::Pending;
+                }
                 Verdict::Reject(error) => return this.end(Ending::Rejected(error)),
             }
         }

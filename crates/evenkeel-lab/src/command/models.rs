@@ -41,16 +41,12 @@ pub(crate) struct Models {
     out: Option<PathBuf>,
 }
 
-/// The models, by what they are called.
+/// The models, by what they are called: a thread each, callbacks on every backend, and tasks.
 fn models() -> Vec<(&'static str, Server)> {
-    vec![
-        ("thread each", Server::Threads),
-        ("select", Server::Own(Model::Callbacks, Backend::Select)),
-        ("poll", Server::Own(Model::Callbacks, Backend::Poll)),
-        ("epoll, level", Server::Own(Model::Callbacks, Backend::EpollLevel)),
-        ("epoll, edge", Server::Own(Model::Callbacks, Backend::Epoll)),
-        ("async, epoll edge", Server::Own(Model::Async, Backend::Epoll)),
-    ]
+    let mut models = vec![("thread each", Server::Threads)];
+    models.extend(Backend::ALL.iter().map(|b| (b.name(), Server::Own(Model::Callbacks, *b))));
+    models.push(("async, epoll", Server::Own(Model::Async, Backend::Epoll)));
+    models
 }
 
 /// Processor time for each message in microseconds, by model and number of connections, of one workload.

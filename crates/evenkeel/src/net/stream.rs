@@ -276,7 +276,7 @@ impl Stream {
 
     #[inline]
     pub(crate) fn poll_flush_ref(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.shared.flags(self.token) & (flag::QUEUED | flag::HUNG_UP) == 0 {
+        if self.shared.flags(self.token) & (flag::CORKED | flag::QUEUED | flag::HUNG_UP) == 0 {
             return Poll::Ready(Ok(()));
         }
         self.poll_flush_closer(cx)
@@ -284,6 +284,9 @@ impl Stream {
 
     #[cold]
     fn poll_flush_closer(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.shared.flags(self.token) & flag::CORKED != 0 {
+            self.shared.driver.flush(&self.shared);
+        }
         if self.shared.flags(self.token) & flag::QUEUED != 0 {
             self.shared.wait_for(self.token, Half::Write, cx);
             return Poll::Pending;

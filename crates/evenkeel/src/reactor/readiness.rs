@@ -121,7 +121,8 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
             return self.read_plain(lp, event.token, fd, pool.get(lp, place), slot);
         }
         s.flags = flags;
-        if flags & flag::KIND == Kind::Async as u32 && flags & (flag::CONNECTING | flag::QUEUED) == 0 {
+        const BUSY: u32 = flag::CONNECTING | flag::QUEUED | flag::LINGER;
+        if flags & flag::KIND == Kind::Async as u32 && flags & BUSY == 0 {
             core.wake(event.token, read, write);
             drop(core);
             if !P::EDGE {
@@ -169,7 +170,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
                 if event.ready.write && flags & flag::QUEUED != 0 {
                     self.flush_one(lp, token);
                 }
-                if Kind::of(flags) == Kind::Async {
+                if Kind::of(flags) == Kind::Async && flags & flag::LINGER == 0 {
                     lp.core.borrow_mut().wake(token, event.ready.read, event.ready.write);
                     if !P::EDGE {
                         self.quiet_async(lp, token, was, event.ready);
@@ -292,11 +293,12 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
             }
             match Kind::of(lp.flags(token)) {
                 Kind::Listener => self.accept_ready(lp, token),
-                Kind::Callback => {
+                // Of streams, those that linger are listed.
+                Kind::Callback | Kind::Async => {
                     self.read_ready(lp, token);
                     self.settle(lp, token);
                 }
-                _ => {}
+                Kind::Watch | Kind::Free => {}
             }
         }
     }

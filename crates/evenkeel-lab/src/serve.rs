@@ -55,8 +55,10 @@ impl Handler for Echo {
 }
 
 async fn echo(mut stream: TcpStream) -> io::Result<()> {
-    while stream.read_with(|bytes, reply| reply.write(bytes)).await?.is_some() {
-        stream.flush().await?;
+    while let Some(flow) = stream.read_with(|bytes, reply| reply.write(bytes)).await? {
+        if flow == Flow::Hold {
+            stream.flush().await?;
+        }
     }
     Ok(())
 }

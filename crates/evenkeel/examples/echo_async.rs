@@ -5,12 +5,14 @@
 
 mod common;
 
-use evenkeel::EventLoop;
 use evenkeel::net::{TcpListener, TcpStream};
+use evenkeel::{EventLoop, Flow};
 
 async fn echo(mut stream: TcpStream) -> std::io::Result<()> {
-    while stream.read_with(|bytes, reply| reply.write(bytes)).await?.is_some() {
-        stream.flush().await?;
+    while let Some(flow) = stream.read_with(|bytes, reply| reply.write(bytes)).await? {
+        if flow == Flow::Hold {
+            stream.flush().await?;
+        }
     }
     Ok(())
 }

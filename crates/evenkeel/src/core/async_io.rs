@@ -301,6 +301,10 @@ impl Shared {
         for entry in core.cork.entries.iter_mut().filter(|e| e.token == old) {
             entry.token = new;
         }
+        if core.sources.get(new).is_some_and(|s| s.has(flag::SHUT)) {
+            // The end of the write half may have been asked for under the old token.
+            core.closing.push(new);
+        }
         drop(core);
         self.driver.renamed(self, new);
         self.driver.resume(self, new);

@@ -198,6 +198,10 @@ impl Core {
     /// An asynchronous stream failed outside of any call: its tasks are woken and the next one hears it.
     pub(crate) fn fail_async(&mut self, token: Token, error: std::io::Error) {
         let Some(s) = self.sources.get_mut(token) else { return };
+        if s.has(flag::CLOSING) {
+            // Nobody is left to hear it.
+            return self.end(token, CloseReason::Error(error));
+        }
         s.clear(flag::CONNECTING | flag::QUEUED);
         s.set(flag::READABLE | flag::WRITABLE | flag::HUNG_UP);
         s.extra = None;

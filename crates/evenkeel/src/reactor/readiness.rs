@@ -130,7 +130,8 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
             return self.with_scratch(turn, |this| this.read_on(lp, token, got));
         }
         s.flags = flags;
-        if flags & flag::KIND == Kind::Async as u32 && flags & (flag::CONNECTING | flag::QUEUED) == 0 {
+        const BUSY: u32 = flag::CONNECTING | flag::QUEUED | flag::LINGER;
+        if flags & flag::KIND == Kind::Async as u32 && flags & BUSY == 0 {
             // Who waits, waits for a bit that was not set. An edge reports all that is true, not what is news.
             let slot = s.slot;
             let woken = core.wake_tasks(&lp.executor, token, slot, event.flags & !was);
@@ -192,7 +193,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
                 if ready.write && flags & flag::QUEUED != 0 {
                     self.flush_one(lp, token);
                 }
-                if Kind::of(flags) == Kind::Async {
+                if Kind::of(flags) == Kind::Async && flags & flag::LINGER == 0 {
                     lp.core.borrow_mut().wake(token, ready.read, ready.write);
                     if !P::EDGE {
                         self.quiet_async(lp, token, was, ready);
@@ -319,11 +320,12 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
             }
             match Kind::of(lp.flags(token)) {
                 Kind::Listener => self.accept_ready(lp, token),
-                Kind::Callback => {
+                // Of streams, those that linger are listed.
+                Kind::Callback | Kind::Async => {
                     self.read_ready(lp, token);
                     self.settle(lp, token);
                 }
-                _ => {}
+                Kind::Watch | Kind::Free => {}
             }
         }
     }

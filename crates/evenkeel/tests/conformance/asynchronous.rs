@@ -27,6 +27,7 @@ on_every_backend! {
     two_tasks_share_the_halves,
     halves_are_reunited_or_given_back,
     a_dropped_stream_flushes_what_it_has_queued,
+    i30_a_dropped_stream_waits_for_a_peer_that_is_still_sending,
     a_stream_dropped_while_the_peer_resets,
     an_aborted_stream_resets,
     i41_a_stream_that_queues_without_waiting_is_ended,
@@ -355,10 +356,32 @@ fn a_dropped_stream_flushes_what_it_has_queued(backend: Backend) {
     assert_eq!(read_all(&mut peer).0, b"bye");
 }
 
+/// Closing a socket with unread bytes resets the connection, and a reset can destroy what was just sent.
+fn i30_a_dropped_stream_waits_for_a_peer_that_is_still_sending(backend: Backend) {
+    let mut events = event_loop(backend);
+    let (mut stream, mut peer) = pair(&mut events);
+    let h = events.handle();
+    let (sources, started) = (h.stats().sources, h.now());
+    peer.write_all(&pattern(500_000)).unwrap();
+    events.block_on(async { stream.write_all(b"enough, thank you").await.unwrap() }).unwrap();
+    drop(stream);
+    let thread = std::thread::spawn(move || {
+        peer.write_all(&pattern(500_000)).unwrap();
+        peer.shutdown(Shutdown::Write).unwrap();
+        read_all(&mut peer)
+    });
+    until(&mut events, "it is released", || h.stats().sources == sources - 1);
+    let (got, end) = thread.join().unwrap();
+    assert!(end.is_ok(), "the peer was not reset: {end:?}");
+    assert_eq!(got, b"enough, thank you");
+    assert!(h.now() - started < Duration::from_secs(4), "released by the peer's end, not by the deadline of 5 s");
+}
+
 fn a_stream_dropped_while_the_peer_resets(backend: Backend) {
     let mut events = event_loop(backend);
     let h = events.handle();
     let sources = h.stats().sources;
+    let started = h.now();
     for queued in [0, 400_000] {
         let (mut stream, peer) = pair(&mut events);
         events
@@ -372,6 +395,7 @@ fn a_stream_dropped_while_the_peer_resets(backend: Backend) {
         drop(peer);
         until(&mut events, "it is released", || h.stats().sources == sources);
     }
+    assert!(h.now() - started < Duration::from_secs(4), "released by the reset, not by the deadline of 5 s");
 }
 
 fn an_aborted_stream_resets(backend: Backend) {

@@ -79,14 +79,21 @@ fn close_gives_up_at_its_deadline(backend: Backend) {
 /// Closing a socket with unread bytes resets the connection, and a reset can destroy what was just sent.
 fn i30_close_waits_for_a_peer_that_is_still_sending(backend: Backend) {
     let mut s = Server::new(backend);
-    let (mut peer, seen) = s.pair(Probe::new().on_data(|conn, _| {
+    let answers = Probe::new().on_open(|conn| conn.pause()).on_data(|conn, _| {
         conn.write(b"enough, thank you");
         conn.close();
-    }));
+    });
+    let (mut peer, seen) = s.pair(answers);
+    s.until("it is paused", || seen.opened.get());
+    // Both buffers are full before the first byte is read, so something is unread when it closes.
+    peer.set_nonblocking(true).unwrap();
+    while peer.write(&pattern(65_536)).is_ok() {}
+    peer.set_nonblocking(false).unwrap();
+    s.h.resume(seen.id()).unwrap();
     let (got, end) = s.serve(move |_| {
         let mut writer = peer.try_clone().unwrap();
         let thread = std::thread::spawn(move || {
-            writer.write_all(&pattern(1_500_000)).unwrap();
+            writer.write_all(&pattern(500_000)).unwrap();
             writer.shutdown(Shutdown::Write).unwrap();
         });
         thread.join().unwrap();

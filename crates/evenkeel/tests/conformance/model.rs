@@ -20,6 +20,7 @@ on_every_backend! {
     i43_bytes_that_arrive_at_every_moment_of_a_round_trip,
     i43_an_end_that_the_stream_has_read_is_heard_by_the_handler,
     i43_an_end_that_the_handler_has_heard_is_read_by_the_stream,
+    i43_the_end_of_the_write_half_goes_with_a_detached_connection,
     i43_a_full_read_before_a_detach_hides_nothing,
     i29_an_adopted_stream_that_is_paused_with_unread_bytes_does_not_spin,
     i43_a_resume_in_the_same_batch_keeps_the_order,
@@ -248,6 +249,27 @@ fn i43_an_end_that_the_handler_has_heard_is_read_by_the_stream(backend: Backend)
         (read_some(&mut stream, 4).await, stream.read(&mut [0; 8]).await.unwrap())
     }).unwrap();
     assert_eq!((&tail[..], end), (&b"tail"[..], 0));
+}
+
+fn i43_the_end_of_the_write_half_goes_with_a_detached_connection(backend: Backend) {
+    let mut s = Server::new(backend);
+    for queue in [0, 3_000_000] {
+        let slot: Slot = Rc::default();
+        let place = slot.clone();
+        let (mut peer, _) = s.pair(Probe::new().on_data(move |conn, _| {
+            conn.write(&pattern(queue));
+            conn.shutdown_write();
+            *place.borrow_mut() = conn.detach(b"");
+        }));
+        let got = s.serve(move |_| {
+            peer.write_all(b"go").unwrap();
+            let (all, end) = read_all(&mut peer);
+            end.unwrap();
+            all
+        });
+        assert_same(&got, &pattern(queue));
+        assert!(slot.take().is_some());
+    }
 }
 
 fn i43_a_full_read_before_a_detach_hides_nothing(backend: Backend) {

@@ -342,14 +342,13 @@ fn random_program(backend: Backend, seed: u64) {
     // Everything comes to an end: no program leaves a connection, a task or a timer of its own behind.
     w.fuel.set(0);
     drop(peers);
-    w.streams.borrow_mut().clear();
     h.close_listener(listener);
-    let ids = w.ids.take();
-    until(&mut events, "everything has ended", || {
-        ids.iter().for_each(|id| {
-            let _ = h.abort(*id);
-        });
-        pool.is_empty() && h.stats().tasks == 0 && h.stats().sources == 0 && w.alive.get() == 0
+    let state = || (pool.len(), h.stats().tasks, h.stats().sources, w.alive.get());
+    until(&mut events, &format!("everything of seed {seed} has ended"), || {
+        drop(w.streams.take());
+        let ids = w.ids.borrow().clone();
+        ids.into_iter().for_each(|id| drop(h.abort(id).is_ok()));
+        state() == (0, 0, 0, 0)
     });
     assert_eq!(h.stats().panics, 0, "seed {seed}");
     assert!(w.log.borrow().is_empty(), "seed {seed}: {:#?}", w.log);

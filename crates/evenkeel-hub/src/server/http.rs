@@ -10,7 +10,7 @@ use evenkeel::net::Stream;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 
 use super::conn::HubConn;
 use super::guarded::{Ending, Guarded, Refusal, Shared};
@@ -166,6 +166,13 @@ fn broke_off(refusal: Option<Refusal>) -> Reply {
     }
 }
 
+/// The answer to a method that a path does not have.
+fn not_by(allowed: &'static str) -> Reply {
+    let mut response = text(405, "not by this method");
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
 async fn answer(
     server: &Rc<Server>,
     client: IpAddr,
@@ -186,6 +193,9 @@ async fn answer(
     };
     let get = matches!(head.method.as_str(), "GET" | "HEAD");
     match path {
+        // A stream that is asked for by GET never comes here.
+        _ if server.config.sse.enabled && path.starts_with("/sse/") && head.method != Method::GET => not_by("GET"),
+        "/health" | "/ready" | "/metrics" if !get => not_by("GET, HEAD"),
         "/health" if get => text(200, "ok"),
         "/ready" if get && server.draining.get() => text(503, "draining"),
         "/ready" if get => text(200, "ready"),

@@ -288,6 +288,8 @@ impl Guarded {
         let patience = seconds(self.server.config.limits.max_queue_age_seconds);
         let sleep = self.writing.get_or_insert_with(|| evenkeel::time::sleep(patience));
         ready!(Pin::new(sleep).poll(cx));
+        self.writing = None;
+        self.server.refuse("slow_reader", &[]);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }

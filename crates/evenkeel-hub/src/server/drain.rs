@@ -62,7 +62,8 @@ impl Server {
         }
     }
 
-    /// Stops accepting, closes the subscribers one after another over most of the deadline, and waits for the rest.
+    /// Stops accepting, closes the subscribers one after another over most of the deadline, then HTTP connections without
+    /// a request under way, and waits for the rest.
     pub async fn drain(self: &Rc<Self>, deadline: Duration) -> Drained {
         self.draining.set(true);
         for listener in self.listeners.borrow_mut().drain(..) {
@@ -80,6 +81,9 @@ impl Server {
             while total - peers.len() < closed_by_now {
                 let Some(peer) = peers.pop_front() else { break };
                 self.close_peer(peer, COME_BACK, "the server is going away");
+            }
+            if peers.is_empty() && !self.closing_idle.replace(true) {
+                self.http.borrow().wake();
             }
             wait(end).await;
         }

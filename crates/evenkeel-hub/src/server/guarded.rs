@@ -44,11 +44,13 @@ pub(super) enum Refusal {
 impl Shared {
     /// One response is complete; hyper writes it out before it ends.
     pub(super) fn response_finished(this: &RefCell<Shared>) {
-        let waker = {
-            let mut shared = this.borrow_mut();
-            shared.finished += 1;
-            shared.waker.take()
-        };
+        this.borrow_mut().finished += 1;
+        Shared::wake(this);
+    }
+
+    /// Lets the connection look again whether it may go on.
+    pub(super) fn wake(this: &RefCell<Shared>) {
+        let waker = this.borrow_mut().waker.take();
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -72,7 +74,7 @@ enum Owes {
 
 /// Why hyper was told that the stream has ended though it has not.
 pub(super) enum Ending {
-    /// The client ended it, or failed.
+    /// The client ended it, or failed, or has no request under way while the server stops.
     Client,
     /// The next request is not for hyper.
     Leave,
@@ -236,6 +238,9 @@ impl Read for Guarded {
                 return Poll::Ready(Ok(()));
             }
             this.settle_debt();
+            if this.owes == Owes::Nothing && this.unpassed.is_empty() && this.server.closing_idle.get() {
+                return this.end(Ending::Client);
+            }
             match this.guard.next(&this.unpassed) {
                 Verdict::Pass(n) => {
                     if this.is_slow(n) {
@@ -283,6 +288,8 @@ impl Guarded {
         let patience = seconds(self.server.config.limits.max_queue_age_seconds);
         let sleep = self.writing.get_or_insert_with(|| evenkeel::time::sleep(patience));
         ready!(Pin::new(sleep).poll(cx));
+        self.writing = None;
+        self.server.refuse("slow_reader", &[]);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }

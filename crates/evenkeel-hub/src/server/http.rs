@@ -1,6 +1,7 @@
 //! Requests that are not subscriptions: hyper serves them, on our own stream, in a task of the loop.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -8,8 +9,8 @@ use std::rc::Rc;
 use evenkeel::net::Stream;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use hyper::{Request, Response, StatusCode};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::{Method, Request, Response, StatusCode};
 
 use super::conn::HubConn;
 use super::guarded::{Ending, Guarded, Refusal, Shared};
@@ -36,6 +37,26 @@ pub(super) fn reply(status: u16, content_type: &'static str, body: impl Into<Byt
     response
 }
 
+/// The connections that hyper serves at the moment.
+#[derive(Default)]
+pub(super) struct Serving {
+    connections: BTreeMap<u64, Rc<RefCell<Shared>>>,
+    next: u64,
+}
+
+impl Serving {
+    fn enter(&mut self, shared: Rc<RefCell<Shared>>) -> u64 {
+        self.next += 1;
+        self.connections.insert(self.next, shared);
+        self.next
+    }
+
+    /// Lets every connection look again whether it may go on.
+    pub(super) fn wake(&self) {
+        self.connections.values().for_each(|shared| Shared::wake(shared));
+    }
+}
+
 /// Serves a connection from its first request on, until it ends or turns to a subscription.
 pub(super) fn serve(server: Rc<Server>, stream: Stream, client: IpAddr, seat: Seat) {
     evenkeel::spawn(async move {
@@ -47,11 +68,15 @@ pub(super) fn serve(server: Rc<Server>, stream: Stream, client: IpAddr, seat: Se
 
 async fn serve_until_done(server: &Rc<Server>, stream: Stream, client: IpAddr, seat: Seat) {
     let shared = Rc::new(RefCell::new(Shared::default()));
+    let entry = server.http.borrow_mut().enter(shared.clone());
     let io = Guarded::new(server.clone(), stream, shared.clone());
     let service = hyper::service::service_fn(|request| {
         let (server, shared) = (server.clone(), shared.clone());
         Box::pin(async move {
-            let response = answer(&server, client, request, &shared).await;
+            let mut response = answer(&server, client, request, &shared).await;
+            if server.draining.get() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             Shared::response_finished(&shared);
             Ok::<_, Infallible>(response)
         })
@@ -64,6 +89,7 @@ async fn serve_until_done(server: &Rc<Server>, stream: Stream, client: IpAddr, s
     // An error is the client's doing: it broke off, or was too slow. The guard knows which. Hyper flushes its last
     // response only before it shuts the stream down, which `Guarded` leaves to whoever comes next.
     let _ = (&mut connection).await;
+    server.http.borrow_mut().connections.remove(&entry);
     finish(server, connection.into_parts().io, &shared, client, seat);
 }
 
@@ -140,6 +166,13 @@ fn broke_off(refusal: Option<Refusal>) -> Reply {
     }
 }
 
+/// The answer to a method that a path does not have.
+fn not_by(allowed: &'static str) -> Reply {
+    let mut response = text(405, "not by this method");
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
 async fn answer(
     server: &Rc<Server>,
     client: IpAddr,
@@ -160,6 +193,9 @@ async fn answer(
     };
     let get = matches!(head.method.as_str(), "GET" | "HEAD");
     match path {
+        // A stream that is asked for by GET never comes here.
+        _ if server.config.sse.enabled && path.starts_with("/sse/") && head.method != Method::GET => not_by("GET"),
+        "/health" | "/ready" | "/metrics" if !get => not_by("GET, HEAD"),
         "/health" if get => text(200, "ok"),
         "/ready" if get && server.draining.get() => text(503, "draining"),
         "/ready" if get => text(200, "ready"),

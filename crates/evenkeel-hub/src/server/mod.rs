@@ -81,6 +81,10 @@ pub struct Server {
     bodies: Cell<usize>,
     listeners: RefCell<Vec<ListenerId>>,
     draining: Cell<bool>,
+    /// While draining, and every subscriber has been told: connections between requests are closed.
+    closing_idle: Cell<bool>,
+    /// The connections that hyper serves, to be woken then.
+    http: RefCell<http::Serving>,
     started: Instant,
     /// Itself, for handlers that are made later.
     this: Weak<Server>,
@@ -122,6 +126,8 @@ impl Server {
             bodies: Cell::new(0),
             listeners: RefCell::default(),
             draining: Cell::new(false),
+            closing_idle: Cell::new(false),
+            http: RefCell::default(),
             started: handle.now(),
             config,
             this: this.clone(),

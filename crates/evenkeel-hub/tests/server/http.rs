@@ -4,7 +4,8 @@ use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    End, Http, Hub, TOKEN, api_request, config, event, on_every_backend, read_to_end, try_write,
+    End, Http, Hub, TOKEN, Ws, api_request, config, connect_narrowly, event, eventually, on_every_backend,
+    read_to_end, try_write,
 };
 
 #[test]
@@ -42,76 +43,68 @@ fn pipelined_requests_are_answered_in_order() {
     });
 }
 
-#[test]
-fn a_large_response_reaches_a_slow_reader_whole_and_then_the_end() {
-    on_every_backend(|backend| {
-        let hub = Hub::start(backend);
-        let mut http = hub.http();
-        rustix::net::sockopt::set_socket_recv_buffer_size(&http.stream, 4096).unwrap();
-        // Several megabytes of answers, so that the server cannot give them all to the kernel.
-        let one = "GET /assets/console.js HTTP/1.1\r\nHost: h\r\n\r\n";
-        let expected = hub.get("/assets/console.js").body;
-        let times = 6_000_000 / expected.len();
-        let last = one.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
-        let requests = format!("{}{last}", one.repeat(times));
-        let mut writer = http.stream.try_clone().unwrap();
-        let requests = std::thread::spawn(move || writer.write_all(requests.as_bytes()).unwrap());
-        for n in 0..=times {
-            let answer = http.response();
-            assert!(answer.status == 200 && answer.body == expected, "{n}: {} bytes", answer.body.len());
-        }
-        assert_eq!(http.ends(), End::Orderly);
-        requests.join().unwrap();
-    });
+/// Opens a socket and subscribes it to many channels with long names, so that their list is long.
+fn occupy(hub: &Hub, channels: usize) -> Ws {
+    let mut ws = hub.ws();
+    let name = "x".repeat(190);
+    for n in 0..channels {
+        ws.ask_to_subscribe(&format!("{name}-{n}"), None);
+    }
+    for _ in 0..channels {
+        ws.event("pusher_internal:subscription_succeeded");
+    }
+    ws
 }
 
 #[test]
-fn the_last_large_response_is_not_cut() {
+fn a_slow_reader_gets_all_of_its_answers_whole_and_then_the_end() {
     on_every_backend(|backend| {
         let hub = Hub::with(backend, &config("", "max_channels_per_connection = 30000", ""));
-        // One answer of megabytes: a list of channels with long names.
-        let mut ws = hub.ws();
-        let name = "x".repeat(190);
-        let count = 900;
-        for n in 0..count {
-            ws.subscribe(&format!("{name}-{n}"));
-        }
-        let path = "/apps/1/channels";
-        let whole = hub.http().api("GET", path, "").body;
-        assert!(whole.len() > count * 190);
-        let request = api_request("GET", path, "");
-        for last in ["Connection: close", "Connection: Keep-Alive"] {
-            let mut http = hub.http();
-            rustix::net::sockopt::set_socket_recv_buffer_size(&http.stream, 4096).unwrap();
-            // Unread answers fill the kernel's buffers; the last one must wait in the server.
-            let request_with = request.replacen("Host: localhost", &format!("Host: localhost\r\n{last}"), 1);
-            http.send(&format!("{}{request_with}", request.repeat(15)));
-            for _ in 0..16 {
-                assert!(http.response().body == whole);
-            }
-            if last == "Connection: close" {
-                assert_eq!(http.ends(), End::Orderly);
+        let _ws = occupy(&hub, 900);
+        let request = api_request("GET", "/apps/1/channels", "");
+        let mut http = hub.http();
+        http.send(&request);
+        let whole = http.response().body;
+        assert!(whole.len() > 900 * 190);
+        let last = request.replacen("Host: localhost", "Host: localhost\r\nConnection: close", 1);
+        let upgrade = crate::support::upgrade("/app/key-a?protocol=7", "");
+        for times in [0, 1, 5] {
+            for upgraded in [false, true] {
+                let mut http = Http::on(connect_narrowly(hub.addr));
+                let behind = if upgraded { &upgrade } else { &last };
+                http.send(&format!("{}{behind}", request.repeat(times)));
+                // The server has long been left with most of it when another connection has had its answers.
+                (0..3).for_each(|_| assert_eq!(hub.get("/health").status, 200));
+                for n in 0..times + usize::from(!upgraded) {
+                    let answer = http.response();
+                    let (got, due) = (answer.body.len(), whole.len());
+                    assert!(answer.body == whole, "{n} of {times}: {got} of {due} bytes");
+                }
+                if upgraded {
+                    let mut ws = Ws::answered(http).unwrap();
+                    ws.greeted();
+                    ws.is_served();
+                } else {
+                    assert_eq!(http.ends(), End::Orderly);
+                }
             }
         }
     });
 }
 
 #[test]
-fn a_reader_that_takes_nothing_of_its_answers_is_cut_off() {
+fn i47_a_reader_that_takes_nothing_of_its_answers_is_cut_off() {
     on_every_backend(|backend| {
         let limits = "[limits]\nmax_queue_age_seconds = 1";
         let hub = Hub::with(backend, &config("", "max_channels_per_connection = 30000", limits));
         let mut canary = hub.canary();
-        let http = hub.http();
-        rustix::net::sockopt::set_socket_recv_buffer_size(&http.stream, 4096).unwrap();
-        let mut writer = http.stream.try_clone().unwrap();
-        writer.set_write_timeout(Some(Duration::from_secs(15))).unwrap();
-        let one = "GET /assets/console.js HTTP/1.1\r\nHost: h\r\n\r\n".repeat(64);
-        // It asks and asks and never reads, until the server has had enough.
-        while writer.write_all(one.as_bytes()).is_ok() {}
+        let _ws = occupy(&hub, 900);
+        let mut http = Http::on(connect_narrowly(hub.addr));
+        http.send(&api_request("GET", "/apps/1/channels", "").repeat(3));
+        eventually("it is served", || hub.metric("evenkeel_hub_http_connections") == 3);
+        eventually("it is cut off", || hub.metric("evenkeel_hub_http_connections") == 2);
+        hub.refused("slow_reader", 1);
         canary.sings();
-        drop((http, writer, canary));
-        hub.comes_to_rest();
     });
 }
 

@@ -76,7 +76,7 @@ fn answers(mut http: Http, bytes: &[u8], piece: usize) -> Vec<u16> {
     let (all, _) = read_to_end(&mut http.stream);
     let text = [http.take_unread(), all].concat();
     let text = String::from_utf8_lossy(&text);
-    let statuses = text.match_indices("HTTP/1.1 ").map(|(at, _)| text[at + 9..at + 12].parse().unwrap());
+    let statuses = text.match_indices("HTTP/1.").filter_map(|(at, _)| text.get(at + 9..at + 12)?.parse().ok());
     statuses.collect()
 }
 

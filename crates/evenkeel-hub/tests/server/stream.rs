@@ -67,7 +67,7 @@ fn after_a_restart_a_stream_hears_of_the_gap() {
         drop(first);
         let second = Hub::start(backend);
         second.publish("a", "2");
-        for last in [id.as_str(), "nonsense", "", "\u{fc}\u{fc}", "999999999999999999999999-1"] {
+        for last in [id.as_str(), "nonsense", "\u{fc}\u{fc}", "999999999999999999999999-1"] {
             let mut sse = Sse::open(second.addr, "/sse/key-a?channel=a", &format!("Last-Event-ID: {last}\r\n"));
             let events = sse.is_caught_up();
             let gaps: Vec<_> = events.iter().filter(|e| e["event"] == "evenkeel:gap").collect();

@@ -79,9 +79,9 @@ fn small_operations_are_measured() {
 #[test]
 fn models_are_plotted() {
     let folder = std::env::temp_dir().join(format!("evenkeel-lab-models-{}", std::process::id()));
-    let words = format!("models --conns 2,4 --busy 1 --rounds 1 --secs 0.3 --out {}", folder.display());
+    let words = format!("models --conns 3 --busy 1 --rounds 1 --secs 0.3 --out {}", folder.display());
     let text = measured("models", &words);
-    assert_eq!(row(&text, "thread each").len(), 3);
+    assert!(row(&text, "thread each")[1].parse::<f64>().unwrap() > 0.0, "{text}");
     let plot = std::fs::read_to_string(folder.join("models.svg")).unwrap();
     assert!(plot.matches("<polyline").count() >= 10, "a line for each model and workload");
     assert!(std::fs::read_to_string(folder.join("models.md")).unwrap().contains("thread each"));

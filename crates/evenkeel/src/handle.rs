@@ -106,6 +106,11 @@ impl Handle {
     /// Runs `call` once, no earlier than `delay` from now, to the millisecond. A panic in it is counted.
     pub fn after(&self, delay: Duration, call: impl FnOnce() + 'static) -> TimerId {
         let key = self.shared.timer_after(delay, Timer::Call(Box::new(call)));
+        if self.shared.ended.get() {
+            // It never fires; kept, it could hold the loop's memory for ever.
+            let call = self.shared.core.borrow_mut().wheel.cancel(key);
+            drop(call);
+        }
         TimerId { key, owner: self.shared.id }
     }
 

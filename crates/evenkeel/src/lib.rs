@@ -20,6 +20,8 @@
 //! causes is dispatched after it. What a peer can cause is an error value; a panic in a handler ends that
 //! connection and is counted.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod backend;
 pub mod compat;
 mod core;

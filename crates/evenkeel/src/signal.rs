@@ -114,7 +114,10 @@ impl Signals {
             }
         }
         let mut core = self.shared.core.borrow_mut();
-        core.signal_waiters.push(cx.waker().clone());
+        // A task that waits for other things too polls this again and again.
+        if !core.signal_waiters.iter().any(|waiting| waiting.will_wake(cx.waker())) {
+            core.signal_waiters.push(cx.waker().clone());
+        }
         Poll::Pending
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct HubConn {
     server: Option<Rc<Server>>,
     role: Role,
     seat: Seat,
+    /// It is among the server's connections. One that could not even be opened never was.
+    counted: bool,
 }
 
 const _: () = assert!(size_of::<HubConn>() <= 56, "an idle subscriber pays for every byte");
@@ -47,20 +49,21 @@ impl HubConn {
     /// A connection that has just been accepted from `peer`.
     pub(super) fn new(server: Option<Rc<Server>>, peer: Option<SocketAddr>) -> Self {
         let ip = peer.map_or(IpAddr::from([127, 0, 0, 1]), |peer| peer.ip().to_canonical());
-        HubConn { server, role: Role::Front(Box::new(Front::new(ip))), seat: Seat::FREE }
+        HubConn { server, role: Role::Front(Box::new(Front::new(ip))), seat: Seat::FREE, counted: false }
     }
 
-    /// A connection that comes back from the HTTP server, with a seat already.
+    /// A connection that comes back from the HTTP server, counted and with a seat already.
     pub(super) fn returned(server: Rc<Server>, client: IpAddr, seat: Seat) -> Self {
-        HubConn { server: Some(server), role: Role::Front(Box::new(Front::returned(client))), seat }
+        HubConn { server: Some(server), role: Role::Front(Box::new(Front::returned(client))), seat, counted: true }
     }
 
     fn admit(&mut self, server: &Server, conn: &mut Conn<'_>) {
         let Role::Front(front) = &self.role else { return };
-        server.connections.set(server.connections.get() + 1);
         if front.is_returned() {
             return;
         }
+        self.counted = true;
+        server.connections.set(server.connections.get() + 1);
         let peer = front.client();
         let refused = if server.connections.get() > server.max_connections {
             Some((503, "too_many_connections"))
@@ -90,11 +93,10 @@ impl HubConn {
             Next::Http(first) => {
                 let Role::Front(front) = &self.role else { return };
                 let client = front.client();
-                let seat = std::mem::replace(&mut self.seat, Seat::FREE);
                 self.role = Role::Over;
-                match conn.detach(&first) {
-                    Some(stream) => super::http::serve(server.clone(), stream, client, seat),
-                    None => server.leave(seat),
+                // One that is over already hears so itself, and leaves then.
+                if let Some(stream) = conn.detach(&first) {
+                    super::http::serve(server.clone(), stream, client, self.seat);
                 }
             }
         }
@@ -165,7 +167,9 @@ impl Handler for HubConn {
             server.with_hub(|hub, out| hub.disconnect(now, session, out));
             server.count_close(reason);
         }
-        server.leave(self.seat);
+        if self.counted {
+            server.leave(self.seat);
+        }
     }
 }
 

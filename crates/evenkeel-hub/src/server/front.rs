@@ -100,6 +100,11 @@ impl Front {
                 socket.receive(server, conn, rest);
                 Next::Become(Role::WebSocket(socket))
             }
+            Next::Become(Role::Stream(stream)) if !rest.is_empty() => {
+                // As in `on_data`: after its request it has nothing to say.
+                conn.close();
+                Next::Become(Role::Stream(stream))
+            }
             other => other,
         }
     }

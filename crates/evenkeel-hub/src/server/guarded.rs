@@ -30,6 +30,15 @@ pub(super) struct Shared {
     /// Responses that have been made since the guard was last told.
     finished: u32,
     waker: Option<Waker>,
+    /// Why the stream was ended under hyper, until somebody has told the client: the service, if it waits for the rest
+    /// of a body, else whoever comes after hyper. A request gets one answer.
+    refusal: Option<Refusal>,
+}
+
+/// What a client is told whose request is not served.
+pub(super) enum Refusal {
+    Framing(GuardError),
+    SlowBody,
 }
 
 impl Shared {
@@ -43,6 +52,10 @@ impl Shared {
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    pub(super) fn take_refusal(this: &RefCell<Shared>) -> Option<Refusal> {
+        this.borrow_mut().refusal.take()
     }
 }
 
@@ -111,6 +124,11 @@ impl Guarded {
 
     fn end(&mut self, ending: Ending) -> Poll<io::Result<()>> {
         self.ended = true;
+        self.shared.borrow_mut().refusal = match &ending {
+            Ending::Rejected(error) => Some(Refusal::Framing(*error)),
+            Ending::TooSlow("slow_body") => Some(Refusal::SlowBody),
+            _ => None,
+        };
         self.ending = ending;
         Poll::Ready(Ok(()))
     }
@@ -130,6 +148,15 @@ impl Guarded {
         self.deadline.reset(evenkeel::time::now() + within);
     }
 
+    /// Between bodies the client owes the next head, as far as it has come.
+    fn settle_debt(&mut self) {
+        if !self.guard.in_request(self.unpassed.len()) {
+            self.now_owes(Owes::Nothing);
+        } else if self.guard.in_head() {
+            self.now_owes(Owes::Head);
+        }
+    }
+
     /// Whether a body comes slower than it must.
     fn is_slow(&mut self, n: usize) -> bool {
         let Owes::Body { since, bytes } = &mut self.owes else { return false };
@@ -141,9 +168,6 @@ impl Guarded {
 
     /// Reads more from the client. Ready when there is more, or at the end.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.owes == Owes::Nothing && !self.unpassed.is_empty() {
-            self.now_owes(Owes::Head);
-        }
         let mut piece = [0u8; PIECE];
         let mut buffer = ReadBuf::new(&mut piece);
         match Pin::new(&mut self.stream).poll_read(cx, buffer.unfilled())? {
@@ -211,9 +235,7 @@ impl Read for Guarded {
                 this.give(&mut buf);
                 return Poll::Ready(Ok(()));
             }
-            if !this.guard.in_request(this.unpassed.len()) {
-                this.now_owes(Owes::Nothing);
-            }
+            this.settle_debt();
             match this.guard.next(&this.unpassed) {
                 Verdict::Pass(n) => {
                     if this.is_slow(n) {
@@ -240,7 +262,11 @@ impl Read for Guarded {
                     }
                     Err(e) => return Poll::Ready(Err(e)),
                 },
-                Verdict::Full => return Poll::Pending,
+                Verdict::Full => {
+                    // It is us who are late.
+                    this.now_owes(Owes::Nothing);
+                    return Poll::Pending;
+                }
                 Verdict::Reject(error) => return this.end(Ending::Rejected(error)),
             }
         }
@@ -274,7 +300,8 @@ impl Write for Guarded {
         this.slow_reader(cx, result)
     }
 
+    /// The stream goes on: back to the front door, to a last word, or to its end when it is dropped.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        self.poll_flush(cx)
     }
 }

@@ -12,7 +12,7 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Request, Response, StatusCode};
 
 use super::conn::HubConn;
-use super::guarded::{Ending, Guarded, Shared};
+use super::guarded::{Ending, Guarded, Refusal, Shared};
 use super::seats::Seat;
 use super::{MAX_BODIES, Server, unix_ms};
 use crate::api;
@@ -51,7 +51,7 @@ async fn serve_until_done(server: &Rc<Server>, stream: Stream, client: IpAddr, s
     let service = hyper::service::service_fn(|request| {
         let (server, shared) = (server.clone(), shared.clone());
         Box::pin(async move {
-            let response = answer(&server, client, request).await;
+            let response = answer(&server, client, request, &shared).await;
             Shared::response_finished(&shared);
             Ok::<_, Infallible>(response)
         })
@@ -61,27 +61,28 @@ async fn serve_until_done(server: &Rc<Server>, stream: Stream, client: IpAddr, s
         .half_close(true)
         .max_buf_size(64 << 10)
         .serve_connection(io, service);
-    // An error is the client's doing: it broke off, or was too slow. The guard knows which.
-    let _ = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
-    finish(server, connection.into_parts().io, client, seat);
+    // An error is the client's doing: it broke off, or was too slow. The guard knows which. Hyper flushes its last
+    // response only before it shuts the stream down, which `Guarded` leaves to whoever comes next.
+    let _ = (&mut connection).await;
+    finish(server, connection.into_parts().io, &shared, client, seat);
 }
 
 /// What comes after hyper: another life at the front door, a last word, or nothing.
-fn finish(server: &Rc<Server>, io: Guarded, client: IpAddr, seat: Seat) {
+fn finish(server: &Rc<Server>, io: Guarded, shared: &RefCell<Shared>, client: IpAddr, seat: Seat) {
     let (mut stream, ending, unpassed) = io.into_parts();
     match ending {
         Ending::Leave => {
-            // It is counted again when its handler opens.
-            server.connections.set(server.connections.get().saturating_sub(1));
+            // It stays counted, and keeps its seat.
             let handler = HubConn::returned(server.clone(), client, seat);
             if server.pool().adopt(stream, handler, &unpassed).is_err() {
-                server.seats.borrow_mut().leave(seat);
+                server.leave(seat);
             }
             return;
         }
         Ending::Rejected(error) => {
             server.refuse("request_framing", &[("error", Value::Display(&error)), ("client", Value::Display(&client))]);
-            if let Some(response) = error.response() {
+            let untold = Shared::take_refusal(shared).is_some();
+            if let (true, Some(response)) = (untold, error.response()) {
                 // Queued; dropping the stream flushes it.
                 let _ = stream.send(&response.into());
             }
@@ -105,14 +106,17 @@ impl Drop for Held<'_> {
 }
 
 /// Collects a body. What one may have has been checked; here is what all together may have.
-async fn collect<'a>(server: &'a Server, mut body: Incoming) -> Result<(Vec<u8>, Held<'a>), Reply> {
+async fn collect<'a>(
+    server: &'a Server,
+    mut body: Incoming,
+    shared: &RefCell<Shared>,
+) -> Result<(Vec<u8>, Held<'a>), Reply> {
     let (mut bytes, mut held) = (Vec::new(), Held { server, bytes: 0 });
     if let Some(expected) = body.size_hint().exact() {
         bytes.reserve_exact(expected.min(64 << 10) as usize);
     }
     while let Some(frame) = body.frame().await {
-        // The client broke off; nobody reads this answer.
-        let frame = frame.map_err(|_| text(400, "the body broke off"))?;
+        let frame = frame.map_err(|_| broke_off(Shared::take_refusal(shared)))?;
         let Ok(data) = frame.into_data() else { continue };
         if server.bodies.get() + data.len() > MAX_BODIES {
             let mut response = text(503, "too many requests are being read; try again");
@@ -127,9 +131,23 @@ async fn collect<'a>(server: &'a Server, mut body: Incoming) -> Result<(Vec<u8>,
     Ok((bytes, held))
 }
 
-async fn answer(server: &Rc<Server>, client: IpAddr, request: Request<Incoming>) -> Reply {
+/// The answer to a request whose body does not end.
+fn broke_off(refusal: Option<Refusal>) -> Reply {
+    match refusal {
+        Some(Refusal::Framing(error)) => text(error.status(), &error.to_string()),
+        Some(Refusal::SlowBody) => text(408, "the body came too slowly"),
+        None => text(400, "the body broke off"),
+    }
+}
+
+async fn answer(
+    server: &Rc<Server>,
+    client: IpAddr,
+    request: Request<Incoming>,
+    shared: &RefCell<Shared>,
+) -> Reply {
     let (head, body) = request.into_parts();
-    let (body, _held) = match collect(server, body).await {
+    let (body, _held) = match collect(server, body, shared).await {
         Ok(collected) => collected,
         Err(response) => return response,
     };

@@ -91,11 +91,12 @@ impl WebSocket {
         self.heard = now as u32;
         self.pinged = false;
         let mut scratch = server.scratch.take();
-        let mut pong = None;
+        let (mut pong, mut completed) = (None, false);
         loop {
             match self.decoder.next(&mut bytes, &server.message_limits, &mut scratch) {
                 Ok(None) => break,
                 Ok(Some(ws::Event::Text(text))) => {
+                    completed = true;
                     let keys = Keys { server, stream_allowed: false };
                     server.with_hub(|hub, out| hub.receive(now, self.session, text, &keys, out));
                 }
@@ -136,16 +137,19 @@ impl WebSocket {
             ws::pong(&payload, &mut frame);
             conn.write(&frame);
         }
-        self.mind_the_rest(conn);
+        self.mind_the_rest(conn, completed);
     }
 
-    /// An incomplete message has a deadline, from its first byte to its last.
-    fn mind_the_rest(&mut self, conn: &mut Conn<'_>) {
+    /// An incomplete message has a deadline, from its first byte to its last. The one that is incomplete now is
+    /// another than before if any was `completed` since.
+    fn mind_the_rest(&mut self, conn: &mut Conn<'_>, completed: bool) {
         let owing = self.decoder.in_message();
-        if owing != self.owing {
-            self.owing = owing;
-            if owing { conn.message_started() } else { conn.message_done() }
+        if owing && (completed || !self.owing) {
+            conn.message_started();
+        } else if !owing && self.owing {
+            conn.message_done();
         }
+        self.owing = owing;
     }
 
     fn count_control(&mut self, now: u64) -> bool {

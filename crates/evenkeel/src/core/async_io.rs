@@ -151,7 +151,7 @@ impl Shared {
     }
 
     /// What went wrong outside of any call, once.
-    fn take_failure(&self, token: Token) -> Option<io::Error> {
+    pub(crate) fn take_failure(&self, token: Token) -> Option<io::Error> {
         let mut core = self.core.borrow_mut();
         let core = &mut *core;
         let s = core.sources.get(token)?;
@@ -180,6 +180,10 @@ impl Shared {
 
     /// Puts a descriptor under the loop's care for tasks.
     pub(crate) fn adopt_async(&self, fd: Fd, kind: Kind, flags: u32) -> io::Result<Token> {
+        if self.ended.get() {
+            self.driver.sys().close(fd);
+            return Err(Self::gone());
+        }
         let mut core = self.core.borrow_mut();
         let slot = core.new_async();
         let token = core.sources.insert(fd, kind, flags, 0, slot, self.now_ms.get());
@@ -226,6 +230,7 @@ impl Shared {
         if s.has(flag::CLOSING | flag::DEAD) || s.kind() != Kind::Callback {
             return None;
         }
+        let pool = s.pool;
         // A new token: handles and events of the old owner find nothing.
         let slot = core.new_async();
         let new = core.move_source(token, |s| {
@@ -244,6 +249,7 @@ impl Shared {
         drop(guard);
         let this = this.clone();
         this.moved(token, new);
+        this.resume_listeners(pool);
         Some(Stream::from_parts(this, new))
     }
 
@@ -265,7 +271,11 @@ impl Shared {
         let new = core.move_source(token, |s| {
             s.set_kind(Kind::Callback);
             s.set(flag::MESSAGE);
-            s.clear(flag::OPENED);
+            if s.has(flag::EOF) {
+                // The stream has read the end; the handler has yet to hear of it.
+                s.set(flag::READABLE);
+            }
+            s.clear(flag::OPENED | flag::EOF);
             s.slot = slot;
             s.pool = place;
             s.stamp = now;

@@ -45,8 +45,8 @@ impl Shared {
         self.abort(token, CloseReason::Panicked);
     }
 
-    /// A deadline that was armed for a connection has come: to be established, or to be flushed.
-    pub(crate) fn deadline(&self, token: Token) {
+    /// The time to be established is up. For a connection that is, it means nothing.
+    pub(crate) fn connect_deadline(&self, token: Token) {
         let mut core = self.core.borrow_mut();
         let Some(s) = core.sources.get(token) else { return };
         if s.has(flag::CONNECTING) {
@@ -56,7 +56,14 @@ impl Shared {
             } else {
                 core.end(token, CloseReason::ConnectFailed(timeout));
             }
-        } else if s.has(flag::CLOSING) {
+        }
+    }
+
+    /// The time to be flushed is up.
+    pub(crate) fn flush_deadline(&self, token: Token) {
+        let mut core = self.core.borrow_mut();
+        let Some(s) = core.sources.get(token) else { return };
+        if s.has(flag::CLOSING) {
             let flushed = !s.has(flag::QUEUED | flag::CORKED);
             core.end(token, if flushed { CloseReason::Local } else { CloseReason::FlushTimeout });
         }
@@ -153,11 +160,17 @@ impl Shared {
             self.deliver(pool, slot, token, Event::Closed(&reason));
         }
         self.driver.sys().close(fd);
-        if kind == Kind::Callback {
-            self.resume_listeners(pool);
-        } else {
-            let state = self.core.borrow_mut().free_async(slot);
-            drop(state);
+        match kind {
+            Kind::Callback => self.resume_listeners(pool),
+            Kind::Listener => {
+                let listener = self.core.borrow_mut().listeners[slot as usize].take();
+                // The user's function, and whatever it holds.
+                self.guard(|| drop(listener));
+            }
+            Kind::Async | Kind::Watch | Kind::Free => {
+                let state = self.core.borrow_mut().free_async(slot);
+                drop(state);
+            }
         }
     }
 

@@ -21,7 +21,12 @@ impl Shared {
         }
         s.clear(flag::PAUSED);
         if s.extra.as_ref().is_some_and(|e| !e.unread.is_empty()) {
+            // On the ready list, so that an event of this batch does not overtake them.
             core.pending.push(token);
+            if !s.has(flag::LISTED) {
+                s.set(flag::LISTED);
+                core.ready.push(token);
+            }
         }
         drop(guard);
         self.driver.resume(self, token);

@@ -23,7 +23,9 @@ pub(crate) enum Timer {
     Wake(Waker),
     Call(Box<dyn FnOnce()>),
     Notify(Token),
-    /// The connection must be established, or flushed, by now.
+    /// The connection must be established by now.
+    Connect(Token),
+    /// The closing connection must be flushed by now.
     Deadline(Token),
     /// A listener that had to stop may be tried again.
     Accept(Token),
@@ -214,7 +216,8 @@ impl Shared {
                 Timer::Wake(waker) => waker.wake(),
                 Timer::Call(call) => self.guard(call),
                 Timer::Notify(token) => self.notify(token),
-                Timer::Deadline(token) => self.deadline(token),
+                Timer::Connect(token) => self.connect_deadline(token),
+                Timer::Deadline(token) => self.flush_deadline(token),
                 Timer::Accept(token) => self.driver.retry_accept(self, token),
                 Timer::Sweep => self.sweep(),
             }
@@ -232,7 +235,9 @@ impl Shared {
     }
 
     fn run_deferred(&self) {
-        for _ in 0..QUEUED_PER_TURN {
+        // What these calls defer is for the next turn.
+        let calls = self.core.borrow().deferred.len().min(QUEUED_PER_TURN);
+        for _ in 0..calls {
             let Some(call) = self.core.borrow_mut().deferred.pop_front() else { break };
             self.guard(call);
         }
@@ -307,7 +312,9 @@ impl Shared {
                 Event::Drained
             } else if s.has(flag::NOTIFY) {
                 s.clear(flag::NOTIFY);
-                Event::Notify
+                drop(core);
+                // The last thing owed; a handler that notifies itself is called again in the next turn.
+                return self.deliver(pool, slot, token, Event::Notify);
             } else {
                 return;
             };

@@ -68,7 +68,7 @@ impl Shared {
                 Ok(n) => sent += n,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) => {
-                    self.abort(token, CloseReason::Error(e));
+                    self.core.borrow_mut().fail(token, e);
                     return Flow::Closed;
                 }
             }
@@ -183,6 +183,15 @@ impl Core {
             return Flow::Hold;
         }
         Flow::Go
+    }
+
+    /// Sending failed: the connection is over, or the stream's next call hears it.
+    pub(crate) fn fail(&mut self, token: Token, e: io::Error) {
+        match self.sources.get(token).map(|s| s.kind()) {
+            Some(Kind::Callback) => self.end(token, CloseReason::Error(e)),
+            Some(_) => self.fail_async(token, e),
+            None => {}
+        }
     }
 
     /// Ends a connection now: nothing is delivered to it but `on_close`, at the end of the batch.

@@ -96,7 +96,7 @@ impl<H: Handler> Pool<H> {
         if flags & flag::CONNECTING == 0 {
             self.shared.core.borrow_mut().pending.push(token);
         } else if let Some(deadline) = options.deadline {
-            self.shared.timer_after(deadline, Timer::Deadline(token));
+            self.shared.timer_after(deadline, Timer::Connect(token));
         }
         Ok(ConnId { token, owner: self.shared.id })
     }

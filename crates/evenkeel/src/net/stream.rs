@@ -73,7 +73,7 @@ impl Stream {
         let token = shared.adopt_async(fd, Kind::Async, flags)?;
         let stream = Stream { shared, token };
         if flags & flag::CONNECTING != 0 {
-            let timer = options.deadline.map(|d| stream.shared.timer_after(d, Timer::Deadline(token)));
+            let timer = options.deadline.map(|d| stream.shared.timer_after(d, Timer::Connect(token)));
             let result = poll_fn(|cx| stream.poll_writable(cx)).await;
             if let Some(key) = timer {
                 let cancelled = stream.shared.core.borrow_mut().wheel.cancel(key);
@@ -110,6 +110,8 @@ impl Stream {
     pub fn into_fd(self) -> io::Result<OwnedFd> {
         let (shared, token) = (self.shared.clone(), self.token);
         shared.fd(token)?;
+        // What was corked counts as flushed to whoever waited for that.
+        self.shared.driver.flush(&self.shared);
         let _ = self.into_token();
         shared.driver.deregister(&shared, token);
         let mut core = shared.core.borrow_mut();
@@ -274,7 +276,7 @@ impl Stream {
 
     #[inline]
     pub(crate) fn poll_flush_ref(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.shared.flags(self.token) & (flag::QUEUED | flag::HUNG_UP) == 0 {
+        if self.shared.flags(self.token) & (flag::CORKED | flag::QUEUED | flag::HUNG_UP) == 0 {
             return Poll::Ready(Ok(()));
         }
         self.poll_flush_closer(cx)
@@ -282,12 +284,15 @@ impl Stream {
 
     #[cold]
     fn poll_flush_closer(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flags = self.shared.flags(self.token);
-        if flags & flag::QUEUED != 0 {
+        if self.shared.flags(self.token) & flag::CORKED != 0 {
+            self.shared.driver.flush(&self.shared);
+        }
+        if self.shared.flags(self.token) & flag::QUEUED != 0 {
             self.shared.wait_for(self.token, Half::Write, cx);
             return Poll::Pending;
         }
-        self.shared.poll_io(self.token, Half::Write, cx, || Ok(()))
+        // Whether the kernel would take more does not matter: nothing waits for it.
+        Poll::Ready(self.shared.take_failure(self.token).map_or(Ok(()), Err))
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -305,9 +310,6 @@ impl Stream {
     }
 
     pub(crate) fn poll_shutdown_ref(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.shared.flags(self.token) & flag::CORKED != 0 {
-            self.shared.driver.flush(&self.shared);
-        }
         ready!(self.poll_flush_ref(cx))?;
         let mut core = self.shared.core.borrow_mut();
         let Some(s) = core.sources.get_mut(self.token) else { return Poll::Ready(Ok(())) };

@@ -45,16 +45,15 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
     pub(super) fn accept_ready(&self, lp: &Rc<Shared>, token: Token) {
         let core = lp.core.borrow();
         let Some(s) = core.sources.get(token) else { return };
-        let (fd, flags, slot) = (s.fd, s.flags, s.slot);
+        let (fd, slot) = (s.fd, s.slot);
         let listener = core.listeners.get(slot as usize).and_then(Option::as_ref);
         let Some((make, pool)) = listener.map(|l| (l.make.clone(), l.pool)) else { return };
         drop(core);
-        if flags & (flag::PAUSED | flag::DEAD) != 0 {
-            return self.rest(lp, token, None);
-        }
         let most = lp.pool(pool).limits().max_connections;
         for _ in 0..ACCEPTS_PER_TURN {
-            if most.is_some_and(|most| lp.pool(pool).len() >= most) {
+            // Looked at each time: a handler that was just made may have closed the listener.
+            let stopped = lp.flags(token) & (flag::PAUSED | flag::DEAD) != 0;
+            if stopped || most.is_some_and(|most| lp.pool(pool).len() >= most) {
                 return self.rest(lp, token, None);
             }
             match self.sys.accept(fd) {

@@ -53,7 +53,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         let error = match self.sys.take_error(fd) {
             Ok(Some(e)) | Err(e) => e,
             Ok(None) => match self.sys.peer_addr(fd) {
-                Ok(_) => return self.connected(lp, token),
+                Ok(_) => return self.connected(lp, token, ready.hung_up),
                 // A stray report: still in progress.
                 Err(e) if e.kind() == io::ErrorKind::NotConnected => {
                     if let Some(s) = lp.core.borrow_mut().sources.get_mut(token) {
@@ -75,12 +75,13 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         }
     }
 
-    fn connected(&self, lp: &Rc<Shared>, token: Token) {
+    /// `hung_up` tells of this event, not of an earlier stray one: the peer's end may be queued behind data, and
+    /// is not reported again.
+    fn connected(&self, lp: &Rc<Shared>, token: Token, hung_up: bool) {
         let mut core = lp.core.borrow_mut();
         let Some(s) = core.sources.get_mut(token) else { return };
-        // HUNG_UP stays as reported: the peer's end may have come with the same edge, behind its first bytes.
-        s.clear(flag::CONNECTING);
-        s.set(flag::WRITABLE | flag::READABLE);
+        s.clear(flag::CONNECTING | flag::HUNG_UP);
+        s.set(flag::WRITABLE | flag::READABLE | if hung_up { flag::HUNG_UP } else { 0 });
         s.stamp = lp.now_ms.get();
         let kind = s.kind();
         if kind == Kind::Callback {

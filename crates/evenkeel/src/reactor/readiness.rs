@@ -159,7 +159,10 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
     #[cold]
     fn odd_event(&self, lp: &Rc<Shared>, event: Event) {
         if event.token == WAKE {
-            self.sys.clear_wake(self.wake_fd);
+            // Each wake is an edge of its own, so nothing need be taken back; taking it back would be one more.
+            if !P::EDGE {
+                self.sys.clear_wake(self.wake_fd);
+            }
             let waiters = std::mem::take(&mut lp.core.borrow_mut().signal_waiters);
             waiters.into_iter().for_each(std::task::Waker::wake);
         } else {
@@ -277,10 +280,10 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         // The kernel can refuse only for want of memory; the source is then ended, never left deaf.
         if let Err(e) = result {
             drop(selector);
-            if s.kind() == Kind::Callback {
-                core.end(token, crate::CloseReason::Error(e));
-            } else {
+            if matches!(s.kind(), Kind::Async | Kind::Watch) {
                 core.fail_async(token, e);
+            } else {
+                core.end(token, crate::CloseReason::Error(e));
             }
             return;
         }

@@ -19,7 +19,8 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         let core = lp.core.borrow();
         let Some(s) = core.sources.get(token) else { return };
         let (flags, fd, pool, slot) = (s.flags, s.fd, s.pool, s.slot);
-        let owed = flags & flag::OPENED == 0 || s.extra.as_ref().is_some_and(|e| !e.unread.is_empty());
+        let unread = s.extra.as_ref().is_some_and(|e| !e.unread.is_empty());
+        let owed = flags & flag::OPENED == 0 || unread && flags & flag::PAUSED == 0;
         drop(core);
         if flags & flag::READABLE == 0 || flags & flag::DEAD != 0 {
             return;
@@ -56,6 +57,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         match got {
             Ok(0) => self.end_of_stream(lp, token, pool, slot),
             Ok(_) => self.read_ready(lp, token),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => self.read_ready(lp, token),
             Err(e) => self.read_refused(lp, token, e),
         }
         self.settle(lp, token);
@@ -214,7 +216,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
                 lp.stats.add_n(&lp.stats.bytes_in, n as u64);
                 Ok(n)
             }
-            _ => self.pulled(lp, token, into.len(), got),
+            _ => self.pulled(lp, token, into, got),
         }
     }
 
@@ -238,12 +240,16 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
             return Ok(0);
         }
         let got = self.sys.recv(fd, into);
-        self.pulled(lp, token, into.len(), got)
+        self.pulled(lp, token, into, got)
     }
 
     /// Makes the state right after a read, whatever came of it.
     #[cold]
-    fn pulled(&self, lp: &Shared, token: Token, room: usize, got: io::Result<usize>) -> io::Result<usize> {
+    fn pulled(&self, lp: &Shared, token: Token, into: &mut [u8], got: io::Result<usize>) -> io::Result<usize> {
+        let (room, mut got) = (into.len(), got);
+        while got.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::Interrupted) {
+            got = self.sys.recv(lp.fd(token)?, into);
+        }
         let mut core = lp.core.borrow_mut();
         let s = core.sources.get_mut(token).ok_or(io::ErrorKind::NotConnected)?;
         s.set(flag::READABLE);

@@ -7,7 +7,6 @@ use super::{Readiness, Selector};
 use crate::core::cork::SHARED;
 use crate::core::out::Extra;
 use crate::core::{Core, Kind, Shared, Token, flag};
-use crate::handler::CloseReason;
 use crate::message::Message;
 use crate::sys::{Fd, Sys};
 
@@ -119,7 +118,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         let mut result = first;
         loop {
             match result {
-                Ok(0) if !bytes.is_empty() => return fail(core, token, io::ErrorKind::WriteZero.into()),
+                Ok(0) if !bytes.is_empty() => return core.fail(token, io::ErrorKind::WriteZero.into()),
                 Ok(n) => {
                     lp.stats.add_n(&lp.stats.bytes_out, n as u64);
                     sent += n;
@@ -132,7 +131,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return fail(core, token, e),
+                Err(e) => return core.fail(token, e),
             }
             lp.stats.add(&lp.stats.sends);
             result = self.sys.send(s.fd, &bytes[sent..]);
@@ -157,7 +156,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
             };
             s.set(flag::REGISTERED);
             if let Err(e) = result {
-                return fail(core, token, e);
+                return core.fail(token, e);
             }
         }
         if let Some(s) = core.sources.get(token).filter(|s| s.kind() == Kind::Callback) {
@@ -177,7 +176,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         let sent = match self.sys.send_vectored(s.fd, &vectors) {
             Ok(n) => n,
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
-            Err(e) => return fail(core, token, e),
+            Err(e) => return core.fail(token, e),
         };
         lp.stats.add_n(&lp.stats.bytes_out, sent as u64);
         if sent < first.len() {
@@ -211,7 +210,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
             extra.vectors(&mut vectors);
             lp.stats.add(&lp.stats.sends);
             match self.sys.send_vectored(s.fd, &vectors) {
-                Ok(0) => return fail(core, token, io::ErrorKind::WriteZero.into()),
+                Ok(0) => return core.fail(token, io::ErrorKind::WriteZero.into()),
                 Ok(n) => {
                     lp.stats.add_n(&lp.stats.bytes_out, n as u64);
                     extra.advance(n);
@@ -224,7 +223,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
                     self.drained(lp, core, token);
                     return self.blocked(lp, core, token);
                 }
-                Err(e) => return fail(core, token, e),
+                Err(e) => return core.fail(token, e),
             }
         }
         self.drained(lp, core, token);
@@ -241,7 +240,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
             s.clear(flag::ARMED_WRITE);
             let want = super::Ready { read: s.has(flag::ARMED_READ), write: false, hung_up: false };
             if let Err(e) = self.selector.borrow_mut().modify(&self.sys, s.fd, token, want) {
-                return fail(core, token, e);
+                return core.fail(token, e);
             }
         }
         if s.kind() == Kind::Async {
@@ -267,7 +266,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         &self,
         lp: &Shared,
         token: Token,
-        send: impl FnOnce(&Y, Fd) -> io::Result<usize>,
+        send: impl FnMut(&Y, Fd) -> io::Result<usize>,
     ) -> io::Result<usize> {
         let mut core = lp.core.borrow_mut();
         let s = core.sources.get_mut(token).ok_or(io::ErrorKind::NotConnected)?;
@@ -289,10 +288,15 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         lp: &Shared,
         token: Token,
         fd: Fd,
-        send: impl FnOnce(&Y, Fd) -> io::Result<usize>,
+        mut send: impl FnMut(&Y, Fd) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        lp.stats.add(&lp.stats.sends);
-        let result = send(&self.sys, fd);
+        let result = loop {
+            lp.stats.add(&lp.stats.sends);
+            match send(&self.sys, fd) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
         match &result {
             Ok(n) => lp.stats.add_n(&lp.stats.bytes_out, *n as u64),
             Err(e) => self.send_refused(lp, token, e.kind()),
@@ -305,7 +309,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         &self,
         lp: &Shared,
         token: Token,
-        send: impl FnOnce(&Y, Fd) -> io::Result<usize>,
+        send: impl FnMut(&Y, Fd) -> io::Result<usize>,
     ) -> io::Result<usize> {
         let flags = lp.flags(token);
         if flags & (flag::SHUT | flag::CLOSING) != 0 {
@@ -333,14 +337,5 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
             }
             self.listen_for(lp, token, false, true);
         }
-    }
-}
-
-/// Sending failed: the connection is over, or the stream's next call hears it.
-fn fail(core: &mut Core, token: Token, e: io::Error) {
-    match core.sources.get(token).map(|s| s.kind()) {
-        Some(Kind::Callback) => core.end(token, CloseReason::Error(e)),
-        Some(_) => core.fail_async(token, e),
-        None => {}
     }
 }

@@ -167,3 +167,36 @@ fn a_head_that_does_not_come_is_a_timeout_and_one_that_comes_is_not() {
         assert_eq!(Handle::current().stats().armed, 1, "only the test's own deadline is left");
     });
 }
+
+#[test]
+fn a_peer_that_resets_ends_its_connection_and_leaves_nothing() {
+    // More than the kernel holds.
+    let body = Bytes::from(vec![7; 30_000_000]);
+    on_every_backend(|| async {
+        let before = Handle::current().stats();
+        for _ in 0..20 {
+            let (mut near, far) = pair().await;
+            let body = body.clone();
+            let service = service_fn(move |_| {
+                let response = Response::new(Full::new(body.clone()));
+                async { Ok::<_, Infallible>(response) }
+            });
+            let served = evenkeel::spawn(
+                server::conn::http1::Builder::new().timer(LoopTimer).serve_connection(far, service),
+            );
+            near.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            read_some(&mut near).await;
+            near.abort();
+            served.await.unwrap().unwrap_err();
+        }
+        while Handle::current().stats().sources > before.sources {
+            evenkeel::task::yield_now().await;
+        }
+        assert_eq!(Handle::current().stats().armed, before.armed);
+        assert_eq!(Handle::current().stats().tasks, before.tasks);
+    });
+}
+
+async fn read_some(stream: &mut TcpStream) {
+    assert!(stream.read_with(|_, _| ()).await.unwrap().is_some());
+}

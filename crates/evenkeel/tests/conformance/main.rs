@@ -10,8 +10,17 @@
 #[macro_use]
 mod support;
 
+mod accepting;
+mod asynchronous;
 mod closing;
+mod connecting;
 mod delivery;
 mod flow;
 mod halves;
+mod limits;
+mod model;
+mod panics;
+mod reentrancy;
+mod remote;
+mod timers;
 mod writing;

@@ -202,6 +202,12 @@ impl Guard {
         }
     }
 
+    /// Whether the next bytes are those of a head that is not complete.
+    #[must_use]
+    pub fn in_head(&self) -> bool {
+        matches!(self.state, State::Head(_))
+    }
+
     fn judge<'b>(&mut self, bytes: &'b [u8]) -> Result<Verdict<'b>, GuardError> {
         match &mut self.state {
             State::Rejected(error) => Err(*error),

@@ -31,8 +31,6 @@ mod handshake;
 #[cfg(test)]
 mod handshake_tests;
 #[cfg(test)]
-mod oracle;
-#[cfg(test)]
 pub(crate) mod tests;
 
 pub use decode::{Decoder, Event, Limits};

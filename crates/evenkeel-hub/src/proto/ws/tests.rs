@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+mod oracle;
+
 use super::frame::apply_mask;
 use super::*;
 

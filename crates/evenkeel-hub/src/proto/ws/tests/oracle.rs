@@ -10,8 +10,8 @@ use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::protocol::{CloseFrame, Role};
 use tungstenite::{Message, WebSocket};
 
-use super::tests::{Heard, client_frame, decode};
-use super::*;
+use super::{Heard, client_frame, decode};
+use crate::proto::ws::*;
 
 /// A transport that reads from one buffer and writes to another. At the end of its input it would block.
 struct Wire {

@@ -1,0 +1,366 @@
+//! The HTTP side: framing, order, deadlines.
+
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use crate::support::{
+    End, Http, Hub, TOKEN, api_request, config, event, on_every_backend, read_to_end, try_write,
+};
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    on_every_backend(|backend| {
+        let hub = Hub::start(backend);
+        // Far more than may be in flight at once, in pieces that end anywhere.
+        let mut all = String::new();
+        for n in 0..200 {
+            match n % 4 {
+                0 => all += "GET /health HTTP/1.1\r\nHost: h\r\n\r\n",
+                1 => all += "HEAD /health HTTP/1.1\r\nHost: h\r\n\r\n",
+                2 => all += &api_request("POST", "/apps/1/events", &event("c", &n.to_string())),
+                _ => all += "POST /nowhere HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            }
+        }
+        for piece in [all.len(), 1000, 77] {
+            let mut http = hub.http();
+            let mut writer = http.stream.try_clone().unwrap();
+            let bytes = all.as_bytes();
+            std::thread::scope(|scope| {
+                scope.spawn(move || {
+                    for part in bytes.chunks(piece) {
+                        writer.write_all(part).unwrap();
+                    }
+                });
+                for n in 0..200 {
+                    let answer = if n % 4 == 1 { http.response_to_head() } else { http.response() };
+                    assert_eq!(answer.status, if n % 4 == 3 { 404 } else { 200 }, "{n}: {answer:?}");
+                    assert_eq!(answer.body, [&b"ok\n"[..], b"", b"{}", b"there is nothing here\n"][n % 4]);
+                }
+            });
+            assert_eq!(http.get("/ready").status, 200);
+        }
+    });
+}
+
+#[test]
+fn a_large_response_reaches_a_slow_reader_whole_and_then_the_end() {
+    on_every_backend(|backend| {
+        let hub = Hub::start(backend);
+        let mut http = hub.http();
+        rustix::net::sockopt::set_socket_recv_buffer_size(&http.stream, 4096).unwrap();
+        // Several megabytes of answers, so that the server cannot give them all to the kernel.
+        let one = "GET /assets/console.js HTTP/1.1\r\nHost: h\r\n\r\n";
+        let expected = hub.get("/assets/console.js").body;
+        let times = 6_000_000 / expected.len();
+        let last = one.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+        let requests = format!("{}{last}", one.repeat(times));
+        let mut writer = http.stream.try_clone().unwrap();
+        let requests = std::thread::spawn(move || writer.write_all(requests.as_bytes()).unwrap());
+        for n in 0..=times {
+            let answer = http.response();
+            assert!(answer.status == 200 && answer.body == expected, "{n}: {} bytes", answer.body.len());
+        }
+        assert_eq!(http.ends(), End::Orderly);
+        requests.join().unwrap();
+    });
+}
+
+#[test]
+fn the_last_large_response_is_not_cut() {
+    on_every_backend(|backend| {
+        let hub = Hub::with(backend, &config("", "max_channels_per_connection = 30000", ""));
+        // One answer of megabytes: a list of channels with long names.
+        let mut ws = hub.ws();
+        let name = "x".repeat(190);
+        let count = 900;
+        for n in 0..count {
+            ws.subscribe(&format!("{name}-{n}"));
+        }
+        let path = "/apps/1/channels";
+        let whole = hub.http().api("GET", path, "").body;
+        assert!(whole.len() > count * 190);
+        let request = api_request("GET", path, "");
+        for last in ["Connection: close", "Connection: Keep-Alive"] {
+            let mut http = hub.http();
+            rustix::net::sockopt::set_socket_recv_buffer_size(&http.stream, 4096).unwrap();
+            // Unread answers fill the kernel's buffers; the last one must wait in the server.
+            let request_with = request.replacen("Host: localhost", &format!("Host: localhost\r\n{last}"), 1);
+            http.send(&format!("{}{request_with}", request.repeat(15)));
+            for _ in 0..16 {
+                assert!(http.response().body == whole);
+            }
+            if last == "Connection: close" {
+                assert_eq!(http.ends(), End::Orderly);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_reader_that_takes_nothing_of_its_answers_is_cut_off() {
+    on_every_backend(|backend| {
+        let limits = "[limits]\nmax_queue_age_seconds = 1";
+        let hub = Hub::with(backend, &config("", "max_channels_per_connection = 30000", limits));
+        let mut canary = hub.canary();
+        let http = hub.http();
+        rustix::net::sockopt::set_socket_recv_buffer_size(&http.stream, 4096).unwrap();
+        let mut writer = http.stream.try_clone().unwrap();
+        writer.set_write_timeout(Some(Duration::from_secs(15))).unwrap();
+        let one = "GET /assets/console.js HTTP/1.1\r\nHost: h\r\n\r\n".repeat(64);
+        // It asks and asks and never reads, until the server has had enough.
+        while writer.write_all(one.as_bytes()).is_ok() {}
+        canary.sings();
+        drop((http, writer, canary));
+        hub.comes_to_rest();
+    });
+}
+
+#[test]
+fn bodies_keep_to_their_limits() {
+    on_every_backend(|backend| {
+        let hub = Hub::with(backend, &config("", "", "[limits]\nmax_body_bytes = 65536"));
+        let mut canary = hub.canary();
+        // Declared.
+        let post = |fields: &str| format!("POST /nowhere HTTP/1.1\r\nHost: h\r\n{fields}\r\n\r\n");
+        for (length, status) in [(65_536_u64, 404), (65_537, 413), (u64::MAX, 413)] {
+            let mut http = hub.http();
+            http.send(&post(&format!("Content-Length: {length}")));
+            let body = vec![b'x'; length.min(65_536) as usize];
+            try_write(&mut http.stream, &body);
+            let answer = http.response();
+            assert_eq!(answer.status, status, "{length}");
+            if status == 413 {
+                http.ends();
+            }
+        }
+        hub.refused("request_framing", 2);
+        // In chunks.
+        let chunk = format!("4000\r\n{}\r\n", "x".repeat(0x4000));
+        for (chunks, more, status) in [(4, "0\r\n\r\n", 404), (4, "1\r\nx\r\n0\r\n\r\n", 413), (9, "", 413)] {
+            let mut http = hub.http();
+            http.send(&post("Transfer-Encoding: chunked"));
+            try_write(&mut http.stream, chunk.repeat(chunks).as_bytes());
+            try_write(&mut http.stream, more.as_bytes());
+            assert_eq!(http.response().status, status, "{chunks} {more}");
+            if status == 413 {
+                http.ends();
+            }
+        }
+        hub.refused("request_framing", 4);
+        canary.sings();
+    });
+}
+
+#[test]
+fn chunked_bodies_are_served_cut_anywhere() {
+    on_every_backend(|backend| {
+        let hub = Hub::start(backend);
+        let mut ws = hub.ws();
+        ws.subscribe("c");
+        for piece in [1, 3, 1000] {
+            let body = event("c", &format!("in pieces of {piece}"));
+            let plain = api_request("POST", "/apps/1/events", &body);
+            let (head, _) = plain.split_once("\r\n\r\n").unwrap();
+            let head = head.replace(&format!("Content-Length: {}", body.len()), "Transfer-Encoding: chunked");
+            let chunks: String = body.as_bytes().chunks(7).map(|c| format!("{:x}\r\n{}\r\n", c.len(), std::str::from_utf8(c).unwrap())).collect();
+            let mut http = hub.http();
+            for part in format!("{head}\r\n\r\n{chunks}0\r\n\r\n").as_bytes().chunks(piece) {
+                http.send_bytes(part);
+            }
+            assert_eq!(http.response().status, 200);
+            assert_eq!(ws.event("news")["data"], format!("in pieces of {piece}"));
+            assert_eq!(http.get("/health").status, 200);
+        }
+    });
+}
+
+#[test]
+fn slow_bodies_end_at_their_deadline_and_below_their_rate() {
+    on_every_backend(|backend| {
+        let limits = "[limits]\nbody_deadline_seconds = 1";
+        let hub = Hub::with(backend, &config("", "", limits));
+        let mut canary = hub.canary();
+        let started = Instant::now();
+        let mut silent = hub.http();
+        silent.send("POST /nowhere HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\nsome");
+        let mut dripping = hub.http();
+        dripping.send("POST /nowhere HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n");
+        while try_write(&mut dripping.stream, b"1\r\nx\r\n") {
+            assert!(started.elapsed() < Duration::from_secs(15), "still open");
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+        for mut http in [silent, dripping] {
+            // At most one answer, and no other than a refusal.
+            let (answer, _) = read_to_end(&mut http.stream);
+            let text = String::from_utf8_lossy(&answer);
+            assert!(text.is_empty() || text.starts_with("HTTP/1.1 4"), "{text}");
+            assert!(text.matches("HTTP/1.1").count() <= 1, "{text}");
+        }
+        assert!(started.elapsed() >= Duration::from_secs(1));
+        hub.refused("slow_body", 2);
+        canary.sings();
+    });
+}
+
+#[test]
+fn a_body_slower_than_the_least_rate_is_cut_off() {
+    on_every_backend(|backend| {
+        let limits = "[limits]\nmin_body_rate = 100000";
+        let hub = Hub::with(backend, &config("", "", limits));
+        let started = Instant::now();
+        let mut http = hub.http();
+        http.send("POST /nowhere HTTP/1.1\r\nHost: h\r\nContent-Length: 600000\r\n\r\n");
+        while try_write(&mut http.stream, b"x") {
+            assert!(started.elapsed() < Duration::from_secs(18), "still open");
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+        assert!(started.elapsed() >= Duration::from_secs(5), "there is a time of grace");
+        hub.refused("slow_body", 1);
+    });
+}
+
+#[test]
+fn every_body_and_every_head_of_a_kept_connection_has_its_own_deadline() {
+    on_every_backend(|backend| {
+        let limits = "[limits]\nbody_deadline_seconds = 1\nhandshake_deadline_seconds = 1";
+        let hub = Hub::with(backend, &config("", "", limits));
+        let mut http = hub.http();
+        let one = "POST /nowhere HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody";
+        let (begin, end) = one.split_at(one.len() - 2);
+        http.send(begin);
+        // There is always a request under way, and none for longer than a step.
+        for _ in 0..12 {
+            std::thread::park_timeout(Duration::from_millis(250));
+            http.send(&format!("{end}{begin}"));
+            assert_eq!(http.response().status, 404);
+        }
+        http.send(&format!("{end}{}", &one[..10]));
+        assert_eq!(http.response().status, 404);
+        // Nor has a head the deadline of a body before it.
+        let (more, _) = read_to_end(&mut http.stream);
+        assert_eq!(more, b"");
+        hub.refused("handshake_timeout", 1);
+        assert_eq!(hub.refusals("slow_body"), 0);
+    });
+}
+
+#[test]
+fn methods_paths_and_versions() {
+    on_every_backend(|backend| {
+        let hub = Hub::start(backend);
+        let mut http = hub.http();
+        for (method, path, status) in [
+            ("GET", "/health", 200),
+            ("GET", "/ready", 200),
+            ("GET", "/", 200),
+            ("GET", "/console", 200),
+            ("GET", "/chat", 200),
+            ("GET", "/nowhere", 404),
+            ("GET", "/assets/../Cargo.toml", 404),
+            ("GET", "/assets/..%2f..%2fCargo.toml", 404),
+            ("GET", "//health", 404),
+            ("GET", "/health/", 404),
+            ("GET", "/apps/1/nothing", 404),
+            ("DELETE", "/apps/1/events", 405),
+            ("GET", "/apps/1/events", 405),
+            ("POST", "/apps/1/channels", 405),
+            ("BREW", "/coffee", 404),
+        ] {
+            http.send(&format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+            let answer = http.response();
+            assert_eq!(answer.status, status, "{method} {path}");
+            assert_eq!(answer.status == 405, answer.field("Allow").is_some());
+        }
+        for path in ["/health", "/console", "/metrics"] {
+            let fields = format!("Host: localhost\r\nAuthorization: Bearer {TOKEN}");
+            http.send(&format!("HEAD {path} HTTP/1.1\r\n{fields}\r\n\r\n"));
+            let head = http.response_to_head();
+            assert_eq!(head.status, 200);
+            assert!(head.field("Content-Length").unwrap().parse::<usize>().unwrap() > 0);
+        }
+        // The same connection, still in step.
+        assert_eq!(http.get("/health").text(), "ok\n");
+    });
+}
+
+#[test]
+fn an_expected_continue_comes_before_the_body_and_a_refusal_instead_of_it() {
+    on_every_backend(|backend| {
+        let hub = Hub::start(backend);
+        let mut ws = hub.ws();
+        ws.subscribe("c");
+        let body = event("c", "expected");
+        let request = api_request("POST", "/apps/1/events", &body);
+        let (head, _) = request.split_once("\r\n\r\n").unwrap();
+        let mut http = hub.http();
+        http.send(&format!("{head}\r\nExpect: 100-continue\r\n\r\n"));
+        assert_eq!(http.response().status, 100);
+        http.send(&body);
+        assert_eq!(http.response().status, 200);
+        assert_eq!(ws.event("news")["data"], "expected");
+        http.send("POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 9999999\r\nExpect: 100-continue\r\n\r\n");
+        assert_eq!(http.response().status, 413);
+        http.ends();
+    });
+}
+
+#[test]
+fn http_1_0_is_served_and_ends_or_is_kept_as_asked() {
+    on_every_backend(|backend| {
+        let hub = Hub::start(backend);
+        let mut http = hub.http();
+        http.send("GET /health HTTP/1.0\r\n\r\n");
+        assert_eq!(http.response().text(), "ok\n");
+        assert_eq!(http.ends(), End::Orderly);
+        let mut http = hub.http();
+        for _ in 0..3 {
+            http.send("GET /health HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+            assert_eq!(http.response().text(), "ok\n");
+        }
+    });
+}
+
+#[test]
+fn i30_a_half_closed_client_still_gets_its_answers() {
+    on_every_backend(|backend| {
+        let hub = Hub::start(backend);
+        for times in [1, 5, 40] {
+            let mut http = hub.http();
+            http.send(&"GET /health HTTP/1.1\r\nHost: h\r\n\r\n".repeat(times));
+            http.stream.shutdown(std::net::Shutdown::Write).unwrap();
+            for n in 0..times {
+                assert_eq!(http.response().status, 200, "{n} of {times}");
+            }
+            assert_eq!(http.ends(), End::Orderly);
+        }
+        // A request that is never complete gets none, or a refusal.
+        for part in ["GET /heal", "POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nabc"] {
+            let mut http = hub.http();
+            http.send(part);
+            http.stream.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut text = String::new();
+            http.stream.read_to_string(&mut text).unwrap();
+            assert!(text.is_empty() || text.starts_with("HTTP/1.1 400"), "{text}");
+        }
+    });
+}
+
+#[test]
+fn i36_http_clients_that_vanish_at_any_byte_leave_nothing() {
+    on_every_backend(|backend| {
+        let hub = Hub::start(backend);
+        let request = api_request("POST", "/apps/1/events", &event("c", "x"));
+        for at in (0..=request.len()).step_by(17) {
+            for kept in [false, true] {
+                let mut http = Http::connect(hub.addr);
+                if kept {
+                    assert_eq!(http.get("/health").status, 200);
+                }
+                http.send(&request[..at]);
+                crate::support::reset(http.stream);
+            }
+        }
+        hub.comes_to_rest();
+        assert_eq!(hub.metric("evenkeel_hub_http_connections"), 1, "the one that asks");
+    });
+}

@@ -1,0 +1,248 @@
+//! Making connections: success, every failure, and what was written before.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
+use std::rc::Rc;
+use std::time::Duration;
+
+use evenkeel::net::{Addr, ConnectOptions, Stream};
+use evenkeel::{Backend, Message};
+
+use crate::support::{PEER, Probe, Seen, Server, assert_same, exactly, no_limits, pattern, read_all};
+
+on_every_backend! {
+    i32_a_connection_is_made_and_used,
+    i32_a_refused_connection_says_so,
+    i32_a_connection_that_is_never_answered_meets_its_deadline,
+    the_connect_deadline_ends_with_the_connect,
+    i32_a_reset_right_after_the_connect_is_an_error,
+    i30_an_end_behind_data_right_after_the_connect_is_heard,
+    i30_a_stream_hears_an_end_behind_data_right_after_the_connect,
+    i32_what_was_written_before_is_sent_when_connected,
+    unix_sockets_connect_or_say_why_not,
+    closing_while_connecting_ends_it,
+    dropping_a_connect_abandons_it,
+    local_addresses_can_be_chosen,
+}
+
+/// Begins to connect and does not turn the loop.
+fn begin(s: &Server, to: std::net::SocketAddr, probe: Probe) -> (evenkeel::ConnId, Rc<Seen>) {
+    let seen = probe.seen.clone();
+    (s.pool.connect(to, &ConnectOptions::default(), probe).unwrap(), seen)
+}
+
+fn listener() -> (TcpListener, std::net::SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    (listener, at)
+}
+
+fn accept(listener: &TcpListener) -> TcpStream {
+    let (peer, _) = listener.accept().unwrap();
+    peer.set_read_timeout(Some(PEER)).unwrap();
+    peer
+}
+
+/// An address at which nobody listens, and nobody will while the socket is kept.
+fn closed_port() -> (socket2::Socket, std::net::SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    let at = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, at)
+}
+
+/// An address whose backlog is full: the kernel answers no further attempt. Whatever fills it is kept.
+fn full_backlog() -> (socket2::Socket, Vec<socket2::Socket>, std::net::SocketAddr) {
+    let (socket, at) = closed_port();
+    socket.listen(0).unwrap();
+    let fill = (0..3).map(|_| {
+        let one = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        one.set_nonblocking(true).unwrap();
+        let _ = one.connect(&at.into());
+        one
+    });
+    let fill = fill.collect();
+    (socket, fill, at)
+}
+
+fn i32_a_connection_is_made_and_used(backend: Backend) {
+    let mut s = Server::new(backend);
+    let (l, at) = listener();
+    let got = {
+        let (id, seen) = begin(&s, at, Probe::echo());
+        assert!(s.h.is_open(id) && !seen.opened.get(), "never inside the call");
+        s.serve(move |_| {
+            let mut peer = accept(&l);
+            peer.write_all(b"ping").unwrap();
+            let got = exactly(&mut peer, 4);
+            peer.shutdown(Shutdown::Write).unwrap();
+            assert!(read_all(&mut peer).1.is_ok());
+            got
+        })
+    };
+    assert_eq!(got, b"ping");
+}
+
+fn i32_a_refused_connection_says_so(backend: Backend) {
+    let mut s = Server::new(backend);
+    let (_kept, at) = closed_port();
+    let (id, seen) = begin(&s, at, Probe::new());
+    s.h.write(id, b"never sent").unwrap();
+    s.until("it failed", || seen.closed());
+    assert_eq!((seen.why(), seen.error()), ("connect failed", Some(ErrorKind::ConnectionRefused)));
+    assert!(!seen.opened.get());
+    let error = s.events.block_on(Stream::connect(at)).unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+}
+
+fn i32_a_connection_that_is_never_answered_meets_its_deadline(backend: Backend) {
+    let mut s = Server::new(backend);
+    let (_kept, _fill, at) = full_backlog();
+    let mut options = ConnectOptions::default();
+    options.deadline = Some(Duration::from_millis(60));
+    let probe = Probe::new();
+    let seen = probe.seen.clone();
+    let started = std::time::Instant::now();
+    s.pool.connect(at, &options, probe).unwrap();
+    s.until("it failed", || seen.closed());
+    assert!(started.elapsed() >= Duration::from_millis(60));
+    assert_eq!((seen.why(), seen.error()), ("connect failed", Some(ErrorKind::TimedOut)));
+    let error = s.events.block_on(Stream::connect_with(at, &options)).unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    assert!(s.turns_in(Duration::from_millis(30)) < 20);
+}
+
+/// The deadline is for connecting: once connected, it must not cut the flush of a close short.
+fn the_connect_deadline_ends_with_the_connect(backend: Backend) {
+    let mut s = Server::new(backend);
+    let (l, at) = listener();
+    let mut options = ConnectOptions::default();
+    options.deadline = Some(Duration::from_millis(100));
+    let probe = Probe::new();
+    let seen = probe.seen.clone();
+    let id = s.pool.connect(at, &options, probe).unwrap();
+    s.until("it is open", || seen.opened.get());
+    let mut peer = accept(&l);
+    s.h.write(id, &pattern(9_000_000)).unwrap();
+    s.h.close(id).unwrap();
+    let _ = s.turns_in(Duration::from_millis(150));
+    assert_eq!(seen.why(), "open", "it is being flushed until its own deadline, which is far");
+    let reader = std::thread::spawn(move || read_all(&mut peer));
+    s.until("it is over", || seen.closed());
+    assert_eq!(seen.why(), "closed");
+    assert_same(&reader.join().unwrap().0, &pattern(9_000_000));
+}
+
+fn i32_a_reset_right_after_the_connect_is_an_error(backend: Backend) {
+    let mut s = Server::new(backend);
+    let (l, at) = listener();
+    let (_, seen) = begin(&s, at, Probe::new());
+    socket2::SockRef::from(&accept(&l)).set_linger(Some(Duration::ZERO)).unwrap();
+    s.until("it is over", || seen.closed());
+    assert_eq!(seen.error(), Some(ErrorKind::ConnectionReset));
+}
+
+/// The data and the end are both there when the loop first looks.
+fn i30_an_end_behind_data_right_after_the_connect_is_heard(backend: Backend) {
+    let mut s = Server::new(backend);
+    let (l, at) = listener();
+    let (_, seen) = begin(&s, at, Probe::new());
+    accept(&l).write_all(b"bye").unwrap();
+    s.until("the end was heard", || seen.closed());
+    assert_eq!((seen.text().as_str(), seen.eof.get(), seen.why()), ("bye", 1, "closed"));
+}
+
+fn i30_a_stream_hears_an_end_behind_data_right_after_the_connect(backend: Backend) {
+    let mut s = Server::new(backend);
+    let (l, at) = listener();
+    let thread = std::thread::spawn(move || accept(&l).write_all(b"bye").unwrap());
+    let all = s.events.block_on(async {
+        let mut stream = Stream::connect(at).await.unwrap();
+        let mut all = Vec::new();
+        while let Some(bytes) = stream.read_with(|bytes, _| bytes.to_vec()).await.unwrap() {
+            all.extend(bytes);
+        }
+        all
+    });
+    assert_eq!(all.unwrap(), b"bye");
+    thread.join().unwrap();
+}
+
+fn i32_what_was_written_before_is_sent_when_connected(backend: Backend) {
+    let mut s = Server::new(backend);
+    let (l, at) = listener();
+    let (id, seen) = begin(&s, at, Probe::new().on_open(|conn| {
+        conn.write(b" and after");
+    }));
+    s.h.write(id, b"before").unwrap();
+    s.h.send(id, &Message::from(pattern(3_000_000))).unwrap();
+    let got = s.serve(move |_| exactly(&mut accept(&l), 3_000_016));
+    assert_same(&got, &[b"before", &pattern(3_000_000)[..], b" and after"].concat());
+    assert!(seen.opened.get());
+}
+
+fn unix_sockets_connect_or_say_why_not(backend: Backend) {
+    let mut s = Server::new(backend);
+    let path = std::env::temp_dir().join(format!("evenkeel-connect-{}-{backend}", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let connect = |probe| s.pool.connect(&*path, &ConnectOptions::default(), probe);
+    assert_eq!(connect(Probe::new()).unwrap_err().kind(), ErrorKind::NotFound);
+    let l = UnixListener::bind(&path).unwrap();
+    let probe = Probe::echo();
+    let seen = probe.seen.clone();
+    connect(probe).unwrap();
+    // The rest of the backlog is taken, and the one after is refused at once: Unix sockets do not wait.
+    rustix::net::listen(&l, 1).unwrap();
+    let refused = (0..10).find_map(|_| connect(Probe::new()).err()).expect("the backlog has an end");
+    assert_eq!(refused.kind(), ErrorKind::WouldBlock);
+    let (mut peer, _) = l.accept().unwrap();
+    peer.set_read_timeout(Some(PEER)).unwrap();
+    peer.write_all(b"ping").unwrap();
+    s.until("it was heard", || seen.len() == 4);
+    s.turns(2);
+    assert_eq!(exactly(&mut peer, 4), b"ping");
+    drop(l);
+    std::fs::remove_file(&path).unwrap();
+    let missing = s.events.block_on(Stream::connect(&*path)).unwrap().unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+    let unnamed = s.pool.connect(Addr::Unix(None), &ConnectOptions::default(), Probe::new());
+    assert_eq!(unnamed.unwrap_err().kind(), ErrorKind::InvalidInput);
+}
+
+fn closing_while_connecting_ends_it(backend: Backend) {
+    let mut s = Server::new(backend);
+    let (_kept, _fill, at) = full_backlog();
+    let ids: Vec<_> = (0..2).map(|_| begin(&s, at, Probe::new())).collect();
+    s.turns(2);
+    s.h.close(ids[0].0).unwrap();
+    s.h.abort(ids[1].0).unwrap();
+    s.turns(2);
+    assert_eq!((ids[0].1.why(), ids[1].1.why()), ("closed", "aborted"));
+    assert!(ids.iter().all(|(_, seen)| !seen.opened.get()));
+}
+
+fn dropping_a_connect_abandons_it(backend: Backend) {
+    let mut s = Server::new(backend);
+    let (_kept, _fill, at) = full_backlog();
+    let before = s.h.stats().sources;
+    let waited = s.events.block_on(evenkeel::time::timeout(Duration::from_millis(5), Stream::connect(at)));
+    assert!(waited.unwrap().is_err());
+    s.turns(2);
+    assert_eq!(s.h.stats().sources, before);
+}
+
+fn local_addresses_can_be_chosen(backend: Backend) {
+    let mut s = Server::with_limits(backend, no_limits());
+    let mut options = ConnectOptions::default();
+    options.bind = Some("127.0.0.77:0".parse().unwrap());
+    let (l, at) = listener();
+    let stream = s.events.block_on(Stream::connect_with(at, &options)).unwrap().unwrap();
+    let (mut peer, from) = l.accept().unwrap();
+    assert_eq!(stream.local_addr().unwrap(), Addr::Ip(from));
+    assert_eq!(stream.peer_addr().unwrap(), Addr::Ip(at));
+    assert_eq!(from.ip().to_string(), "127.0.0.77");
+    drop(stream);
+    s.turns(2);
+    assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0);
+}

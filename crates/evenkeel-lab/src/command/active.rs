@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{cell, chosen, fits};
+use super::{cell, chosen, fits, seconds};
 use crate::client::Side;
 use crate::machine::{MARK, Noise, Places, mark, quietest};
 use crate::server::Server;
@@ -24,8 +24,8 @@ pub(crate) struct Active {
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=900))]
     busy: u32,
     /// Seconds of turns for each server.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=600))]
-    secs: u64,
+    #[arg(long, default_value = "4", value_parser = seconds)]
+    secs: Duration,
 }
 
 impl Active {
@@ -53,7 +53,7 @@ impl Active {
         let mut first = Side::open(&crowded, busy, idle, 64)?;
         let mut second = Side::open(&alone, busy, 0, 64)?;
         let noise = Noise::watch(&[crowded.process, alone.process])?;
-        let compared = take_turns(&mut first, &mut second, Duration::from_secs(self.secs))?;
+        let compared = take_turns(&mut first, &mut second, self.secs)?;
         Ok((compared.cpu, noise.share()?))
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::{cell, chosen, fits};
+use super::{cell, chosen, fits, seconds};
 use crate::client::Side;
 use crate::machine::{MARK, Noise, Places, mark};
 use crate::server::Server;
@@ -34,8 +34,8 @@ pub(crate) struct Pair {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=131_072))]
     size: u32,
     /// Seconds of turns.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
-    secs: u64,
+    #[arg(long, default_value = "10", value_parser = seconds)]
+    secs: Duration,
 }
 
 #[derive(Args)]
@@ -46,14 +46,14 @@ pub(crate) struct All {
     #[arg(long, default_value = "raw")]
     against: Server,
     /// Busy connections to each.
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 50, 1000])]
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 50, 1000], value_parser = clap::value_parser!(u32).range(1..=9_000))]
     conns: Vec<u32>,
     /// Bytes of a message.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=131_072))]
     size: u32,
     /// Seconds of turns for each cell.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=600))]
-    secs: u64,
+    #[arg(long, default_value = "4", value_parser = seconds)]
+    secs: Duration,
 }
 
 impl Echo {
@@ -78,13 +78,13 @@ fn compare(
     servers: [Server; 2],
     conns: usize,
     size: usize,
-    secs: u64,
+    secs: Duration,
 ) -> io::Result<Outcome> {
     let running = [servers[0].start(places)?, servers[1].start(places)?];
     let mut first = Side::open(&running[0], conns, 0, size)?;
     let mut second = Side::open(&running[1], conns, 0, size)?;
     let noise = Noise::watch(&[running[0].process, running[1].process])?;
-    let compared = take_turns(&mut first, &mut second, Duration::from_secs(secs))?;
+    let compared = take_turns(&mut first, &mut second, secs)?;
     let noise = noise.share()?;
     let latency = [&first, &second]
         .map(|side| [0.5, 0.99, 0.999].map(|quantile| side.latency.value_at_quantile(quantile) as f64 / 1e3));

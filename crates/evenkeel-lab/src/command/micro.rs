@@ -1,8 +1,9 @@
 //! `micro`: small operations inside one process, Evenkeel beside the other runtimes.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::process::{Command, Stdio};
+use std::io::{self, Read};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use evenkeel::Backend;
@@ -13,6 +14,9 @@ use crate::peers;
 use crate::server::own_command;
 use crate::stats::{least, number};
 use crate::table::Table;
+
+/// How long one operation of one runtime may take.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// What the project promises: no operation slower than the best peer's by more than a fifth.
 const ALLOWED: f64 = 1.2;
@@ -28,7 +32,7 @@ pub(crate) struct Micro {
     /// Our backends.
     #[arg(long, value_delimiter = ',', default_values_t = [Backend::Epoll])]
     backends: Vec<Backend>,
-    /// The runtimes beside it.
+    /// The runtimes beside it; `--peers ''` for none.
     #[arg(long, value_delimiter = ',', default_values = peers::RUNTIMES)]
     peers: Vec<String>,
 }
@@ -108,7 +112,7 @@ impl Micro {
 
     fn runners(&self) -> io::Result<Vec<Runner>> {
         let own = self.backends.iter().map(|backend| Ok(Runner::Own(*backend)));
-        let peers = self.peers.iter().map(|asked| {
+        let peers = self.peers.iter().filter(|asked| !asked.is_empty()).map(|asked| {
             let known = peers::RUNTIMES.iter().find(|name| *name == asked);
             known.map(|name| Runner::Peer(name)).ok_or_else(|| {
                 let what = format!("there is no peer `{asked}`; choose of {}", peers::RUNTIMES.join(", "));
@@ -120,16 +124,13 @@ impl Micro {
 
     fn measure(&self, places: &Places, runner: Runner, op: Op) -> io::Result<String> {
         let mut command = runner.command(op)?;
+        command.stdout(Stdio::piped());
         // The two threads of one operation need both processors, and place themselves.
-        let output = match op {
-            Op::ChannelThreads => places.spawn_anywhere(|| command.output())?,
-            _ => places.spawn(|| command.output())?,
+        let child = match op {
+            Op::ChannelThreads => places.spawn_anywhere(|| command.spawn())?,
+            _ => places.spawn(|| command.spawn())?,
         };
-        if !output.status.success() {
-            let what = format!("{}, {op}: {}", runner.name(), output.status);
-            return Err(io::Error::other(what));
-        }
-        String::from_utf8(output.stdout).map_err(io::Error::other)
+        output(child).map_err(|e| io::Error::new(e.kind(), format!("{}, {op}: {e}", runner.name())))
     }
 
     fn print(&self, figures: &[Figure], runners: &[Runner], samples: &Samples) {
@@ -155,6 +156,27 @@ impl Micro {
         println!("The least of {} rounds, whose runtimes take turns.\n", self.rounds);
         println!("{table}\n*: more than a fifth over the best peer.");
     }
+}
+
+/// What a program prints, which is little, until it ends; one that does not end is killed.
+fn output(mut child: Child) -> io::Result<String> {
+    let start = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if start.elapsed() > LIMIT {
+            child.kill()?;
+            child.wait()?;
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not end"));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let mut text = String::new();
+    if let Some(mut pipe) = child.stdout.take() {
+        pipe.read_to_string(&mut text)?;
+    }
+    if status.success() { Ok(text) } else { Err(io::Error::other(status.to_string())) }
 }
 
 /// A line `FIGURE = NUMBER NUMBER ...`.

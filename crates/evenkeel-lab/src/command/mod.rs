@@ -9,6 +9,7 @@ pub(crate) mod micro;
 pub(crate) mod models;
 
 use std::io;
+use std::time::Duration;
 
 use crate::server::Server;
 
@@ -35,4 +36,27 @@ fn cell(result: io::Result<String>) -> String {
         eprintln!("{error}");
         "failed".to_owned()
     })
+}
+
+/// A time on the command line, in seconds.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let value: f64 = text.parse().map_err(|_| "a number of seconds is wanted".to_owned())?;
+    if (0.1..=600.0).contains(&value) {
+        Ok(Duration::from_secs_f64(value))
+    } else {
+        Err("from 0.1 to 600 seconds".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_bounded() {
+        assert_eq!(seconds("1.5"), Ok(Duration::from_millis(1500)));
+        for text in ["", "x", "0", "-1", "601", "inf", "NaN"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use evenkeel::Backend;
 
-use super::fits;
+use super::{fits, seconds};
 use crate::client::Side;
 use crate::machine::{Machine, Noise, Places, quietest};
 use crate::peers;
@@ -25,14 +25,14 @@ use crate::turns::SLICE;
 #[derive(Args)]
 pub(crate) struct Models {
     /// Numbers of connections.
-    #[arg(long, value_delimiter = ',', default_values_t = [10, 50, 200, 900, 2000, 5000, 10_000])]
+    #[arg(long, value_delimiter = ',', default_values_t = [10, 50, 200, 900, 2000, 5000, 10_000], value_parser = clap::value_parser!(u32).range(1..=18_000))]
     conns: Vec<u32>,
     /// Busy connections of the second workload.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     busy: u32,
     /// Seconds for each point and round.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=60))]
-    secs: u64,
+    #[arg(long, default_value = "1", value_parser = seconds)]
+    secs: Duration,
     /// Rounds, each of which begins with another model.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
     rounds: u32,
@@ -114,7 +114,7 @@ impl Models {
             let noise = Noise::watch(&[running.process])?;
             let start = Instant::now();
             let mut samples = Vec::new();
-            while start.elapsed() < Duration::from_secs(self.secs) || samples.len() < 4 {
+            while start.elapsed() < self.secs || samples.len() < 4 {
                 samples.push(side.slice(SLICE)?.cpu / 1e3);
             }
             let low = spread(&samples).map(|s| s.low).ok_or_else(|| io::Error::other("no slices"))?;

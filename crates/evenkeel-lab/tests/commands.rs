@@ -1,0 +1,98 @@
+//! Every command that needs nothing but this program measures something and says how to repeat it.
+#![allow(clippy::unwrap_used)]
+
+use std::process::{Command, Output};
+
+/// Runs the lab with a lock of its own: a test need not wait for a measurement.
+fn lab(name: &str, words: &str) -> Output {
+    let lock = std::env::temp_dir().join(format!("evenkeel-lab-{}-{name}.lock", std::process::id()));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel-lab"));
+    let output = command.args(words.split(' ')).env("EVENKEEL_LAB_LOCK", &lock).output().unwrap();
+    // Other commands are refused before they would take the lock.
+    let _ = std::fs::remove_file(lock);
+    output
+}
+
+/// What it prints when all is well.
+fn measured(name: &str, words: &str) -> String {
+    let output = lab(name, words);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{words}: {error}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with("machine: Linux"), "{text}");
+    assert!(text.contains(&format!("evenkeel-lab -- {words}\n")), "{text}");
+    text
+}
+
+/// The figures in the row of `server`.
+fn row<'a>(text: &'a str, server: &str) -> Vec<&'a str> {
+    let rows =
+        text.lines().map(|line| line.split('|').map(str::trim).filter(|c| !c.is_empty()).collect::<Vec<_>>());
+    rows.into_iter()
+        .find(|cells| cells.first() == Some(&server))
+        .unwrap_or_else(|| panic!("no {server}: {text}"))
+}
+
+#[test]
+fn two_servers_take_turns() {
+    let text = measured("pair", "echo pair callbacks/epoll async/poll --conns 5 --secs 0.3");
+    for server in ["callbacks/epoll", "async/poll"] {
+        let cost: f64 = row(&text, server)[1].replace(',', "").parse().unwrap();
+        assert!(cost > 0.0, "{text}");
+    }
+    assert!(text.contains("callbacks/epoll / async/poll: CPU "), "{text}");
+}
+
+#[test]
+fn every_model_echoes() {
+    let servers = "callbacks/select own-buffer/epoll threads";
+    let text = measured(
+        "all",
+        &format!("echo all {servers} --against async/epoll --conns 3 --secs 0.3 --size 70000"),
+    );
+    for server in servers.split(' ') {
+        assert!(row(&text, server)[1].contains('('), "{text}");
+    }
+}
+
+#[test]
+fn what_a_server_cannot_hold_is_left_out() {
+    let text = measured("idle", "idle callbacks/select callbacks/epoll --conns 1200");
+    assert_eq!(row(&text, "callbacks/select")[1], "-");
+    assert!(row(&text, "callbacks/epoll")[1].parse::<f64>().is_ok(), "{text}");
+}
+
+#[test]
+fn busy_connections_are_measured_among_idle_ones() {
+    let text = measured("active", "active callbacks/poll --idle 300 --busy 5 --secs 0.3");
+    assert_eq!(row(&text, "callbacks/poll")[1], "300");
+}
+
+#[test]
+fn small_operations_are_measured() {
+    let text = measured("micro", "micro --ops yield-among,timer-alone --rounds 1 --peers=");
+    for figure in ["yield among 100 tasks", "timer armed and dropped"] {
+        assert!(row(&text, figure)[2].parse::<f64>().unwrap() > 0.0, "{text}");
+    }
+}
+
+#[test]
+fn models_are_plotted() {
+    let folder = std::env::temp_dir().join(format!("evenkeel-lab-models-{}", std::process::id()));
+    let words = format!("models --conns 3 --busy 1 --rounds 1 --secs 0.3 --out {}", folder.display());
+    let text = measured("models", &words);
+    assert!(row(&text, "thread each")[1].parse::<f64>().unwrap() > 0.0, "{text}");
+    let plot = std::fs::read_to_string(folder.join("models.svg")).unwrap();
+    assert!(plot.matches("<polyline").count() >= 10, "a line for each model and workload");
+    assert!(std::fs::read_to_string(folder.join("models.md")).unwrap().contains("thread each"));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_wrong_name_lists_the_right_ones() {
+    let output = lab("wrong", "echo pair callbacks/epol raw");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("epoll-lt"), "{said}");
+    let said = String::from_utf8(lab("wrong", "echo pair tokyo raw").stderr).unwrap();
+    assert!(said.contains("tokio, "), "{said}");
+}

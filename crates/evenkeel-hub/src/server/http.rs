@@ -80,7 +80,7 @@ fn finish(server: &Rc<Server>, io: Guarded, client: IpAddr, seat: Seat) {
             return;
         }
         Ending::Rejected(error) => {
-            server.refuse("request_framing", &[("error", Value::Display(&error)), ("client", Value::Display(&client))]);
+            server.refuse(error.label(), &[("error", Value::Display(&error)), ("client", Value::Display(&client))]);
             if let Some(response) = error.response() {
                 // Queued; dropping the stream flushes it.
                 let _ = stream.send(&response.into());

@@ -9,7 +9,6 @@ use evenkeel_hub::config::cli::{Command, command};
 use evenkeel_hub::log::Level;
 use evenkeel_hub::server::{Drained, Server};
 
-
 fn main() -> ExitCode {
     let environment: Vec<(String, String)> = std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
@@ -65,7 +64,11 @@ fn announce(server: &Server) {
         if let (true, Some(app)) = (server.config().demo, server.config().apps.first()) {
             println!("demo chat     http://{address}{prefix}/chat");
             println!("demo app      id={} key={} secret={}", app.id, app.key, app.secret.expose());
-            server.note(Level::Info, "no applications are configured: serving a demonstration on loopback", &[]);
+            server.note(
+                Level::Info,
+                "no applications are configured: serving a demonstration on loopback",
+                &[],
+            );
         }
     }
     println!("backend       {}", server.backend());

@@ -328,14 +328,20 @@ fn render_apps(text: &mut Text, apps: &[AppSample]) {
     use Kind::{Counter as C, Gauge as G};
     type Row = (&'static str, Kind, &'static str, fn(&AppSample) -> u64);
     let rows: [Row; 9] = [
-        ("evenkeel_hub_connections_opened_total", C, "Subscribers that ever connected.", |app| app.connections_opened),
+        ("evenkeel_hub_connections_opened_total", C, "Subscribers that ever connected.", |app| {
+            app.connections_opened
+        }),
         ("evenkeel_hub_channels", G, "Channels occupied now.", |app| app.channels),
         ("evenkeel_hub_users", G, "Users signed in now.", |app| app.users),
         ("evenkeel_hub_events_published_total", C, "Events published over HTTP.", |app| app.events_published),
         ("evenkeel_hub_client_events_total", C, "Client events passed on.", |app| app.client_events),
-        ("evenkeel_hub_messages_received_total", C, "Messages received from clients.", |app| app.messages_received),
+        ("evenkeel_hub_messages_received_total", C, "Messages received from clients.", |app| {
+            app.messages_received
+        }),
         ("evenkeel_hub_messages_sent_total", C, "Messages queued to clients.", |app| app.messages_sent),
-        ("evenkeel_hub_replayed_total", C, "Events sent again to streams that came back.", |app| app.replayed),
+        ("evenkeel_hub_replayed_total", C, "Events sent again to streams that came back.", |app| {
+            app.replayed
+        }),
         ("evenkeel_hub_history_bytes", G, "Memory of the history.", |app| app.history_bytes),
     ];
     for (name, kind, help, value) in rows {

@@ -3,7 +3,12 @@
 use std::fmt;
 
 use super::types::Refusal;
+use crate::config::MAX_BATCH;
 use crate::proto::auth::request::RequestError;
+use crate::proto::channel::ChannelNameError;
+use crate::proto::guard::GuardError;
+use crate::proto::json::ShapeError;
+use crate::state;
 
 /// Why a request was refused. `Display` is the body of the response.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +42,7 @@ pub enum ApiError {
         reason: String,
     },
     /// The body is nested too deeply, or has too many values.
-    JsonTooComplex,
+    Shape(ShapeError),
     /// Neither or both of `channel` and `channels`, or an empty list.
     ChannelCount,
     /// More channels than one event may go to.
@@ -58,9 +63,13 @@ pub enum ApiError {
         name: String,
         /// The longest that a name may be.
         limit: usize,
+        /// What is wrong with it.
+        why: ChannelNameError,
     },
-    /// An event's name is empty or too long.
-    EventName {
+    /// An event's name is empty.
+    EventName,
+    /// An event's name is too long.
+    EventNameTooLong {
         /// The longest that a name may be.
         limit: usize,
     },
@@ -75,8 +84,10 @@ pub enum ApiError {
     },
     /// `socket_id` is not two numbers with a dot between.
     SocketId,
-    /// A user's id is empty or too long.
-    UserId {
+    /// A user's id is empty, or has a character that must not be shown.
+    UserId,
+    /// A user's id is too long.
+    UserIdTooLong {
         /// The longest that an id may be.
         limit: usize,
     },
@@ -104,21 +115,22 @@ impl ApiError {
             Self::Auth(RequestError::Query(_)) => 400,
             Self::Auth(_) => 401,
             Self::Disabled => 403,
-            Self::BodyTooLarge { .. } | Self::DataTooLarge { .. } => 413,
+            Self::BodyTooLarge { .. } | Self::DataTooLarge { .. } | Self::UserIdTooLong { .. } => 413,
             Self::Refused(Refusal::RateLimited { .. }) => 429,
             Self::Refused(Refusal::Overloaded { .. }) => 503,
             Self::Refused(Refusal::Invalid { .. }) => 400,
             Self::PathEncoding
             | Self::Json { .. }
-            | Self::JsonTooComplex
+            | Self::Shape(_)
             | Self::ChannelCount
             | Self::TooManyChannels { .. }
             | Self::TooManyEvents { .. }
             | Self::ChannelName { .. }
-            | Self::EventName { .. }
+            | Self::EventName
+            | Self::EventNameTooLong { .. }
             | Self::ReservedEventName
             | Self::SocketId
-            | Self::UserId { .. }
+            | Self::UserId
             | Self::UnknownInfo { .. }
             | Self::UserCountNeedsPresence
             | Self::UsersNeedPresence
@@ -126,35 +138,40 @@ impl ApiError {
         }
     }
 
-    /// The value of the metric label `reason`.
+    /// The value of the metric label `reason`. What the hub's state or the authorisation of a subscription refuses, too,
+    /// has the label that it has there.
     pub fn label(&self) -> &'static str {
-        match self {
-            Self::NoSuchPath => "no_such_path",
-            Self::Method { .. } => "method",
-            Self::PathEncoding => "path_encoding",
-            Self::NoSuchApp { .. } => "no_such_app",
-            Self::Auth(error) => error.label(),
-            Self::Disabled => "app_disabled",
-            Self::BodyTooLarge { .. } => "body_too_large",
-            Self::Json { .. } => "json_malformed",
-            Self::JsonTooComplex => "json_too_complex",
-            Self::ChannelCount => "channel_count",
-            Self::TooManyChannels { .. } => "too_many_channels",
-            Self::TooManyEvents { .. } => "too_many_events",
-            Self::ChannelName { .. } => "channel_name",
-            Self::EventName { .. } => "event_name",
-            Self::ReservedEventName => "event_name_reserved",
-            Self::DataTooLarge { .. } => "data_too_large",
-            Self::SocketId => "socket_id",
-            Self::UserId { .. } => "user_id",
-            Self::UnknownInfo { .. } => "unknown_info",
-            Self::UserCountNeedsPresence => "user_count_needs_presence",
-            Self::UsersNeedPresence => "users_need_presence",
-            Self::CacheNeedsCacheChannel => "cache_needs_cache_channel",
-            Self::Refused(Refusal::RateLimited { .. }) => "publish_rate",
-            Self::Refused(Refusal::Overloaded { .. }) => "overloaded",
-            Self::Refused(Refusal::Invalid { label, .. }) => label,
-        }
+        use state::Refusal as Shared;
+        let shared = match self {
+            Self::NoSuchPath => return "no_such_path",
+            Self::Method { .. } => return "method",
+            Self::PathEncoding => return "path_encoding",
+            Self::Auth(error) => return error.label(),
+            Self::BodyTooLarge { .. } => return GuardError::BODY_TOO_LARGE,
+            Self::ChannelCount => return "channel_count",
+            Self::UserId => return "invalid_user_id",
+            Self::UnknownInfo { .. } => return "unknown_info",
+            Self::CacheNeedsCacheChannel => return "cache_unavailable",
+            Self::Refused(Refusal::Overloaded { .. }) => return "overloaded",
+            Self::Refused(Refusal::Invalid { label, .. }) => return label,
+            Self::NoSuchApp { .. } => Shared::UnknownApp,
+            Self::Disabled => Shared::AppDisabled,
+            Self::Json { .. } => Shared::Malformed,
+            Self::Shape(ShapeError::TooDeep) => Shared::TooDeep,
+            Self::Shape(ShapeError::TooManyNodes) => Shared::TooManyNodes,
+            Self::TooManyChannels { .. } => Shared::TooManyPublishChannels,
+            Self::TooManyEvents { .. } => Shared::BatchTooLarge,
+            Self::ChannelName { why, .. } => (*why).into(),
+            Self::EventName | Self::ReservedEventName => Shared::EventName,
+            Self::EventNameTooLong { .. } => Shared::EventNameTooLong,
+            Self::DataTooLarge { .. } => Shared::PayloadTooLarge,
+            Self::SocketId => Shared::InvalidSocketId,
+            Self::UserIdTooLong { .. } => Shared::UserIdTooLong,
+            Self::UserCountNeedsPresence => Shared::UserCountUnavailable,
+            Self::UsersNeedPresence => Shared::NotPresence,
+            Self::Refused(Refusal::RateLimited { .. }) => Shared::PublishRate,
+        };
+        shared.name()
     }
 
     /// The value of `Retry-After`, in seconds, when there is one.
@@ -179,12 +196,7 @@ impl fmt::Display for ApiError {
             Self::Disabled => f.write_str("This application is disabled"),
             Self::BodyTooLarge { limit } => write!(f, "The body is larger than {limit} bytes"),
             Self::Json { reason } => write!(f, "The body is not what this path takes: {reason}"),
-            Self::JsonTooComplex => write!(
-                f,
-                "The body is nested deeper than {} levels or has more than {} values",
-                super::json::MAX_DEPTH,
-                super::json::MAX_NODES
-            ),
+            Self::Shape(error) => write!(f, "The body is {error}"),
             Self::ChannelCount => f.write_str("An event needs either a channel or a list of channels"),
             Self::TooManyChannels { given, limit: 1 } => {
                 write!(f, "An event of a batch goes to one channel, not {given}")
@@ -193,13 +205,14 @@ impl fmt::Display for ApiError {
                 write!(f, "An event goes to at most {limit} channels, not {given}")
             }
             Self::TooManyEvents { given } => {
-                write!(f, "A batch has at most {} events, not {given}", super::publish::MAX_BATCH)
+                write!(f, "A batch has at most {MAX_BATCH} events, not {given}")
             }
-            Self::ChannelName { name, limit } => write!(
+            Self::ChannelName { name, limit, .. } => write!(
                 f,
                 "\"{name}\" is not a channel's name: 1 to {limit} of the characters A-Z a-z 0-9 _ - = @ , . ;"
             ),
-            Self::EventName { limit } => write!(f, "An event's name has 1 to {limit} characters"),
+            Self::EventName => f.write_str("An event needs a name"),
+            Self::EventNameTooLong { limit } => write!(f, "An event's name has at most {limit} characters"),
             Self::ReservedEventName => {
                 f.write_str("Names that begin with pusher: or pusher_internal: are the protocol's own")
             }
@@ -207,7 +220,8 @@ impl fmt::Display for ApiError {
                 write!(f, "The event's data are {given} bytes; at most {limit} are allowed")
             }
             Self::SocketId => f.write_str("socket_id must be two numbers with a dot between, like 123.456"),
-            Self::UserId { limit } => write!(f, "A user's id has 1 to {limit} characters"),
+            Self::UserId => f.write_str("A user's id is not empty and has no control characters"),
+            Self::UserIdTooLong { limit } => write!(f, "A user's id has at most {limit} characters"),
             Self::UnknownInfo { name } => write!(f, "info has no attribute \"{name}\" here"),
             Self::UserCountNeedsPresence => {
                 f.write_str("user_count is for presence channels only: their names begin with presence-")
@@ -228,6 +242,12 @@ impl std::error::Error for ApiError {}
 impl From<RequestError> for ApiError {
     fn from(error: RequestError) -> Self {
         Self::Auth(error)
+    }
+}
+
+impl From<ShapeError> for ApiError {
+    fn from(error: ShapeError) -> Self {
+        Self::Shape(error)
     }
 }
 

@@ -16,7 +16,6 @@
 //! [`Api`] holds the applications' keys and limits; what happens to events is the [`Broker`]'s.
 
 pub mod error;
-pub mod json;
 mod names;
 pub mod publish;
 pub mod route;
@@ -32,6 +31,7 @@ use crate::config::AppSettings;
 use crate::proto::auth::AppKey;
 use crate::proto::auth::replay::ReplayCache;
 use crate::proto::auth::request::{Query, Request as Signed, RequestError};
+use crate::proto::channel::Access;
 use crate::text;
 
 pub use error::ApiError;
@@ -285,12 +285,12 @@ fn describe_channel(
     channel: &str,
     query: &Query,
 ) -> Result<String, ApiError> {
-    names::check_channel(channel, &app.limits)?;
+    let kind = names::check_channel(channel, &app.limits)?;
     let info = publish::parse_info(query.get("info").unwrap_or(""), true)?;
-    if info.user_count && !names::is_presence(channel) {
+    if info.user_count && kind.access != Access::Presence {
         return Err(ApiError::UserCountNeedsPresence);
     }
-    if info.cache && !names::is_cache(channel) {
+    if info.cache && !kind.cached {
         return Err(ApiError::CacheNeedsCacheChannel);
     }
     let state: ChannelState = broker.channel(&app.id, channel, info)?;
@@ -306,8 +306,7 @@ fn list_users(broker: &dyn Broker, app: &App, channel: &str) -> Result<String, A
     struct Body {
         users: Vec<User>,
     }
-    names::check_channel(channel, &app.limits)?;
-    if !names::is_presence(channel) {
+    if names::check_channel(channel, &app.limits)?.access != Access::Presence {
         return Err(ApiError::UsersNeedPresence);
     }
     let users = broker.users(&app.id, channel)?.into_iter().map(|id| User { id }).collect();

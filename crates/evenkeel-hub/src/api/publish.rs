@@ -5,20 +5,17 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::AppLimits;
 use super::error::ApiError;
 use super::names;
 use super::types::{Event, Info};
-use super::{AppLimits, json};
+use crate::config::{MAX_BATCH, MAX_CHANNELS};
+use crate::proto::json;
+use crate::state::SocketId;
 use crate::text;
-
-/// How many channels one event may go to.
-pub const MAX_CHANNELS: usize = 100;
 
 /// How many channels an event of a batch may go to.
 pub const MAX_BATCH_CHANNELS: usize = 1;
-
-/// How many events a batch may have.
-pub const MAX_BATCH: usize = 10;
 
 /// How much of a parser's complaint is told. It can quote the body.
 const REASON_BYTES: usize = 256;
@@ -64,9 +61,7 @@ pub fn parse_batch<'a>(body: &'a [u8], limits: &AppLimits) -> Result<Vec<Event<'
 }
 
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
-    if !json::is_simple(body) {
-        return Err(ApiError::JsonTooComplex);
-    }
+    json::check_shape(body)?;
     serde_json::from_slice(body)
         .map_err(|error| ApiError::Json { reason: text::escaped(&error.to_string(), REASON_BYTES) })
 }
@@ -77,8 +72,11 @@ fn check_event<'a>(
     max_channels: usize,
 ) -> Result<Event<'a>, ApiError> {
     let name_length = body.name.chars().count();
-    if name_length == 0 || name_length > limits.max_event_name {
-        return Err(ApiError::EventName { limit: limits.max_event_name });
+    if name_length == 0 {
+        return Err(ApiError::EventName);
+    }
+    if name_length > limits.max_event_name {
+        return Err(ApiError::EventNameTooLong { limit: limits.max_event_name });
     }
     // Clients act on these. Whoever may publish an event may not pretend to be the server.
     if body.name.starts_with("pusher:") || body.name.starts_with("pusher_internal:") {
@@ -89,7 +87,7 @@ fn check_event<'a>(
     if data.len() > limits.max_event_bytes {
         return Err(ApiError::DataTooLarge { given: data.len(), limit: limits.max_event_bytes });
     }
-    if body.socket_id.as_deref().is_some_and(|id| !names::is_socket_id(id)) {
+    if body.socket_id.as_deref().is_some_and(|id| SocketId::parse(id).is_none()) {
         return Err(ApiError::SocketId);
     }
     let info = parse_info(body.info.as_deref().unwrap_or(""), false)?;

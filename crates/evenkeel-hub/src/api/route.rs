@@ -61,7 +61,10 @@ pub fn route(method: &str, path: &str, prefix: &str) -> Result<Routed, ApiError>
     if segments.contains(&"") {
         return Err(ApiError::NoSuchPath);
     }
-    let decode = |segment: &str| percent::decode(segment, Plus::Literal).ok_or(ApiError::PathEncoding);
+    let decode = |segment: &str| match percent::decode(segment, Plus::Literal) {
+        Ok(decoded) => Ok(decoded.into_owned()),
+        Err(_) => Err(ApiError::PathEncoding),
+    };
     let (app, route) = match segments.as_slice() {
         ["apps", app, "events"] => (Some(*app), Route::Publish),
         ["apps", app, "batch_events"] => (Some(*app), Route::Batch),

@@ -21,10 +21,10 @@
 //! );
 //! ```
 
+mod app;
 mod check;
 pub mod cli;
 mod load;
-pub mod net;
 mod print;
 pub mod secret;
 pub mod settings;
@@ -35,6 +35,7 @@ mod tests;
 use std::fmt;
 use std::net::IpAddr;
 
+pub use app::{MAX_BATCH, MAX_CHANNELS};
 pub use load::Sources;
 pub use print::default_toml;
 pub use secret::Secret;

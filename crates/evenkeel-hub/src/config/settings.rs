@@ -2,11 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::net::{Cidr, OriginPattern};
 use super::secret::Secret;
 use super::table::settings;
 use crate::log;
 use crate::proto::auth::AppKey;
+use crate::proto::origin::Origins;
+use crate::proto::proxy::Cidr;
 
 settings! {
     /// The server itself. These options stand at the top of the file, in no table.
@@ -160,7 +161,7 @@ settings! {
         signin_deadline_seconds: Option<u32>, in 1..=3600 = None;
         /// The origins of pages that may connect, such as `https://example.com` or `https://*.example.com`. None given:
         /// all. Clients that are not browsers send no origin and are not concerned.
-        allowed_origins: Vec<OriginPattern> = Vec::new();
+        allowed_origins: Origins = Origins::any();
         /// How many signed requests are remembered, so that none can be replayed, at about 64 bytes each. 0: none. The
         /// SDKs sign in whole seconds, so the same event published twice within one second counts as a replay.
         replay_cache: usize, in 0..=10000000 = 0;
@@ -189,14 +190,6 @@ impl AppSettings {
     pub fn app_key(&self) -> AppKey {
         let key = AppKey::new(&self.key, self.secret.expose());
         self.previous_secrets.iter().fold(key, |key, secret| key.with_previous(secret.expose()))
-    }
-
-    /// Whether a page of this origin may connect. A client without an `Origin` header is no page.
-    pub fn allows_origin(&self, origin: Option<&str>) -> bool {
-        origin.is_none_or(|origin| {
-            self.allowed_origins.is_empty()
-                || self.allowed_origins.iter().any(|pattern| pattern.matches(origin))
-        })
     }
 }
 

@@ -3,13 +3,13 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::str::FromStr;
 
 use toml::de::DeValue;
 
-use super::net::{Cidr, OriginPattern};
 use super::secret::Secret;
 use crate::log;
+use crate::proto::origin::Origins;
+use crate::proto::proxy::Cidr;
 
 /// One option of a group of settings `T`.
 pub struct Opt<T> {
@@ -208,7 +208,7 @@ impl Item for SocketAddr {
 
 impl Item for Cidr {
     fn parse(text: &str) -> Result<Self, String> {
-        Self::from_str(text)
+        text.parse().map_err(|error| format!("\"{text}\": {error}"))
     }
 }
 
@@ -218,9 +218,9 @@ impl Item for Secret {
     }
 }
 
-impl Item for OriginPattern {
+impl Item for String {
     fn parse(text: &str) -> Result<Self, String> {
-        Self::from_str(text)
+        Ok(text.to_owned())
     }
 }
 
@@ -247,6 +247,26 @@ impl<I: Item> Setting for Vec<I> {
         let items: Vec<String> = self.iter().map(|item| quote(&item.to_string())).collect();
         Some(format!("[{}]", items.join(", ")))
     }
+}
+
+/// A list of rules. An empty one sets no rule: every origin is allowed.
+impl Setting for Origins {
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+        origins(&Vec::from_toml(value)?)
+    }
+    fn from_text(text: &str) -> Result<Self, String> {
+        origins(&Vec::from_text(text)?)
+    }
+    fn to_toml(&self) -> Option<String> {
+        self.rules().map(|rule| rule.to_string()).collect::<Vec<String>>().to_toml()
+    }
+}
+
+fn origins(rules: &[String]) -> Result<Origins, String> {
+    if rules.is_empty() {
+        return Ok(Origins::any());
+    }
+    Origins::parse(rules.iter().map(String::as_str)).map_err(|error| error.to_string())
 }
 
 /// A choice among names.

@@ -7,6 +7,7 @@ use std::path::Path;
 use super::cli::{Command, command};
 use super::*;
 use crate::proto::auth::AppKey;
+use crate::proto::origin::Origins;
 
 fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
@@ -155,7 +156,7 @@ fn i50_every_mistake_is_told_at_once_with_its_line() {
         "hub.toml:8: limits.max_queue_messages: must be 0 to 4294967295, not -1",
         "hub.toml:10: logs: there is no such table; did you mean [log]?",
         "hub.toml:14: log.level: must be one of error, warn, info, debug, not \"loud\"",
-        "hub.toml:17: proxy.trusted: \"10.0.0.0/40\" is not an address or a block like 10.0.0.0/8",
+        "hub.toml:17: proxy.trusted: \"10.0.0.0/40\": prefix length is not a number from 0 to 32, or to 128 for IPv6",
         "hub.toml:21: apps.secrt: there is no such option; did you mean apps.secret?",
         "hub.toml:22: apps.enabled: must be true or false, not a string",
     ];
@@ -196,6 +197,32 @@ fn applications_are_checked_by_themselves_and_against_each_other() {
     assert!(
         told[0].contains("limits.max_queue_bytes") && told[1].contains("limits.max_body_bytes"),
         "{told:?}"
+    );
+}
+
+#[test]
+fn origins_and_proxies_are_read_as_rules() {
+    let origins = |list: &str| {
+        load(&format!("{APP}allowed_origins = {list}\n")).map(|c| c.apps[0].allowed_origins.clone())
+    };
+    assert_eq!(origins("[]").unwrap(), Origins::any(), "none given: all");
+    assert_eq!(origins("['*']").unwrap(), Origins::any());
+    assert!(!origins("'https://a.example'").unwrap().allow("https://b.example"));
+    let wrong = origins("['https://a.example', 'https://a/b']").unwrap_err();
+    assert!(
+        wrong[0]
+            .to_string()
+            .starts_with("hub.toml:5: apps.allowed_origins: \"https://a/b\" is not an origin"),
+        "{wrong:?}"
+    );
+    let trusted = |list: &str| load(&format!("{APP}[proxy]\ntrusted = {list}\n"));
+    assert_eq!(trusted("['10.0.0.0/8', '::1']").unwrap().proxy.trusted.len(), 2);
+    let wrong = trusted("'10.1.0.0/8'").unwrap_err();
+    assert!(
+        wrong[0]
+            .to_string()
+            .ends_with("\"10.1.0.0/8\": address has bits outside of its prefix: write 10.0.0.0/8"),
+        "{wrong:?}"
     );
 }
 
@@ -257,11 +284,10 @@ fn the_environment_can_describe_or_change_one_application() {
     assert!(!config.demo && config.apps.len() == 1);
     assert_eq!((config.apps[0].key.as_str(), config.apps[0].secret.expose()), ("k7", "s7"));
     assert_eq!(config.apps[0].signin_deadline_seconds, Some(5));
-    assert!(config.apps[0].allows_origin(Some("https://x.b.example")));
-    assert!(!config.apps[0].allows_origin(Some("https://evil.example")));
-    assert!(!config.apps[0].allows_origin(Some("null")));
-    assert!(config.apps[0].allows_origin(None));
-    assert!(AppSettings::default().allows_origin(Some("https://anything")));
+    let origins = &config.apps[0].allowed_origins;
+    assert!(origins.allow("https://x.b.example"));
+    assert!(!origins.allow("https://evil.example") && !origins.allow("null"));
+    assert!(AppSettings::default().allowed_origins.allow("https://anything"));
     let config = from("[[apps]]\nid = '7'\nkey = 'old'\nsecret = 'old'\nname = 'kept'\n");
     assert_eq!(
         (config.apps.len(), config.apps[0].key.as_str(), config.apps[0].name.as_str()),

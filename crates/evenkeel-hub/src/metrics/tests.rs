@@ -55,7 +55,8 @@ fn what_is_counted_is_rendered() {
     metrics.api_requests.inc(("publish", 401));
     metrics.slow_consumers[Slow::Age].inc();
     let apps = [one, two];
-    let sample = Sample { apps: &apps, accepted: 1, bytes_in: 10, bytes_out: 20, shed: 2, ..Sample::default() };
+    let sample =
+        Sample { apps: &apps, accepted: 1, bytes_in: 10, bytes_out: 20, shed: 2, ..Sample::default() };
     let samples = parse(&metrics.render(&sample));
     for (series, value) in [
         ("connections{app=\"1\",transport=\"websocket\"}", 1.0),

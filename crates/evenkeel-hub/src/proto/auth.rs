@@ -40,6 +40,10 @@ use subtle::ConstantTimeEq;
 use super::percent::hex_digit;
 use crate::text;
 
+/// The metric label of whatever has no valid signature: a subscription on either transport, or a request. The answer says
+/// what is wrong with it.
+pub const UNAUTHORIZED: &str = "unauthorized";
+
 /// The longest part of a string to sign that an error quotes, in bytes. Presence data may be far longer.
 const QUOTED_BYTES: usize = 1024;
 
@@ -254,14 +258,19 @@ pub enum AuthError {
 }
 
 impl AuthError {
+    /// The HTTP status that answers this error.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::ChannelName => 400,
+            _ => 401,
+        }
+    }
+
     /// The value of the metric label `reason`.
     pub fn label(&self) -> &'static str {
         match self {
-            Self::Missing => "auth_missing",
-            Self::Malformed => "auth_malformed",
-            Self::WrongKey { .. } => "auth_wrong_key",
-            Self::ChannelName => "auth_channel_name",
-            Self::Signature { .. } => "auth_signature",
+            Self::Missing | Self::Malformed | Self::WrongKey { .. } | Self::Signature { .. } => UNAUTHORIZED,
+            Self::ChannelName => "invalid_channel",
             Self::ExpiryMalformed => "auth_expiry_malformed",
             Self::Expired { .. } => "auth_expired",
             Self::ExpiryTooFar { .. } => "auth_expiry_too_far",

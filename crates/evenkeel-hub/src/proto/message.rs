@@ -20,6 +20,6 @@ pub use encode::{
     subscription_error, subscription_succeeded, watchlist_events,
 };
 pub use parse::{
-    ClientMessage, MAX_DEPTH, MAX_NODES, MemberData, MessageError, SignIn, Subscribe, UserData, check_shape,
-    parse, parse_channel_data, parse_user_data,
+    ClientMessage, MemberData, MessageError, SignIn, Subscribe, UserData, parse, parse_channel_data,
+    parse_user_data,
 };

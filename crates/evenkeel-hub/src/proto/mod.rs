@@ -10,6 +10,7 @@ pub mod auth;
 pub mod channel;
 pub mod guard;
 pub mod head;
+pub mod json;
 pub mod message;
 pub mod origin;
 pub mod percent;

@@ -23,6 +23,7 @@ pub struct Origins {
     rules: Vec<Rule>,
 }
 
+/// One line of an allow-list. `Display` writes what [`Origins::parse`] reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Rule {
     Any,
@@ -113,6 +114,11 @@ impl Origins {
         Ok(Origins { rules })
     }
 
+    /// The rules as text that [`Origins::parse`] reads, in order.
+    pub fn rules(&self) -> impl Iterator<Item = impl fmt::Display> {
+        self.rules.iter()
+    }
+
     /// Whether a page of this origin may talk to us. `origin` is the value of an `Origin` field.
     #[must_use]
     pub fn allow(&self, origin: &str) -> bool {
@@ -164,6 +170,22 @@ impl Rule {
     }
 }
 
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Origin { scheme, host, port }, below) = match self {
+            Rule::Any => return f.write_str("*"),
+            Rule::Null => return f.write_str("null"),
+            Rule::Exact(origin) => (origin, ""),
+            Rule::Below(parent) => (parent, "*."),
+        };
+        write!(f, "{scheme}://{below}{host}")?;
+        match port {
+            Some(port) if implied_port(scheme) != Some(*port) => write!(f, ":{port}"),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Origin {
     /// Reads `scheme://host[:port]` and nothing else: no path, no user, no wildcard.
     fn parse(text: &str) -> Option<Origin> {
@@ -181,11 +203,7 @@ impl Origin {
         let port = match port {
             Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => Some(digits.parse().ok()?),
             Some(_) => return None,
-            None => match scheme.as_str() {
-                "http" => Some(80),
-                "https" => Some(443),
-                _ => None,
-            },
+            None => implied_port(&scheme),
         };
         Some(Origin { scheme, host: host.to_ascii_lowercase(), port })
     }
@@ -195,6 +213,15 @@ impl Origin {
         self.scheme == parent.scheme
             && self.port == parent.port
             && label.is_some_and(|label| !label.is_empty())
+    }
+}
+
+/// The port of an origin that names none.
+fn implied_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
     }
 }
 

@@ -16,7 +16,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 use crate::proto::head::RequestHead;
-use crate::proto::head::query::{self, QueryError};
+use crate::proto::head::query;
+use crate::proto::percent::PercentError;
 
 /// A record that a client ignores. It shows that the connection is alive.
 pub const HEARTBEAT: &[u8] = b":\n\n";
@@ -52,7 +53,7 @@ pub enum SseError {
     /// The client's `Last-Event-ID` is too long, not UTF-8, or holds a control character.
     LastEventId,
     /// The client's query string cannot be decoded.
-    Query(QueryError),
+    Query(PercentError),
 }
 
 impl fmt::Display for SseError {

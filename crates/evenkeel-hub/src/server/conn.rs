@@ -106,7 +106,7 @@ impl HubConn {
 impl Server {
     /// A seat for a client, none if its address has as many as it may.
     pub(super) fn seat_for(&self, client: IpAddr) -> Option<Seat> {
-        if client.is_loopback() || self.trusted.iter().any(|range| range.contains(client)) {
+        if client.is_loopback() || self.config.trusts_proxy(client) {
             return Some(Seat::FREE);
         }
         self.seats.borrow_mut().take(AddrKey::from(client))

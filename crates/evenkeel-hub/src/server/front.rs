@@ -11,6 +11,7 @@ use super::stream::EventStream;
 use super::websocket::WebSocket;
 use crate::log::Value;
 use crate::proto::head::{HeadReader, RequestHead};
+use crate::proto::percent::{self, Plus};
 use crate::proto::proxy::header::{self, Endpoints};
 use crate::proto::proxy::{ForwardedBy, client_address};
 use crate::proto::reply;
@@ -124,7 +125,7 @@ impl Front {
             }
             Ok(Some(head)) => self.route(server, conn, &head, input, seat),
             Err(error) => {
-                server.refuse("request_head", &[("error", Value::Display(&error))]);
+                server.refuse(error.label(), &[("error", Value::Display(&error))]);
                 conn.write(&error.response());
                 conn.close();
                 Next::Become(Role::Over)
@@ -144,7 +145,7 @@ impl Front {
     ) -> Next {
         if !self.returned {
             let (by, before) = (ForwardedBy::XForwardedFor, self.client);
-            self.client = client_address(before, &server.trusted, by, head.values(by.field()));
+            self.client = client_address(before, &server.config.proxy.trusted, by, head.values(by.field()));
             if self.client != before && !self.take_seat(server, conn, seat) {
                 return Next::Become(Role::Over);
             }
@@ -195,7 +196,7 @@ impl Server {
     /// Decides what a request is: a subscription, or one for the HTTP server.
     pub(super) fn classify(&self, head: &RequestHead<'_>) -> Class {
         let Some(path) = head.path().strip_prefix(self.config.server.path_prefix.as_str()) else { return Class::Http };
-        let decoded = |key: &str| crate::proto::head::query::decode_segment(key).map(|key| key.into_owned());
+        let decoded = |key: &str| percent::decode(key, Plus::Literal).map(|key| key.into_owned());
         if let Some(key) = path.strip_prefix("/app/")
             && let (false, Ok(key)) = (key.contains('/'), decoded(key))
         {

@@ -106,7 +106,7 @@ fn finish(server: &Rc<Server>, io: Guarded, shared: &RefCell<Shared>, client: Ip
             return;
         }
         Ending::Rejected(error) => {
-            server.refuse("request_framing", &[("error", Value::Display(&error)), ("client", Value::Display(&client))]);
+            server.refuse(error.label(), &[("error", Value::Display(&error)), ("client", Value::Display(&client))]);
             let untold = Shared::take_refusal(shared).is_some();
             if let (true, Some(response)) = (untold, error.response()) {
                 // Queued; dropping the stream flushes it.

@@ -36,9 +36,8 @@ use crate::log::{Field, Level, Logger, Value};
 use crate::metrics::Metrics;
 use crate::proto::auth::AppKey;
 use crate::proto::origin::Origins;
-use crate::proto::proxy::Cidr;
 use crate::proto::{head, ws};
-use crate::state::{self, AppConfig, AppId, Hub};
+use crate::state::{AppId, Hub};
 
 use conn::HubConn;
 use outbox::{Codec, Effects, Peer};
@@ -68,7 +67,6 @@ pub struct Server {
     api: RefCell<Api>,
     apps: Vec<App>,
     config: Config,
-    trusted: Vec<Cidr>,
     head_limits: head::Limits,
     message_limits: ws::Limits,
     metrics: Metrics,
@@ -99,8 +97,6 @@ impl Server {
         let log = Logger::new(config.log.format, config.log.level, Box::new(io::stderr()));
         let mut hub = Hub::new(fastrand::Rng::with_seed(process::random_seed()?));
         let apps = config.apps.iter().map(|app| add_app(&mut hub, app, &config)).collect::<io::Result<_>>()?;
-        let trusted = config.proxy.trusted.iter().map(|range| range.to_string().parse());
-        let trusted = trusted.collect::<Result<_, _>>().map_err(io::Error::other)?;
         let max_connections = match config.limits.max_connections {
             0 => process::max_descriptors().saturating_sub(RESERVED_DESCRIPTORS) as usize,
             limit => limit as usize,
@@ -111,7 +107,6 @@ impl Server {
             hub: RefCell::new(hub),
             api: RefCell::new(Api::new(&config.apps, &config.server.path_prefix, config.limits.max_body_bytes)),
             apps,
-            trusted,
             head_limits: head::Limits { max_head: config.limits.max_head_bytes, ..head::Limits::default() },
             message_limits: ws::Limits {
                 max_message: config.limits.max_message_bytes,
@@ -279,47 +274,9 @@ fn seconds(n: u32) -> Duration {
     Duration::from_secs(u64::from(n))
 }
 
-/// Adds an application to the hub, with the limits that its settings say.
+/// Adds an application to the hub.
 fn add_app(hub: &mut Hub<Peer, Codec>, app: &AppSettings, config: &Config) -> io::Result<App> {
-    let wrong = |what: &dyn fmt::Display| io::Error::new(io::ErrorKind::InvalidInput, format!("application {}: {what}", app.id));
-    let rate = |per_second: u32, burst: u32| state::Rate { per_second, burst };
-    let ms = |seconds: u32| u64::from(seconds) * 1000;
-    let unlimited = |n: u32| if n == 0 { u32::MAX } else { n };
-    let limits = state::Limits {
-        max_connections: app.max_connections,
-        max_channels_per_connection: app.max_channels_per_connection,
-        activity_timeout_s: config.server.activity_timeout_seconds,
-        authorization_deadline: ms(app.signin_deadline_seconds.unwrap_or(0)),
-        client_events: app.client_events,
-        client_event_rate: rate(app.client_event_rate, app.client_event_burst),
-        publish_rate: rate(unlimited(app.publish_rate), unlimited(app.publish_rate)),
-        max_payload: app.max_event_bytes as u32,
-        max_event_name: app.max_event_name as u32,
-        max_channel_name: app.max_channel_name as u32,
-        max_presence_members: app.max_presence_members,
-        max_user_info: app.max_user_info_bytes as u32,
-        max_user_id: app.max_user_id as u32,
-        cache_ttl: ms(app.cache_ttl_seconds),
-        history_count: app.history_messages,
-        history_ttl: ms(app.history_seconds),
-        history_channel_bytes: app.history_bytes,
-        history_bytes: config.sse.max_history_bytes / config.apps.len().max(1),
-        subscription_count: app.subscription_counts,
-        sign_in: app.user_signin,
-        ..state::Limits::default()
-    };
-    let settings = AppConfig {
-        name: app.name.clone(),
-        enabled: app.enabled,
-        limits,
-        ..AppConfig::new(&app.id, &app.key, app.secret.expose())
-    };
-    let rules: Vec<String> = app.allowed_origins.iter().map(ToString::to_string).collect();
-    let origins = if rules.is_empty() {
-        Origins::any()
-    } else {
-        Origins::parse(rules.iter().map(String::as_str)).map_err(|e| wrong(&e))?
-    };
-    let id = hub.add_app(settings).map_err(|e| wrong(&e))?;
-    Ok(App { id, key: app.app_key(), origins })
+    let wrong = |what| io::Error::new(io::ErrorKind::InvalidInput, format!("application {}: {what}", app.id));
+    let id = hub.add_app(config.app_config(app)).map_err(wrong)?;
+    Ok(App { id, key: app.app_key(), origins: app.allowed_origins.clone() })
 }

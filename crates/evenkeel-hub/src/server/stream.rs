@@ -127,7 +127,7 @@ impl EventStream {
 
 /// Reads the query. `channel` may be repeated; `channels` takes a list with commas, for names that have none.
 fn asked(head: &RequestHead<'_>) -> Result<Asked, Refused> {
-    let malformed = |_| Refused::new(400, "malformed_query", "the query cannot be decoded");
+    let malformed = |_| Refused::new(400, "query_malformed", "the query cannot be decoded");
     let mut asked = Asked { channels: Vec::new(), auth: None, expires: String::new() };
     for pair in query::pairs(head.query().unwrap_or_default()) {
         let (name, value) = pair.map_err(malformed)?;
@@ -148,7 +148,7 @@ fn verify(app: Option<&App>, asked: &Asked) -> Result<bool, Refused> {
     let channels: Vec<&str> = asked.channels.iter().map(String::as_str).collect();
     match app.key.verify_stream(&channels, &asked.expires, auth, unix_ms() / 1000) {
         Ok(()) => Ok(true),
-        Err(error) => Err(Refused::new(401, error.label(), &error.to_string())),
+        Err(error) => Err(Refused::new(error.status(), error.label(), &error.to_string())),
     }
 }
 

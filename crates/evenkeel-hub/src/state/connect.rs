@@ -38,7 +38,7 @@ impl From<MessageError> for Refusal {
 impl<C: Copy, W: Wire> Hub<C, W> {
     /// Accepts a WebSocket connection and greets it.
     ///
-    /// The server has checked the origin ([`super::AppConfig::allows_origin`]) and done the handshake: clients learn why
+    /// The server has checked the origin ([`crate::proto::origin`]) and done the handshake: clients learn why
     /// they are refused from a close code only.
     ///
     /// # Errors

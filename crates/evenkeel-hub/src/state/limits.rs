@@ -1,10 +1,7 @@
 //! Rate limits.
 
-use serde::Deserialize;
-
 /// A sustained rate and how much may come at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     /// How many a second in the long run. 0 refuses all.
     pub per_second: u32,

@@ -5,6 +5,7 @@
 //! calls with the same random seed therefore have the same effects, which is what simulation and the tests live on.
 //!
 //! ```
+//! use evenkeel_hub::config::{AppSettings, Config};
 //! use evenkeel_hub::state::{AppConfig, AppId, Connect, Frame, Hub, Outbox, Publication, Verifier, Wire};
 //!
 //! struct Plain;
@@ -29,9 +30,9 @@
 //! }
 //!
 //! let mut hub: Hub<u64, Plain> = Hub::new(fastrand::Rng::with_seed(1));
-//! let app: AppId = hub.add_app(AppConfig::new("1", "demo", "secret")).unwrap();
+//! let app: AppId = hub.add_app(Config::default().app_config(&AppSettings::demonstration())).unwrap();
 //! let mut sent = Sent::default();
-//! let session = hub.connect(0, &Connect { key: "demo", protocol: Some("7"), conn: 7 }, &mut sent).unwrap();
+//! let session = hub.connect(0, &Connect { key: "demo-key", protocol: Some("7"), conn: 7 }, &mut sent).unwrap();
 //! hub.receive(1, session, r#"{"event":"pusher:subscribe","data":{"channel":"news"}}"#, &Never, &mut sent);
 //! let event = Publication { name: "hello", channels: &["news"], data: "{}", ..Publication::default() };
 //! hub.publish(2, app, &event, &mut sent).unwrap();
@@ -78,7 +79,7 @@ use self::refusal::Refusals;
 use self::session::Session;
 use self::slab::{Key, Slab};
 
-pub use self::app::{AppConfig, AppError, AppId, Counters, Limits, Secret};
+pub use self::app::{AppConfig, AppError, AppId, Counters, Limits};
 pub use self::connect::Connect;
 pub use self::ids::{EventId, SocketId};
 pub use self::limits::Rate;

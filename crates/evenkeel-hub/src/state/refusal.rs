@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::proto::auth::UNAUTHORIZED;
+
 /// Why something was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -82,7 +84,7 @@ const TABLE: [Row; Refusal::COUNT] = [
     (Refusal::ChannelNameTooLong, "channel_name_too_long", 4300, 400, "the channel name is too long"),
     (Refusal::TooManyChannels, "too_many_channels", 4300, 429, "the connection has as many channels as it may"),
     (Refusal::AlreadySubscribed, "already_subscribed", 4300, 400, "the connection has this subscription already"),
-    (Refusal::Unauthorized, "unauthorized", 4009, 401, "the signature is not valid"),
+    (Refusal::Unauthorized, UNAUTHORIZED, 4009, 401, "the signature is not valid"),
     (Refusal::NotSignedIn, "not_signed_in", 4009, 401, "the channel needs a signed-in user"),
     (Refusal::InvalidChannelData, "invalid_channel_data", 4300, 400, "the channel data is not valid"),
     (Refusal::UserIdTooLong, "user_id_too_long", 4300, 413, "the user id is too long"),

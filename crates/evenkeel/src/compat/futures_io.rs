@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use futures_io::{AsyncRead, AsyncWrite};
 
-use super::AsStream;
+use super::as_stream::{AsStream, poll_writes};
 use crate::net::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, Stream, WriteHalf};
 
 macro_rules! reads {
@@ -29,29 +29,7 @@ macro_rules! writes {
         /// Writes hand their bytes to the kernel at once, as [`Stream::write`] does. `close` ends the write half, as
         /// [`Stream::shutdown`] does. Cancel safe.
         impl AsyncWrite for $half {
-            fn poll_write(
-                self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-                from: &[u8],
-            ) -> Poll<io::Result<usize>> {
-                self.as_stream().poll_write_ref(cx, from)
-            }
-
-            fn poll_write_vectored(
-                self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-                from: &[io::IoSlice<'_>],
-            ) -> Poll<io::Result<usize>> {
-                self.as_stream().poll_write_vectored_ref(cx, from)
-            }
-
-            fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                self.as_stream().poll_flush_ref(cx)
-            }
-
-            fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                self.as_stream().poll_shutdown_ref(cx)
-            }
+            poll_writes!(poll_close);
         }
     )* };
 }

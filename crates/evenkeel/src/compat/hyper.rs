@@ -50,6 +50,7 @@ use std::time::{Duration, Instant};
 
 use hyper::rt::{Executor, Read, ReadBufCursor, Sleep, Timer, Write};
 
+use super::as_stream::{AsStream, poll_writes};
 use crate::handle::Handle;
 use crate::net::Stream;
 use crate::remote::Remote;
@@ -72,29 +73,11 @@ impl Read for Stream {
 
 /// Writes hand their bytes to the kernel at once. Cancel safe.
 impl Write for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_ref(cx, from)
-    }
-
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        from: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored_ref(cx, from)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_flush_ref(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_shutdown_ref(cx)
-    }
+    poll_writes!(poll_shutdown);
 }
 
 /// An executor of the current loop, for futures that need not be `Send`: hyper's HTTP/2 takes it.

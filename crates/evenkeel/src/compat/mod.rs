@@ -56,6 +56,8 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+#[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper"))]
+mod as_stream;
 #[cfg(feature = "futures-core")]
 mod futures_core;
 #[cfg(feature = "futures-io")]
@@ -67,33 +69,3 @@ mod tokio_io;
 
 #[cfg(feature = "futures-core")]
 pub use self::futures_core::Incoming;
-
-/// The stream that a half is of.
-#[cfg(any(feature = "futures-io", feature = "tokio-io"))]
-trait AsStream {
-    fn as_stream(&self) -> &crate::net::Stream;
-}
-
-#[cfg(any(feature = "futures-io", feature = "tokio-io"))]
-mod halves {
-    use super::AsStream;
-    use crate::net::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, Stream, WriteHalf};
-
-    impl AsStream for Stream {
-        fn as_stream(&self) -> &Stream {
-            self
-        }
-    }
-
-    macro_rules! halves {
-        ($($half:ty),*) => { $(
-            impl AsStream for $half {
-                fn as_stream(&self) -> &Stream {
-                    &self.0
-                }
-            }
-        )* };
-    }
-
-    halves!(ReadHalf<'_>, WriteHalf<'_>, OwnedReadHalf, OwnedWriteHalf);
-}

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::AsStream;
+use super::as_stream::{AsStream, poll_writes};
 use crate::net::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, Stream, WriteHalf};
 
 /// Reads straight into memory that is initialised already; otherwise through the loop's, since to initialise a
@@ -43,33 +43,11 @@ macro_rules! writes {
         /// Writes hand their bytes to the kernel at once, as [`Stream::write`] does. `shutdown` ends the write half,
         /// as [`Stream::shutdown`] does. Cancel safe.
         impl AsyncWrite for $half {
-            fn poll_write(
-                self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-                from: &[u8],
-            ) -> Poll<io::Result<usize>> {
-                self.as_stream().poll_write_ref(cx, from)
-            }
-
             fn is_write_vectored(&self) -> bool {
                 true
             }
 
-            fn poll_write_vectored(
-                self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-                from: &[io::IoSlice<'_>],
-            ) -> Poll<io::Result<usize>> {
-                self.as_stream().poll_write_vectored_ref(cx, from)
-            }
-
-            fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                self.as_stream().poll_flush_ref(cx)
-            }
-
-            fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                self.as_stream().poll_shutdown_ref(cx)
-            }
+            poll_writes!(poll_shutdown);
         }
     )* };
 }

@@ -169,9 +169,7 @@ pub(crate) fn listen(
     options: &ListenOptions,
     listener: Option<Listener>,
 ) -> io::Result<Token> {
-    if shared.ended.get() {
-        return Err(io::Error::new(io::ErrorKind::NotConnected, "the loop has ended"));
-    }
+    check_running(shared)?;
     let sys = shared.driver.sys();
     if let (true, Some(path)) = (options.unlink, at.unix_path()) {
         sys.remove_socket_file(path);
@@ -197,6 +195,13 @@ pub(crate) fn listen(
     Ok(token)
 }
 
+fn check_running(shared: &Shared) -> io::Result<()> {
+    if shared.ended.get() {
+        return Err(io::Error::new(io::ErrorKind::NotConnected, "the loop has ended"));
+    }
+    Ok(())
+}
+
 impl Core {
     fn add_listener(&mut self, listener: Listener) -> u32 {
         if let Some(at) = self.listeners.iter().position(Option::is_none) {
@@ -210,9 +215,7 @@ impl Core {
 
 /// Begins to connect. The flags are those of the new source.
 pub(crate) fn connect(shared: &Shared, to: &Addr, options: &ConnectOptions) -> io::Result<(Fd, u32)> {
-    if shared.ended.get() {
-        return Err(io::Error::new(io::ErrorKind::NotConnected, "the loop has ended"));
-    }
+    check_running(shared)?;
     let (fd, connected) = shared.driver.sys().connect(to, options)?;
     let unix = if to.unix_path().is_some() { flag::UNIX } else { 0 };
     let state = if connected { flag::READABLE | flag::WRITABLE } else { flag::CONNECTING };

@@ -47,7 +47,7 @@ impl OwnedReadHalf {
     /// # Errors
     /// The kernel's.
     pub async fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        poll_fn(|cx| self.0.poll_read_ref(cx, into)).await
+        ReadHalf(&self.0).read(into).await
     }
 
     /// Puts the two halves of one stream together again.
@@ -72,8 +72,12 @@ impl<'a> WriteHalf<'a> {
     ///
     /// # Errors
     /// The kernel's.
-    pub async fn write_all(&mut self, from: &[u8]) -> io::Result<()> {
-        write_all(self.0, from).await
+    pub async fn write_all(&mut self, mut from: &[u8]) -> io::Result<()> {
+        while !from.is_empty() {
+            let n = poll_fn(|cx| self.0.poll_write_ref(cx, from)).await?;
+            from = &from[n..];
+        }
+        Ok(())
     }
 
     /// As [`Stream::flush`]. Cancel safe.
@@ -103,7 +107,7 @@ impl OwnedWriteHalf {
     /// # Errors
     /// The kernel's.
     pub async fn write_all(&mut self, from: &[u8]) -> io::Result<()> {
-        write_all(&self.0, from).await
+        WriteHalf(&self.0).write_all(from).await
     }
 
     /// As [`Stream::flush`]. Cancel safe.
@@ -111,7 +115,7 @@ impl OwnedWriteHalf {
     /// # Errors
     /// What went wrong with bytes that were queued.
     pub async fn flush(&mut self) -> io::Result<()> {
-        poll_fn(|cx| self.0.poll_flush_ref(cx)).await
+        WriteHalf(&self.0).flush().await
     }
 
     /// As [`Stream::shutdown`]. Cancel safe.
@@ -119,14 +123,6 @@ impl OwnedWriteHalf {
     /// # Errors
     /// The kernel's.
     pub async fn shutdown(&mut self) -> io::Result<()> {
-        poll_fn(|cx| self.0.poll_shutdown_ref(cx)).await
+        WriteHalf(&self.0).shutdown().await
     }
-}
-
-async fn write_all(stream: &Stream, mut from: &[u8]) -> io::Result<()> {
-    while !from.is_empty() {
-        let n = poll_fn(|cx| stream.poll_write_ref(cx, from)).await?;
-        from = &from[n..];
-    }
-    Ok(())
 }

@@ -9,9 +9,10 @@ use std::fmt;
 
 use md5::{Digest, Md5};
 
+use super::super::head::query;
 use super::super::percent::{self, Plus};
 use super::stream::parse_unix_seconds;
-use super::{AppKey, Signature, hex, quoted};
+use super::{AppKey, Signature, UNAUTHORIZED, hex, quoted};
 
 /// How far `auth_timestamp` may be from our clock, in seconds, either way.
 pub const TIMESTAMP_TOLERANCE_SECONDS: u64 = 600;
@@ -35,13 +36,9 @@ impl Query {
     /// [`RequestError::Query`] for broken escapes, and for all that would make the string to sign ambiguous.
     pub fn parse(raw: &str) -> Result<Self, RequestError> {
         let mut parameters: Vec<(String, String)> = Vec::new();
-        for pair in raw.split('&').filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let (Some(key), Some(value)) =
-                (percent::decode(key, Plus::Space), percent::decode(value, Plus::Space))
-            else {
-                return Err(RequestError::Query("a broken percent-escape, or not UTF-8"));
-            };
+        for pair in query::pairs(raw) {
+            let broken = |_| RequestError::Query("a broken percent-escape, or not UTF-8");
+            let (key, value) = pair.map_err(broken)?;
             let ambiguous = |c: char| c == '&' || c.is_control();
             if key.contains(ambiguous) || value.contains(ambiguous) || key.contains('=') {
                 return Err(RequestError::Query("an escaped '&', '=' or control character"));
@@ -49,7 +46,7 @@ impl Query {
             if parameters.len() == MAX_PARAMETERS {
                 return Err(RequestError::Query("more than 64 parameters"));
             }
-            parameters.push((key.to_ascii_lowercase(), value));
+            parameters.push((key.to_ascii_lowercase(), value.into_owned()));
         }
         parameters.sort_by(|a, b| a.0.cmp(&b.0));
         if parameters.windows(2).any(|pair| pair[0].0 == pair[1].0) {
@@ -182,10 +179,10 @@ impl AppKey {
 
 /// The decoded path, when it differs and still names the same segments.
 fn decoded_path(path: &str) -> Option<String> {
-    let decoded = percent::decode(path, Plus::Literal)?;
+    let decoded = percent::decode(path, Plus::Literal).ok()?;
     let slashes = |text: &str| text.bytes().filter(|&byte| byte == b'/').count();
     (decoded != path && slashes(&decoded) == slashes(path) && !decoded.contains(char::is_control))
-        .then_some(decoded)
+        .then(|| decoded.into_owned())
 }
 
 /// The hexadecimal MD5 of a body, as `body_md5` carries it. It guards nothing by itself; the HMAC over it does.
@@ -249,12 +246,10 @@ impl RequestError {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Query(_) => "query_malformed",
-            Self::Missing(_) => "auth_missing",
-            Self::UnknownKey { .. } => "auth_wrong_key",
+            Self::Missing(_) | Self::UnknownKey { .. } | Self::Signature { .. } => UNAUTHORIZED,
             Self::Version { .. } => "auth_version",
             Self::TimestampMalformed | Self::Timestamp { .. } => "auth_timestamp",
             Self::BodyMd5 { .. } => "auth_body_md5",
-            Self::Signature { .. } => "auth_signature",
             Self::Replayed => "auth_replayed",
         }
     }

@@ -93,7 +93,10 @@ fn i45_a_channel_signature_is_good_for_nothing_else() {
         ("1.2", "presence-a", None),
     ] {
         let refused = app.verify_channel(socket, channel, data, &auth).unwrap_err();
-        assert_eq!(refused.label(), "auth_signature");
+        assert!(
+            matches!(refused, AuthError::Signature { .. }) && refused.label() == UNAUTHORIZED,
+            "{refused:?}"
+        );
     }
     assert!(app.verify_user("1.2", "private-a", &auth).is_err());
     assert!(app.verify_stream(&["private-a"], "1", &auth, 0).is_err());
@@ -386,14 +389,12 @@ fn a_stream_is_bound_to_its_channels_and_its_time() {
     for channels in
         [&["news"] as &[&str], &["private-a,b"], &["news", "private-a", "b"], &[], &["news,private-a,b"]]
     {
-        assert_eq!(
-            check(channels, expires, RECORDED_AT).unwrap_err().label(),
-            "auth_signature",
-            "{channels:?}"
-        );
+        let refused = check(channels, expires, RECORDED_AT).unwrap_err();
+        assert!(matches!(refused, AuthError::Signature { .. }), "{channels:?}: {refused:?}");
     }
     assert_eq!(check(&["news:private-a,b"], expires, RECORDED_AT), Err(AuthError::ChannelName));
-    assert_eq!(check(&both, "1700000061", RECORDED_AT).unwrap_err().label(), "auth_signature");
+    let later = check(&both, "1700000061", RECORDED_AT).unwrap_err();
+    assert!(matches!(later, AuthError::Signature { .. }), "{later:?}");
     for malformed in ["", "x", "-1", "+1700000060", "99999999999999999999999999"] {
         assert_eq!(check(&both, malformed, RECORDED_AT), Err(AuthError::ExpiryMalformed));
     }

@@ -29,6 +29,19 @@ pub enum GuardError {
 }
 
 impl GuardError {
+    /// The metric label of a body over its limit, whoever finds it.
+    pub const BODY_TOO_LARGE: &'static str = "body_too_large";
+
+    /// The value of the metric label `reason`.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            GuardError::Head(error) => error.label(),
+            GuardError::BodyTooLarge { .. } => Self::BODY_TOO_LARGE,
+            _ => "request_framing",
+        }
+    }
+
     /// The HTTP status that answers this error.
     #[must_use]
     pub fn status(&self) -> u16 {

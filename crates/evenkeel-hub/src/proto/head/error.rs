@@ -61,6 +61,12 @@ pub enum HeadError {
 }
 
 impl HeadError {
+    /// The value of the metric label `reason`.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        "request_head"
+    }
+
     /// The HTTP status that answers this error.
     #[must_use]
     pub fn status(&self) -> u16 {

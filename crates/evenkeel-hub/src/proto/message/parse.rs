@@ -6,21 +6,16 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// How deep a message may nest, its own object included.
-pub const MAX_DEPTH: usize = 16;
-
-/// How many JSON values a message may hold. The count is taken from brackets and commas before the message is parsed, so
-/// an empty object or array counts as two.
-pub const MAX_NODES: usize = 1_000;
+use crate::proto::json::{ShapeError, check_shape};
 
 /// Why a message was not understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageError {
     /// It is not JSON, or lacks a field that its event needs, or has a field twice or of the wrong type.
     Malformed,
-    /// It nests deeper than [`MAX_DEPTH`].
+    /// [`ShapeError::TooDeep`].
     TooDeep,
-    /// It holds more values than [`MAX_NODES`].
+    /// [`ShapeError::TooManyNodes`].
     TooManyNodes,
     /// Its event is not one that clients send.
     UnknownEvent,
@@ -38,6 +33,15 @@ impl fmt::Display for MessageError {
 }
 
 impl std::error::Error for MessageError {}
+
+impl From<ShapeError> for MessageError {
+    fn from(error: ShapeError) -> MessageError {
+        match error {
+            ShapeError::TooDeep => MessageError::TooDeep,
+            ShapeError::TooManyNodes => MessageError::TooManyNodes,
+        }
+    }
+}
 
 /// A message from a client.
 #[derive(Debug)]
@@ -129,7 +133,7 @@ struct Unsubscribe<'a> {
 /// # Errors
 /// Any text that is not such a message, whatever it is; it costs time in proportion to its length and no more.
 pub fn parse(text: &str) -> Result<ClientMessage<'_>, MessageError> {
-    check_shape(text)?;
+    check_shape(text.as_bytes())?;
     let envelope: Envelope<'_> = from_str(text)?;
     match envelope.event.as_ref() {
         "pusher:subscribe" => Ok(ClientMessage::Subscribe(from_data(envelope.data)?)),
@@ -160,7 +164,7 @@ pub fn parse_channel_data(text: &str) -> Result<MemberData, MessageError> {
         #[serde(borrow, default)]
         user_info: Option<&'a RawValue>,
     }
-    check_shape(text)?;
+    check_shape(text.as_bytes())?;
     let raw: Raw<'_> = from_str(text)?;
     Ok(MemberData {
         user_id: read_id(raw.user_id.get())?,
@@ -181,7 +185,7 @@ pub fn parse_user_data(text: &str) -> Result<UserData, MessageError> {
         #[serde(default)]
         watchlist: Option<Vec<String>>,
     }
-    check_shape(text)?;
+    check_shape(text.as_bytes())?;
     let raw: Raw<'_> = from_str(text)?;
     if raw.id.is_empty() {
         return Err(MessageError::Malformed);
@@ -191,48 +195,6 @@ pub fn parse_user_data(text: &str) -> Result<UserData, MessageError> {
         user_info: raw.user_info.map(|v| v.get().to_owned()),
         watchlist: raw.watchlist.unwrap_or_default(),
     })
-}
-
-/// Checks that `text` nests at most [`MAX_DEPTH`] deep and holds at most [`MAX_NODES`] values, in one pass over its bytes
-/// that stops at the first excess. Whether it is JSON at all is left to the parser.
-///
-/// # Errors
-/// [`MessageError::TooDeep`] and [`MessageError::TooManyNodes`].
-pub fn check_shape(text: &str) -> Result<(), MessageError> {
-    let (mut depth, mut nodes) = (0_usize, 1_usize);
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'"' => skip_string(&mut bytes),
-            b'{' | b'[' => {
-                depth += 1;
-                nodes += 1;
-            }
-            b',' => nodes += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > MAX_DEPTH {
-            return Err(MessageError::TooDeep);
-        }
-        if nodes > MAX_NODES {
-            return Err(MessageError::TooManyNodes);
-        }
-    }
-    Ok(())
-}
-
-/// Moves past the closing quote of a string whose opening quote was just read.
-fn skip_string(bytes: &mut std::str::Bytes<'_>) {
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'"' => return,
-            b'\\' => {
-                bytes.next();
-            }
-            _ => {}
-        }
-    }
 }
 
 fn from_str<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, MessageError> {
@@ -260,6 +222,7 @@ fn read_id(raw: &str) -> Result<String, MessageError> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::proto::json::{MAX_DEPTH, MAX_NODES};
 
     #[test]
     fn subscribe_keeps_the_signed_text_byte_for_byte() {

@@ -69,8 +69,13 @@ fn wildcards_match_names_below_and_nothing_else() {
         "http://a.example.com",
         "https://a.example.com:8443",
         "https://a.example.com.evil.test",
+        "https://evil.test/.example.com",
+        "https://evil.test#.example.com",
         "https://*.example.com",
         "http://x.test",
+        "https://127.0.0.1",
+        "null",
+        "",
     ] {
         assert!(!list.allow(denied), "{denied}");
     }
@@ -98,11 +103,31 @@ fn i50_rules_that_are_no_origins_are_refused() {
         "https://a.*.b",
         "https://a/",
         "https://a:x",
+        "https://a,b",
         "*.a",
+        "nul",
     ] {
         let error = Origins::parse(["https://ok.test", bad]).unwrap_err();
         assert!(error.to_string().contains(&format!("{bad:?}")), "{error}");
     }
+}
+
+#[test]
+fn rules_are_written_as_they_are_read() {
+    let rules = [
+        "*",
+        "null",
+        "https://example.com",
+        "http://localhost:3000",
+        "https://*.example.com:8443",
+        "capacitor://localhost",
+        "https://[::1]",
+    ];
+    let written: Vec<String> = origins(&rules).rules().map(|rule| rule.to_string()).collect();
+    assert_eq!(written, rules);
+    let written: Vec<String> =
+        origins(&["HTTPS://Example.com:443", "http://a:443"]).rules().map(|rule| rule.to_string()).collect();
+    assert_eq!(written, ["https://example.com", "http://a:443"]);
 }
 
 fn with_head<T>(fields: &str, look: impl FnOnce(RequestOrigin<'_>) -> T) -> T {

@@ -173,6 +173,7 @@ fn i50_bad_ranges_are_refused() {
         "10.0.0.0/-1",
         "10.0.0.0/+8",
         "10.0.0.0/8/8",
+        "::1/256",
         "::ffff:0.0.0.0/95",
     ] {
         assert_eq!(bad.parse::<Cidr>(), Err(CidrError::Prefix), "{bad}");

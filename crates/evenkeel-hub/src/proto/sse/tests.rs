@@ -118,7 +118,7 @@ fn last_event_id_from_the_field_then_the_query() {
 fn i50_bad_last_event_ids_are_refused() {
     assert_eq!(last_id("/?lastEventId=%0a", ""), Err(SseError::LastEventId));
     assert_eq!(last_id("/?lastEventId=%00", ""), Err(SseError::LastEventId));
-    assert_eq!(last_id("/?lastEventId=%", ""), Err(SseError::Query(QueryError::Escape)));
+    assert_eq!(last_id("/?lastEventId=%", ""), Err(SseError::Query(PercentError::Escape)));
     assert_eq!(last_id("/", "Last-Event-ID: 1\r\nLast-Event-ID: 2\r\n"), Err(SseError::LastEventId));
     let longest = "x".repeat(MAX_LAST_EVENT_ID);
     assert_eq!(last_id("/", &format!("Last-Event-ID: {longest}\r\n")), Ok(Some(longest.clone())));

@@ -65,8 +65,8 @@ fn i50_every_refusal_of_a_connection() {
 fn applications_cannot_share_a_key_or_an_id() {
     let mut world = World::new();
     let hub = &mut world.hub;
-    assert_eq!(hub.add_app(AppConfig::new("1", "k2", "s")), Err(AppError::DuplicateId("1".into())));
-    assert_eq!(hub.add_app(AppConfig::new("2", "key", "s")), Err(AppError::DuplicateKey("key".into())));
+    assert_eq!(hub.add_app(app_config("1", "k2")), Err(AppError::DuplicateId("1".into())));
+    assert_eq!(hub.add_app(app_config("2", "key")), Err(AppError::DuplicateKey("key".into())));
     assert_eq!((hub.app_by_key("key"), hub.app_by_id("1")), (Some(world.app), Some(world.app)));
     assert_eq!((hub.app_by_key("1"), hub.app_by_id("key")), (None, None));
 }

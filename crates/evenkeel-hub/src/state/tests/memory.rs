@@ -19,7 +19,7 @@ fn ten_thousand_idle_subscribers_hold_at_most_200_bytes_each() {
         fn close(&mut self, _to: Conn, _code: u16, _reason: &'static str) {}
     }
     let mut hub: Hub<Conn, Readable> = Hub::new(fastrand::Rng::with_seed(1));
-    hub.add_app(AppConfig::new("1", "key", "secret")).unwrap();
+    hub.add_app(app_config("1", "key")).unwrap();
     for n in 0..10_000 {
         let request = Connect { key: "key", protocol: None, conn: [n; 2] };
         let session = hub.connect(0, &request, &mut Ignore).unwrap();

@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::*;
+use crate::config::{AppSettings, Config};
 
 thread_local! {
     static ENCODINGS: Cell<usize> = const { Cell::new(0) };
@@ -92,6 +93,12 @@ struct World {
     sessions: HashMap<u32, (SessionId, String)>,
 }
 
+/// An application with the limits that the configuration has by default, and with client events.
+pub(super) fn app_config(id: &str, key: &str) -> AppConfig {
+    let app = AppSettings { id: id.into(), key: key.into(), ..AppSettings::demonstration() };
+    Config::default().app_config(&app)
+}
+
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
 }
@@ -108,7 +115,7 @@ impl World {
     /// A world whose application (key `key`) has other limits than the default.
     fn with(change: impl FnOnce(&mut Limits)) -> World {
         let mut hub = Hub::new(fastrand::Rng::with_seed(1));
-        let mut config = AppConfig::new("1", "key", "secret");
+        let mut config = app_config("1", "key");
         change(&mut config.limits);
         let app = hub.add_app(config).unwrap();
         World { hub, sent: Sent::default(), now: 1_000_000, app, next_conn: 0, sessions: HashMap::new() }
@@ -116,7 +123,7 @@ impl World {
 
     /// Adds another application and returns it.
     fn add_app(&mut self, id: &str, key: &str) -> AppId {
-        self.hub.add_app(AppConfig::new(id, key, "secret")).unwrap()
+        self.hub.add_app(app_config(id, key)).unwrap()
     }
 
     fn try_connect(&mut self, key: &str, protocol: Option<&str>) -> Result<u32, Refusal> {

@@ -236,6 +236,8 @@ impl Shared {
         let new = core.move_source(token, |s| {
             s.set_kind(Kind::Async);
             s.clear(flag::PAUSED | flag::HOLD | flag::MESSAGE | flag::FRAMED | flag::NOTIFY | flag::DRAINED);
+            // The list has the old token.
+            s.clear(flag::LISTED);
             s.slot = slot;
             s.pool = 0;
             if !unread.is_empty() {
@@ -275,7 +277,7 @@ impl Shared {
                 // The stream has read the end; the handler has yet to hear of it.
                 s.set(flag::READABLE);
             }
-            s.clear(flag::OPENED | flag::EOF);
+            s.clear(flag::OPENED | flag::EOF | flag::LISTED);
             s.slot = slot;
             s.pool = place;
             s.stamp = now;

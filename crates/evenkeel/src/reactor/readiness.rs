@@ -71,19 +71,29 @@ const WAKE: Token = Token { index: u32::MAX, generation: 0 };
 impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
     pub(crate) fn new(sys: Y) -> io::Result<Self> {
         let mut selector = P::new(&sys)?;
-        let (wake_fd, wake) = sys.wake_pair()?;
-        selector.add(&sys, wake_fd, WAKE, Ready { read: true, ..Ready::default() })?;
-        let spare = sys.spare()?;
-        Ok(Self {
+        let (wake_fd, wake) = match sys.wake_pair() {
+            Ok(pair) => pair,
+            Err(e) => {
+                selector.end(&sys);
+                return Err(e);
+            }
+        };
+        // From here on its drop releases what it has (I36).
+        let this = Self {
             sys,
             selector: RefCell::new(selector),
             batch: Cell::default(),
             scratch: Cell::new(None),
-            spare: Cell::new(Some(spare)),
+            spare: Cell::new(None),
             wake_fd,
             wake,
-            wake_registered: Cell::new(true),
-        })
+            wake_registered: Cell::new(false),
+        };
+        let read = Ready { read: true, ..Ready::default() };
+        this.selector.borrow_mut().add(&this.sys, wake_fd, WAKE, read)?;
+        this.wake_registered.set(true);
+        this.spare.set(Some(this.sys.spare()?));
+        Ok(this)
     }
 
     /// Takes the scratch memory for the length of a delivery; a nested reader gets some of its own.

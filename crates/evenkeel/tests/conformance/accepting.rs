@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::time::Duration;
 
-use evenkeel::net::{Listener, ListenOptions, ListenerId, Stream};
+use evenkeel::net::{ListenOptions, Listener, ListenerId, Stream};
 use evenkeel::{Backend, EventLoop};
 
 use crate::support::{Probe, Server, connect, event_loop, exactly, no_limits, read_all, until};
@@ -277,7 +277,9 @@ fn i05_connections_that_are_gone_before_they_are_accepted(backend: Backend) {
             }
         }
         let (pool, h) = (s.pool.clone(), s.h.clone());
-        s.until("all came and went", || pool.is_empty() && h.stats().accepted >= before + 20 - u64::from(reset) * 20);
+        s.until("all came and went", || {
+            pool.is_empty() && h.stats().accepted >= before + 20 - u64::from(reset) * 20
+        });
         s.turns(20);
         assert!(s.turns_in(Duration::from_millis(20)) < 20);
     }

@@ -216,7 +216,9 @@ fn cancelled_reads_lose_nothing(backend: Backend) {
             let most = rng.usize(1..5000);
             let step = match rng.u8(..3) {
                 0 => once(stream.read(&mut few[..most])).await.map(|n| few[..n.unwrap()].to_vec()),
-                1 => once(stream.read_with(|bytes, _| bytes.to_vec())).await.map(|b| b.unwrap().unwrap_or_default()),
+                1 => once(stream.read_with(|bytes, _| bytes.to_vec()))
+                    .await
+                    .map(|b| b.unwrap().unwrap_or_default()),
                 _ => {
                     let (mut half, _) = stream.split();
                     once(half.read(&mut few[..most])).await.map(|n| few[..n.unwrap()].to_vec())
@@ -374,7 +376,10 @@ fn i30_a_dropped_stream_waits_for_a_peer_that_is_still_sending(backend: Backend)
     let (got, end) = thread.join().unwrap();
     assert!(end.is_ok(), "the peer was not reset: {end:?}");
     assert_eq!(got, b"enough, thank you");
-    assert!(h.now() - started < Duration::from_secs(4), "released by the peer's end, not by the deadline of 5 s");
+    assert!(
+        h.now() - started < Duration::from_secs(4),
+        "released by the peer's end, not by the deadline of 5 s"
+    );
 }
 
 fn a_stream_dropped_while_the_peer_resets(backend: Backend) {

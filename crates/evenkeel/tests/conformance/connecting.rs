@@ -172,9 +172,13 @@ fn i30_a_stream_hears_an_end_behind_data_right_after_the_connect(backend: Backen
 fn i32_what_was_written_before_is_sent_when_connected(backend: Backend) {
     let mut s = Server::new(backend);
     let (l, at) = listener();
-    let (id, seen) = begin(&s, at, Probe::new().on_open(|conn| {
-        conn.write(b" and after");
-    }));
+    let (id, seen) = begin(
+        &s,
+        at,
+        Probe::new().on_open(|conn| {
+            conn.write(b" and after");
+        }),
+    );
     s.h.write(id, b"before").unwrap();
     s.h.send(id, &Message::from(pattern(3_000_000))).unwrap();
     let got = s.serve(move |_| exactly(&mut accept(&l), 3_000_016));

@@ -193,7 +193,8 @@ fn i01_descriptors_on_a_unix_stream_hide_nothing(backend: Backend) {
         let mut control = SendAncillaryBuffer::new(&mut space);
         let fds = [peer.as_fd()];
         assert!(!pass || control.push(SendAncillaryMessage::ScmRights(&fds)));
-        let n = rustix::net::sendmsg(&peer, &[IoSlice::new(bytes)], &mut control, SendFlags::empty()).unwrap();
+        let n =
+            rustix::net::sendmsg(&peer, &[IoSlice::new(bytes)], &mut control, SendFlags::empty()).unwrap();
         assert_eq!(n, bytes.len());
     };
     for _ in 0..3 {

@@ -250,7 +250,8 @@ fn i31_a_connection_whose_peer_is_gone_does_not_spin(backend: Backend) {
 fn i29_a_stream_that_nobody_reads_does_not_spin(backend: Backend) {
     let mut s = Server::new(backend);
     let (mut ours, mut peer) = std::os::unix::net::UnixStream::pair().unwrap();
-    let mut stream = s.events.block_on(async { Stream::from_fd(peer.try_clone().unwrap()) }).unwrap().unwrap();
+    let mut stream =
+        s.events.block_on(async { Stream::from_fd(peer.try_clone().unwrap()) }).unwrap().unwrap();
     ours.write_all(b"unread").unwrap();
     assert_quiet(&mut s);
     ours.write_all(b" and more").unwrap();

@@ -18,13 +18,17 @@ on_every_backend! {
 
 fn i30_writing_goes_on_after_the_peers_end(backend: Backend) {
     let mut s = Server::new(backend);
-    let (mut peer, seen) = s.pair(Probe::new().on_eof(|conn| {
-        conn.write(b"first ");
-        conn.notify_after(std::time::Duration::from_millis(5));
-    }).on_notify(|conn| {
-        conn.write(&pattern(2_000_000));
-        conn.close();
-    }));
+    let (mut peer, seen) = s.pair(
+        Probe::new()
+            .on_eof(|conn| {
+                conn.write(b"first ");
+                conn.notify_after(std::time::Duration::from_millis(5));
+            })
+            .on_notify(|conn| {
+                conn.write(&pattern(2_000_000));
+                conn.close();
+            }),
+    );
     let got = s.serve(move |_| {
         peer.shutdown(Shutdown::Write).unwrap();
         let (all, end) = read_all(&mut peer);
@@ -97,7 +101,11 @@ fn a_connection_whose_both_halves_have_ended_is_over(backend: Backend) {
             let (got, end) = reader.join().unwrap();
             assert_same(&got, &pattern(queue));
             assert!(end.is_ok());
-            assert_eq!((seen.why(), seen.eof.get()), ("closed", 1), "queue {queue}, ours first: {ours_first}");
+            assert_eq!(
+                (seen.why(), seen.eof.get()),
+                ("closed", 1),
+                "queue {queue}, ours first: {ours_first}"
+            );
         }
     }
 }

@@ -20,6 +20,7 @@ mod halves;
 mod limits;
 mod model;
 mod panics;
+mod process;
 mod reentrancy;
 mod remote;
 mod timers;

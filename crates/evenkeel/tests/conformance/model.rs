@@ -21,6 +21,7 @@ on_every_backend! {
     i43_an_end_that_the_stream_has_read_is_heard_by_the_handler,
     i43_an_end_that_the_handler_has_heard_is_read_by_the_stream,
     i43_the_end_of_the_write_half_goes_with_a_detached_connection,
+    i43_a_firehose_changes_hands,
     i43_a_full_read_before_a_detach_hides_nothing,
     i29_an_adopted_stream_that_is_paused_with_unread_bytes_does_not_spin,
     i43_a_resume_in_the_same_batch_keeps_the_order,
@@ -157,10 +158,15 @@ fn i43_an_adopted_stream_sends_what_it_had_queued_first(backend: Backend) {
         s.turns(1);
     }
     sent += 1;
-    let seen = adopt(&s.pool, stream, Probe::new().on_open(|conn| {
-        conn.write(b"opened");
-        conn.close();
-    }), b"");
+    let seen = adopt(
+        &s.pool,
+        stream,
+        Probe::new().on_open(|conn| {
+            conn.write(b"opened");
+            conn.close();
+        }),
+        b"",
+    );
     let reader = std::thread::spawn(move || read_all(&mut peer));
     s.until("it is over", || seen.closed());
     assert_same(&reader.join().unwrap().0, &[message.repeat(sent), b"opened".to_vec()].concat());
@@ -245,9 +251,10 @@ fn i43_an_end_that_the_handler_has_heard_is_read_by_the_stream(backend: Backend)
     peer.shutdown(Shutdown::Write).unwrap();
     s.until("it was detached", || slot.borrow().is_some());
     let mut stream = slot.take().unwrap();
-    let (tail, end) = s.events.block_on(async {
-        (read_some(&mut stream, 4).await, stream.read(&mut [0; 8]).await.unwrap())
-    }).unwrap();
+    let (tail, end) = s
+        .events
+        .block_on(async { (read_some(&mut stream, 4).await, stream.read(&mut [0; 8]).await.unwrap()) })
+        .unwrap();
     assert_eq!((&tail[..], end), (&b"tail"[..], 0));
 }
 
@@ -270,6 +277,29 @@ fn i43_the_end_of_the_write_half_goes_with_a_detached_connection(backend: Backen
         assert_same(&got, &pattern(queue));
         assert!(slot.take().is_some());
     }
+}
+
+/// Its budget was used up and it waits for its next turn when it changes hands, twice.
+fn i43_a_firehose_changes_hands(backend: Backend) {
+    let mut s = Server::new(backend);
+    let slot: Slot = Rc::default();
+    let place = slot.clone();
+    let (mut peer, seen) = s.pair(Probe::new().on_notify(move |conn| *place.borrow_mut() = conn.detach(b"")));
+    let sent = pattern(4_000_000);
+    let bytes = sent.clone();
+    let thread = std::thread::spawn(move || {
+        peer.write_all(&bytes).unwrap();
+        peer
+    });
+    s.until("it flows", || seen.len() > 100_000);
+    s.h.notify(seen.id()).unwrap();
+    s.until("it was detached", || slot.borrow().is_some());
+    let back = adopt(&s.pool, slot.take().unwrap(), Probe::new(), b"");
+    let left = sent.len() - seen.len();
+    s.until("all was heard", || back.len() == left);
+    assert_same(&[&seen.data.borrow()[..], &back.data.borrow()].concat(), &sent);
+    drop(thread.join());
+    s.until("the end was heard", || back.closed());
 }
 
 fn i43_a_full_read_before_a_detach_hides_nothing(backend: Backend) {

@@ -154,6 +154,7 @@ impl Seen {
 }
 
 type Hook = Option<Box<dyn FnMut(&mut Conn<'_>)>>;
+type CloseHook = Option<Box<dyn FnMut(ConnId, &CloseReason)>>;
 type DataHook = Option<Box<dyn FnMut(&mut Conn<'_>, &[u8])>>;
 
 /// A handler that records every call, checks their order, and then does what the test wants.
@@ -165,7 +166,7 @@ pub struct Probe {
     eof: Hook,
     drained: Hook,
     notify: Hook,
-    close: Option<Box<dyn FnMut(ConnId, &CloseReason)>>,
+    close: CloseHook,
     /// Nothing but a close may come: the hook closed, aborted or detached.
     over: bool,
 }
@@ -453,7 +454,10 @@ pub fn until(events: &mut EventLoop, what: &str, mut condition: impl FnMut() -> 
 
 /// Runs a loop freely until the code on another thread has ended, however it ends.
 #[track_caller]
-pub fn serve<R: Send + 'static>(events: &mut EventLoop, peer: impl FnOnce(Remote) -> R + Send + 'static) -> R {
+pub fn serve<R: Send + 'static>(
+    events: &mut EventLoop,
+    peer: impl FnOnce(Remote) -> R + Send + 'static,
+) -> R {
     struct Stop(Remote);
     impl Drop for Stop {
         fn drop(&mut self) {

@@ -28,6 +28,9 @@ on_every_backend! {
     empty_writes_are_nothing,
 }
 
+/// Writes bytes, as a shared message or not.
+type Sink<'a> = Box<dyn FnMut(&[u8], bool) + 'a>;
+
 fn writes_of_one_call_leave_as_one_send(backend: Backend) {
     let mut s = Server::new(backend);
     let (mut peer, seen) = s.pair(Probe::new().on_data(|conn, _| {
@@ -79,7 +82,7 @@ fn i05_writes_of_all_kinds_and_sizes_leave_in_order(backend: Backend) {
         let rng = Rc::new(RefCell::new(fastrand::Rng::with_seed(seed)));
         let next = {
             let (expected, rng) = (expected.clone(), rng.clone());
-            move |mut write: Box<dyn FnMut(&[u8], bool) + '_>| {
+            move |mut write: Sink<'_>| {
                 let mut rng = rng.borrow_mut();
                 for _ in 0..rng.usize(1..6) {
                     let most = [1, 30, 600, 5_000, 20_000, 100_000][rng.usize(..6)];
@@ -132,8 +135,10 @@ fn a_shared_message_is_stored_once(backend: Backend) {
     drop(message);
     s.turns(3);
     assert_eq!(Arc::strong_count(&bytes), 11, "one for each connection that has not taken it");
-    let readers: Vec<_> =
-        all.drain(..5).map(|(mut peer, _)| std::thread::spawn(move || exactly(&mut peer, 9_000_000))).collect();
+    let readers: Vec<_> = all
+        .drain(..5)
+        .map(|(mut peer, _)| std::thread::spawn(move || exactly(&mut peer, 9_000_000)))
+        .collect();
     s.until("half have taken it", || Arc::strong_count(&bytes) == 6);
     for reader in readers {
         assert_same(&reader.join().unwrap(), &bytes);

@@ -186,7 +186,7 @@ impl Server {
         }
         let asked: Asked = match read_json(head, body) {
             Ok(asked) => asked,
-            Err(response) => return response,
+            Err(response) => return *response,
         };
         let Some(app) = self.hub.borrow().app_by_id(&asked.app) else {
             return refusal(404, "there is no such application");
@@ -212,7 +212,7 @@ impl Server {
         }
         let asked: Asked = match read_json(head, body) {
             Ok(asked) => asked,
-            Err(response) => return response,
+            Err(response) => return *response,
         };
         let app = self.hub.borrow().app_by_id(&asked.app).and_then(|id| self.app(id));
         let Some(app) = app else { return refusal(404, "there is no such application") };
@@ -248,10 +248,10 @@ impl Server {
     }
 }
 
-fn read_json<T: for<'a> Deserialize<'a>>(head: &Parts, body: &[u8]) -> Result<T, Reply> {
+fn read_json<T: for<'a> Deserialize<'a>>(head: &Parts, body: &[u8]) -> Result<T, Box<Reply>> {
     let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if content_type.split(';').next().is_none_or(|kind| kind.trim() != JSON) {
-        return Err(refusal(415, "send application/json"));
+        return Err(Box::new(refusal(415, "send application/json")));
     }
-    serde_json::from_slice(body).map_err(|error| refusal(400, &error.to_string()))
+    serde_json::from_slice(body).map_err(|error| Box::new(refusal(400, &error.to_string())))
 }

@@ -1,6 +1,6 @@
 //! The server: sockets, time and the console around the pure parts of the hub.
 //!
-//! Every connection begins at the front door ([`front`]), a callback connection that holds no more than the request's
+//! Every connection begins at the front door (`front`), a callback connection that holds no more than the request's
 //! head. A WebSocket or an event stream stays a callback connection and becomes a small struct without a buffer; any
 //! other request is handed over to a task that runs hyper, and comes back to the front door when a later request on the
 //! same connection asks for a subscription.

@@ -126,7 +126,7 @@ fn bodies_keep_to_their_limits() {
                 http.ends();
             }
         }
-        hub.refused("request_framing", 2);
+        hub.refused("body_too_large", 2);
         // In chunks.
         let chunk = format!("4000\r\n{}\r\n", "x".repeat(0x4000));
         for (chunks, more, status) in [(4, "0\r\n\r\n", 404), (4, "1\r\nx\r\n0\r\n\r\n", 413), (9, "", 413)] {
@@ -139,7 +139,7 @@ fn bodies_keep_to_their_limits() {
                 http.ends();
             }
         }
-        hub.refused("request_framing", 4);
+        hub.refused("body_too_large", 4);
         canary.sings();
     });
 }

@@ -419,9 +419,9 @@ fn an_aborted_stream_resets(backend: Backend) {
 
 fn i41_a_stream_that_queues_without_waiting_is_ended(backend: Backend) {
     let mut events = event_loop(backend);
-    let (mut stream, _peer) = pair(&mut events);
+    let (mut stream, mut peer) = pair(&mut events);
     events
-        .block_on(async {
+        .block_on(async move {
             let (message, mut held, mut taken) = (Message::from(pattern(10_000)), false, 0);
             loop {
                 match stream.send(&message) {
@@ -434,8 +434,19 @@ fn i41_a_stream_that_queues_without_waiting_is_ended(backend: Backend) {
             }
             assert!(held && taken < 64 << 20, "{taken} bytes were taken");
             assert_eq!(stream.flush().await.unwrap_err().kind(), ErrorKind::QuotaExceeded);
+            // Bytes are missing from here on, so nothing more may be sent.
+            assert_eq!(stream.send(&message), Flow::Closed);
+            assert_eq!(stream.write(b"after a gap").await.unwrap_err().kind(), ErrorKind::BrokenPipe);
+            drop(stream);
         })
         .unwrap();
+    let thread = std::thread::spawn(move || read_all(&mut peer));
+    let h = events.handle();
+    until(&mut events, "it is released", || h.stats().sources == 0);
+    let (got, end) = thread.join().unwrap();
+    let message = pattern(10_000);
+    got.chunks(10_000).for_each(|chunk| assert_same(chunk, &message[..chunk.len()]));
+    assert!(end.is_err(), "a stream with a gap does not end as a whole one does");
 }
 
 fn reading_and_writing_after_an_end(backend: Backend) {

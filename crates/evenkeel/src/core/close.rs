@@ -18,8 +18,8 @@ impl Shared {
             return;
         }
         s.set(flag::CLOSING);
-        if s.has(flag::CONNECTING) {
-            // Nothing can have been sent and nobody waits at the other end.
+        if s.has(flag::CONNECTING | flag::RESET) {
+            // Nothing can have been sent and nobody waits at the other end; or the stream has failed.
             return core.end(token, CloseReason::Local);
         }
         core.closing.push(token);
@@ -203,6 +203,8 @@ impl Core {
             return self.end(token, CloseReason::Error(error));
         }
         s.clear(flag::CONNECTING | flag::QUEUED);
+        // Whatever was queued is missing: nothing may follow it, and the peer must not take the rest for the whole.
+        s.set(flag::SHUT | flag::RESET);
         s.set(flag::READABLE | flag::WRITABLE | flag::HUNG_UP);
         s.extra = None;
         let io = &mut self.tasks[s.slot as usize];

@@ -313,6 +313,10 @@ impl Stream {
         ready!(self.poll_flush_ref(cx))?;
         let mut core = self.shared.core.borrow_mut();
         let Some(s) = core.sources.get_mut(self.token) else { return Poll::Ready(Ok(())) };
+        if s.has(flag::RESET) {
+            // It has failed, and an end would make the peer believe that it has everything.
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         if s.has(flag::SHUT) {
             return Poll::Ready(Ok(()));
         }

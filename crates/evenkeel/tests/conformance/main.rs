@@ -12,6 +12,7 @@ mod support;
 
 mod accepting;
 mod asynchronous;
+mod cancelling;
 mod closing;
 mod connecting;
 mod delivery;
@@ -20,6 +21,7 @@ mod halves;
 mod limits;
 mod model;
 mod panics;
+mod probe;
 mod process;
 mod reentrancy;
 mod remote;

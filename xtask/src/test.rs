@@ -82,7 +82,7 @@ fn failure(error: &str) -> Tally {
 /// Unit tests, integration tests and the examples in the documentation. A failure does not hide later ones.
 fn rust(root: &Path) -> Result<Tally, String> {
     let mut command = Command::new(cargo());
-    command.args(["test", "--workspace", "--no-fail-fast"]).current_dir(root);
+    command.args(["test", "--workspace", "--all-features", "--no-fail-fast"]).current_dir(root);
     let finished = process::run(&mut command, LIMIT)?;
     Ok(Tally::read(finished.lines.iter().map(String::as_str), finished.success))
 }

@@ -94,9 +94,11 @@ pub enum CloseReason {
     MessageTimeout,
     /// A message came slower than [`Limits::min_rate`](crate::net::Limits::min_rate).
     TooSlow,
-    /// More was queued than [`Limits::max_queue_bytes`](crate::net::Limits::max_queue_bytes) or
-    /// [`Limits::max_queue_messages`](crate::net::Limits::max_queue_messages) allow.
+    /// More bytes were queued than [`Limits::max_queue_bytes`](crate::net::Limits::max_queue_bytes) allows.
     QueueFull,
+    /// More messages were queued than
+    /// [`Limits::max_queue_messages`](crate::net::Limits::max_queue_messages) allows.
+    TooManyQueued,
     /// The oldest queued byte waited longer than
     /// [`Limits::max_queue_age`](crate::net::Limits::max_queue_age).
     QueueStalled,
@@ -129,6 +131,7 @@ impl CloseReason {
             CloseReason::MessageTimeout => "message timeout",
             CloseReason::TooSlow => "too slow",
             CloseReason::QueueFull => "queue full",
+            CloseReason::TooManyQueued => "too many messages queued",
             CloseReason::QueueStalled => "queue stalled",
             CloseReason::Panicked => "handler panicked",
             CloseReason::LoopEnded => "loop ended",

@@ -178,6 +178,7 @@ impl Server {
     fn count_close(&self, reason: &CloseReason) {
         let slow = match reason {
             CloseReason::QueueFull => Some(Slow::Bytes),
+            CloseReason::TooManyQueued => Some(Slow::Messages),
             CloseReason::QueueStalled => Some(Slow::Age),
             _ => None,
         };

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use evenkeel::net::Stream;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::conn::HubConn;
@@ -166,6 +166,14 @@ fn broke_off(refusal: Option<Refusal>) -> Reply {
     }
 }
 
+/// Sends the client elsewhere, for good.
+fn moved(to: &str) -> Reply {
+    let mut response = text(308, to);
+    // A prefix is of characters that a header may hold: the configuration is checked.
+    response.headers_mut().extend(HeaderValue::from_str(to).ok().map(|to| (LOCATION, to)));
+    response
+}
+
 /// The answer to a method that a path does not have.
 fn not_by(allowed: &'static str) -> Reply {
     let mut response = text(405, "not by this method");
@@ -193,6 +201,8 @@ async fn answer(
     };
     let get = matches!(head.method.as_str(), "GET" | "HEAD");
     match path {
+        // The pages' addresses are relative to their own.
+        "" if get => moved(&format!("{}/console", server.config.server.path_prefix)),
         // A stream that is asked for by GET never comes here.
         _ if server.config.sse.enabled && path.starts_with("/sse/") && head.method != Method::GET => not_by("GET"),
         "/health" | "/ready" | "/metrics" if !get => not_by("GET, HEAD"),

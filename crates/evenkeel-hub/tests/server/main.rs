@@ -10,7 +10,6 @@ mod support;
 mod access;
 mod admission;
 mod drain;
-mod fairness;
 mod frames;
 mod handshake;
 mod hostile;

@@ -174,8 +174,13 @@ impl Core {
     pub(crate) fn check_queue(&mut self, token: Token, limits: &Limits) -> Flow {
         let Some(s) = self.sources.get_mut(token) else { return Flow::Closed };
         let Some(extra) = &s.extra else { return Flow::Go };
-        if extra.cost() > limits.max_queue_bytes || extra.messages() > limits.max_queue_messages {
-            self.end(token, CloseReason::QueueFull);
+        let broken = if extra.cost() > limits.max_queue_bytes {
+            Some(CloseReason::QueueFull)
+        } else {
+            (extra.messages() > limits.max_queue_messages).then_some(CloseReason::TooManyQueued)
+        };
+        if let Some(reason) = broken {
+            self.end(token, reason);
             return Flow::Closed;
         }
         if extra.bytes() > limits.high_watermark {

@@ -125,7 +125,7 @@ pub struct Limits {
     /// Queued bytes, the queue's own memory included, past which the connection is closed:
     /// [`CloseReason::QueueFull`]. Default 1 MiB.
     pub max_queue_bytes: usize,
-    /// Queued messages past which the connection is closed: [`CloseReason::QueueFull`]. Default 4,096.
+    /// Queued messages past which the connection is closed: [`CloseReason::TooManyQueued`]. Default 4,096.
     pub max_queue_messages: usize,
     /// How long the oldest queued byte may wait: [`CloseReason::QueueStalled`]. Default 60 s.
     pub max_queue_age: Option<Duration>,

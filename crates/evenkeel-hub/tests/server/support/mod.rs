@@ -13,7 +13,7 @@ use evenkeel::Backend;
 use evenkeel_hub::proto::auth::AppKey;
 
 pub(crate) use http::{Http, Response, api_request};
-pub(crate) use hub::{Hub, TOKEN, config, event, signed};
+pub(crate) use hub::{Hub, TOKEN, config, event};
 pub(crate) use sse::{Record, Sse, request as sse_request};
 pub(crate) use ws::{Canary, Frame, Ws, client_frame, upgrade};
 

@@ -237,10 +237,6 @@ impl Canary {
         assert_eq!(message["data"], self.sent.to_string());
         self.ws.is_served();
     }
-
-    pub(crate) fn into_parts(self) -> (Ws, Http) {
-        (self.ws, self.http)
-    }
 }
 
 impl Ws {

@@ -15,7 +15,11 @@ type Check = (&'static str, &'static [&'static str], Option<(&'static str, &'sta
 const CHECKS: [Check; 3] = [
     ("Formatting", &["fmt", "--all", "--check"], None),
     ("Lints", &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"], None),
-    ("Documentation", &["doc", "--workspace", "--all-features", "--no-deps"], Some(("RUSTDOCFLAGS", "-D warnings"))),
+    (
+        "Documentation",
+        &["doc", "--workspace", "--all-features", "--no-deps"],
+        Some(("RUSTDOCFLAGS", "-D warnings")),
+    ),
 ];
 
 /// Runs everything, also after a failure, and prints the count as the last line.

@@ -1,6 +1,6 @@
 //! Evenkeel's own servers under measurement, and the models that it replaces, as sub-commands of this program.
 //!
-//! They are what a user would write, not tuned for the measurement: the handlers are those of the runtime's examples.
+//! They are what a user would write, and use nothing that a user has not.
 
 use std::fmt;
 use std::io::{self, BufRead, Read, Write};
@@ -55,6 +55,10 @@ impl Handler for Echo {
 }
 
 async fn echo(mut stream: TcpStream) -> io::Result<()> {
+<<<<<<< HEAD
+=======
+    // What was written leaves with the turn's other writes; only a peer that does not read is waited for.
+>>>>>>> lab
     while let Some(flow) = stream.read_with(|bytes, reply| reply.write(bytes)).await? {
         if flow == Flow::Hold {
             stream.flush().await?;

@@ -1,4 +1,4 @@
-//! Every command that needs nothing but this program measures something and says how to repeat it.
+//! Every command that needs nothing but this repository's programs measures something and says how to repeat it.
 #![allow(clippy::unwrap_used)]
 
 use std::process::{Command, Output};
@@ -73,6 +73,17 @@ fn small_operations_are_measured() {
     let text = measured("micro", "micro --ops yield-among,timer-alone --rounds 1 --peers=");
     for figure in ["yield among 100 tasks", "timer armed and dropped"] {
         assert!(row(&text, figure)[2].parse::<f64>().unwrap() > 0.0, "{text}");
+    }
+}
+
+/// Builds the hub, unless that was done.
+#[test]
+fn subscribers_of_the_hub_are_measured() {
+    let text = measured("hub", "hub --subscribers 200 --messages 4");
+    for subscriber in ["WebSocket", "event stream"] {
+        let cells = row(&text, subscriber);
+        assert!(["127", "128"].contains(&cells[6]), "{text}");
+        assert!(cells[2].trim_end_matches(" !").replace(',', "").parse::<f64>().unwrap() > 0.0, "{text}");
     }
 }
 

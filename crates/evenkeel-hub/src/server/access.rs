@@ -17,9 +17,16 @@ pub(super) enum Denied {
 
 impl Server {
     /// Checks a request against an access rule.
-    pub(super) fn allow(&self, access: Access<'_>, headers: &HeaderMap, client: IpAddr) -> Result<(), Denied> {
+    pub(super) fn allow(
+        &self,
+        access: Access<'_>,
+        headers: &HeaderMap,
+        client: IpAddr,
+    ) -> Result<(), Denied> {
         match access {
-            Access::Nobody => Err(Denied::Elsewhere("set a token in the configuration to use this off loopback")),
+            Access::Nobody => {
+                Err(Denied::Elsewhere("set a token in the configuration to use this off loopback"))
+            }
             Access::Token(secret) => {
                 let sent = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
                 let token = sent.and_then(|value| value.strip_prefix("Bearer "));
@@ -84,7 +91,9 @@ mod tests {
         for good in ["localhost", "LOCALHOST:6001", "127.0.0.1:6001", "127.9.9.9", "[::1]:6001", "[::1]"] {
             assert!(is_loopback_host(good), "{good}");
         }
-        for bad in ["", "example.com", "localhost.example.com", "127.0.0.1.example.com", "10.0.0.1", "[::2]:1"] {
+        for bad in
+            ["", "example.com", "localhost.example.com", "127.0.0.1.example.com", "10.0.0.1", "[::2]:1"]
+        {
             assert!(!is_loopback_host(bad), "{bad}");
         }
     }
@@ -105,7 +114,9 @@ mod tests {
     #[test]
     fn a_proxy_that_nobody_configured_is_not_this_machine() {
         assert!(from_this_machine(&headers(&[("host", "localhost")])).is_ok());
-        assert!(from_this_machine(&headers(&[("host", "localhost"), ("x-forwarded-for", "1.2.3.4")])).is_err());
+        assert!(
+            from_this_machine(&headers(&[("host", "localhost"), ("x-forwarded-for", "1.2.3.4")])).is_err()
+        );
         assert!(from_this_machine(&headers(&[("host", "evil.example")])).is_err());
     }
 }

@@ -77,7 +77,8 @@ impl Broker for Hub<'_> {
         let (app, now) = (self.app(app)?, self.0.now());
         let state = self.0.hub.borrow().channel(now, app, channel, info(wanted));
         let state = state.map_err(|refusal| self.counted(app, refusal))?;
-        let cache = state.cache.as_ref().map(|cached| CachedEvent { data: cached.data.clone(), ttl: cached.ttl_s });
+        let cache =
+            state.cache.as_ref().map(|cached| CachedEvent { data: cached.data.clone(), ttl: cached.ttl_s });
         Ok(ChannelState { occupied: state.occupied, attributes: attributes(&state), cache })
     }
 

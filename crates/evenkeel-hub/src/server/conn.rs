@@ -54,7 +54,12 @@ impl HubConn {
 
     /// A connection that comes back from the HTTP server, counted and with a seat already.
     pub(super) fn returned(server: Rc<Server>, client: IpAddr, seat: Seat) -> Self {
-        HubConn { server: Some(server), role: Role::Front(Box::new(Front::returned(client))), seat, counted: true }
+        HubConn {
+            server: Some(server),
+            role: Role::Front(Box::new(Front::returned(client))),
+            seat,
+            counted: true,
+        }
     }
 
     fn admit(&mut self, server: &Server, conn: &mut Conn<'_>) {

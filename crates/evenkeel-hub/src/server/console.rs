@@ -45,11 +45,19 @@ fn denied(denied: Denied) -> Reply {
 
 impl Server {
     /// Answers everything that is not the HTTP API, health or metrics.
-    pub(super) fn answer_pages(self: &Rc<Self>, head: &Parts, path: &str, body: &[u8], client: IpAddr) -> Reply {
+    pub(super) fn answer_pages(
+        self: &Rc<Self>,
+        head: &Parts,
+        path: &str,
+        body: &[u8],
+        client: IpAddr,
+    ) -> Reply {
         let method = head.method.as_str();
         if let Some(rest) = path.strip_prefix("/console/") {
             let access = self.config.console_access();
-            if let Err(why) = same_site(&head.headers).and_then(|()| self.allow(access, &head.headers, client)) {
+            if let Err(why) =
+                same_site(&head.headers).and_then(|()| self.allow(access, &head.headers, client))
+            {
                 self.refuse("console_access", &[]);
                 return denied(why);
             }
@@ -138,8 +146,13 @@ impl Server {
         let channels_total = channels.len();
         channels.sort_by_key(|channel| std::cmp::Reverse(channel["subscriptions"].as_u64()));
         channels.truncate(LISTED);
-        let refusals: serde_json::Map<String, Value> =
-            self.metrics.refusals.sorted().into_iter().map(|(reason, n)| (reason.to_owned(), n.into())).collect();
+        let refusals: serde_json::Map<String, Value> = self
+            .metrics
+            .refusals
+            .sorted()
+            .into_iter()
+            .map(|(reason, n)| (reason.to_owned(), n.into()))
+            .collect();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_seconds": now as f64 / 1000.0,
@@ -226,7 +239,8 @@ impl Server {
         if !self.config.demo {
             return refusal(404, "there is no demonstration application");
         }
-        let here = same_site(&head.headers).and_then(|()| self.allow(crate::config::Access::Open, &head.headers, client));
+        let here = same_site(&head.headers)
+            .and_then(|()| self.allow(crate::config::Access::Open, &head.headers, client));
         if let Err(why) = here {
             return denied(why);
         }
@@ -239,7 +253,10 @@ impl Server {
         }
         let fits = |text: &str, most| !text.is_empty() && text.chars().count() <= most;
         if !fits(&user, 128) || !fits(&name, 40) || crate::state::SocketId::parse(&socket).is_none() {
-            return refusal(400, "socket_id, user_id and user_name are needed, of at most 128 and 40 characters");
+            return refusal(
+                400,
+                "socket_id, user_id and user_name are needed, of at most 128 and 40 characters",
+            );
         }
         let data = json!({ "user_id": user, "user_info": { "name": name } }).to_string();
         let Some(app) = self.apps.first() else { return refusal(404, "there is no application") };
@@ -249,7 +266,8 @@ impl Server {
 }
 
 fn read_json<T: for<'a> Deserialize<'a>>(head: &Parts, body: &[u8]) -> Result<T, Box<Reply>> {
-    let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let content_type =
+        head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if content_type.split(';').next().is_none_or(|kind| kind.trim() != JSON) {
         return Err(Box::new(refusal(415, "send application/json")));
     }

@@ -95,7 +95,13 @@ impl Front {
     }
 
     /// Bytes that came behind a head in the piece that also held the PROXY header.
-    fn with_rest(&mut self, server: &std::rc::Rc<Server>, conn: &mut Conn<'_>, next: Next, rest: &[u8]) -> Next {
+    fn with_rest(
+        &mut self,
+        server: &std::rc::Rc<Server>,
+        conn: &mut Conn<'_>,
+        next: Next,
+        rest: &[u8],
+    ) -> Next {
         match next {
             Next::Become(Role::WebSocket(mut socket)) if !rest.is_empty() => {
                 socket.receive(server, conn, rest);
@@ -195,7 +201,9 @@ pub(super) enum Class {
 impl Server {
     /// Decides what a request is: a subscription, or one for the HTTP server.
     pub(super) fn classify(&self, head: &RequestHead<'_>) -> Class {
-        let Some(path) = head.path().strip_prefix(self.config.server.path_prefix.as_str()) else { return Class::Http };
+        let Some(path) = head.path().strip_prefix(self.config.server.path_prefix.as_str()) else {
+            return Class::Http;
+        };
         let decoded = |key: &str| percent::decode(key, Plus::Literal).map(|key| key.into_owned());
         if let Some(key) = path.strip_prefix("/app/")
             && let (false, Ok(key)) = (key.contains('/'), decoded(key))

@@ -106,7 +106,10 @@ fn finish(server: &Rc<Server>, io: Guarded, shared: &RefCell<Shared>, client: Ip
             return;
         }
         Ending::Rejected(error) => {
-            server.refuse(error.label(), &[("error", Value::Display(&error)), ("client", Value::Display(&client))]);
+            server.refuse(
+                error.label(),
+                &[("error", Value::Display(&error)), ("client", Value::Display(&client))],
+            );
             let untold = Shared::take_refusal(shared).is_some();
             if let (true, Some(response)) = (untold, error.response()) {
                 // Queued; dropping the stream flushes it.
@@ -204,7 +207,9 @@ async fn answer(
         // The pages' addresses are relative to their own.
         "" if get => moved(&format!("{}/console", server.config.server.path_prefix)),
         // A stream that is asked for by GET never comes here.
-        _ if server.config.sse.enabled && path.starts_with("/sse/") && head.method != Method::GET => not_by("GET"),
+        _ if server.config.sse.enabled && path.starts_with("/sse/") && head.method != Method::GET => {
+            not_by("GET")
+        }
         "/health" | "/ready" | "/metrics" if !get => not_by("GET, HEAD"),
         "/health" if get => text(200, "ok"),
         "/ready" if get && server.draining.get() => text(503, "draining"),

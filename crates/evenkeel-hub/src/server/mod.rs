@@ -96,7 +96,8 @@ impl Server {
     pub fn start(handle: &Handle, config: Config) -> io::Result<Rc<Server>> {
         let log = Logger::new(config.log.format, config.log.level, Box::new(io::stderr()));
         let mut hub = Hub::new(fastrand::Rng::with_seed(process::random_seed()?));
-        let apps = config.apps.iter().map(|app| add_app(&mut hub, app, &config)).collect::<io::Result<_>>()?;
+        let apps =
+            config.apps.iter().map(|app| add_app(&mut hub, app, &config)).collect::<io::Result<_>>()?;
         let max_connections = match config.limits.max_connections {
             0 => process::max_descriptors().saturating_sub(RESERVED_DESCRIPTORS) as usize,
             limit => limit as usize,
@@ -105,7 +106,11 @@ impl Server {
             handle: handle.clone(),
             pool: OnceCell::new(),
             hub: RefCell::new(hub),
-            api: RefCell::new(Api::new(&config.apps, &config.server.path_prefix, config.limits.max_body_bytes)),
+            api: RefCell::new(Api::new(
+                &config.apps,
+                &config.server.path_prefix,
+                config.limits.max_body_bytes,
+            )),
             apps,
             head_limits: head::Limits { max_head: config.limits.max_head_bytes, ..head::Limits::default() },
             message_limits: ws::Limits {

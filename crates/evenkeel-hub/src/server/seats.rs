@@ -112,7 +112,11 @@ mod tests {
     use super::*;
 
     fn seats(per_address: u32, rate: u32) -> Seats {
-        let limits = LimitSettings { max_connections_per_address: per_address, accept_rate: rate, ..LimitSettings::default() };
+        let limits = LimitSettings {
+            max_connections_per_address: per_address,
+            accept_rate: rate,
+            ..LimitSettings::default()
+        };
         Seats::new(&limits, 1)
     }
 

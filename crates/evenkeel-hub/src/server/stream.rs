@@ -99,11 +99,15 @@ impl EventStream {
             let result = hub.connect_stream(now, &request, &keys, out);
             (result, out.release())
         });
-        let connected = result
-            .map_err(|refusal| with_cors(Refused::new(refusal.http_status(), refusal.name(), refusal.message())))?;
+        let connected = result.map_err(|refusal| {
+            with_cors(Refused::new(refusal.http_status(), refusal.name(), refusal.message()))
+        })?;
         let mut response = Vec::new();
         let fields: &[(&str, &str)] = cors.as_ref().map_or(&[], |fields| fields.as_slice());
-        let retry = sse::Event { retry_ms: Some(u64::from(server.config.sse.retry_milliseconds)), ..sse::Event::default() };
+        let retry = sse::Event {
+            retry_ms: Some(u64::from(server.config.sse.retry_milliseconds)),
+            ..sse::Event::default()
+        };
         sse::response_head(fields, &mut response)
             .and_then(|()| sse::encode(&retry, &mut response))
             .map_err(|_| Refused::new(400, "origin", "malformed origin"))?;
@@ -133,7 +137,9 @@ fn asked(head: &RequestHead<'_>) -> Result<Asked, Refused> {
         let (name, value) = pair.map_err(malformed)?;
         match &*name {
             "channel" => asked.channels.push(value.into_owned()),
-            "channels" => asked.channels.extend(value.split(',').filter(|c| !c.is_empty()).map(str::to_owned)),
+            "channels" => {
+                asked.channels.extend(value.split(',').filter(|c| !c.is_empty()).map(str::to_owned))
+            }
             "auth" => asked.auth = Some(value.into_owned()),
             "expires" => asked.expires = value.into_owned(),
             _ => {}

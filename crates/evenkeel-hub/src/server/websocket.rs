@@ -70,7 +70,15 @@ impl WebSocket {
                 conn.notify_after(seconds(server.config.server.ping_interval_seconds));
                 let decoder = ws::Decoder::new();
                 let heard = now as u32;
-                let socket = WebSocket { decoder, session, heard, second: 0, controls: 0, pinged: false, owing: false };
+                let socket = WebSocket {
+                    decoder,
+                    session,
+                    heard,
+                    second: 0,
+                    controls: 0,
+                    pinged: false,
+                    owing: false,
+                };
                 Next::Become(Role::WebSocket(socket))
             }
             // The hub has told the client, counted it, and closed the connection.
@@ -163,7 +171,10 @@ impl WebSocket {
 
     /// The client broke the protocol of the WebSocket itself.
     fn fail(&self, server: &Server, conn: &mut Conn<'_>, code: u16, why: &str) {
-        server.refuse("websocket_protocol", &[("code", Value::Number(code.into())), ("error", Value::Text(why))]);
+        server.refuse(
+            "websocket_protocol",
+            &[("code", Value::Number(code.into())), ("error", Value::Text(why))],
+        );
         let mut frame = Vec::new();
         ws::close(Some(code), why, &mut frame);
         conn.write(&frame);
@@ -174,7 +185,8 @@ impl WebSocket {
     pub(super) fn heartbeat(&mut self, server: &Server, conn: &mut Conn<'_>) {
         let settings = &server.config.server;
         let silent = Duration::from_millis(u64::from((server.now() as u32).wrapping_sub(self.heard)));
-        let (interval, answer) = (seconds(settings.ping_interval_seconds), seconds(settings.pong_timeout_seconds));
+        let (interval, answer) =
+            (seconds(settings.ping_interval_seconds), seconds(settings.pong_timeout_seconds));
         if self.pinged && silent >= interval + answer {
             let peer = Peer { id: conn.id(), stream: false };
             server.refuse("pong_timeout", &[]);

@@ -30,7 +30,11 @@ const FOREIGN: &[&str] = &[
 ];
 
 fn without_tokens() -> String {
-    config("", "", "").lines().filter(|line| !line.contains("_token")).map(|line| format!("{line}\n")).collect()
+    config("", "", "")
+        .lines()
+        .filter(|line| !line.contains("_token"))
+        .map(|line| format!("{line}\n"))
+        .collect()
 }
 
 #[test]
@@ -65,11 +69,21 @@ fn with_a_token_it_is_needed_and_enough() {
     on_every_backend(|backend| {
         let hub = Hub::start(backend);
         let bearer = |token: &str| format!("{HERE}Authorization: Bearer {token}\r\n");
-        let wrong = [String::new(), "x".into(), TOKEN[..TOKEN.len() - 1].into(), format!("{TOKEN}x"), TOKEN.to_uppercase()];
+        let wrong = [
+            String::new(),
+            "x".into(),
+            TOKEN[..TOKEN.len() - 1].into(),
+            format!("{TOKEN}x"),
+            TOKEN.to_uppercase(),
+        ];
         for path in ["/console/state", "/metrics"] {
             for token in &wrong {
                 let refused = ask(&hub, &format!("GET {path}"), &bearer(token), "");
-                assert_eq!((refused.status, refused.field("WWW-Authenticate")), (401, Some("Bearer")), "{token}");
+                assert_eq!(
+                    (refused.status, refused.field("WWW-Authenticate")),
+                    (401, Some("Bearer")),
+                    "{token}"
+                );
             }
             let basic = format!("{HERE}Authorization: Basic {TOKEN}\r\n");
             assert_eq!(ask(&hub, &format!("GET {path}"), &basic, "").status, 401);
@@ -88,7 +102,11 @@ fn an_exposed_server_without_tokens_has_no_console() {
     on_every_backend(|backend| {
         let toml = without_tokens().replace("[log]", "[proxy]\ntrusted = ['127.0.0.1']\n[log]");
         let hub = Hub::with(backend, &toml);
-        for fields in [HERE, &format!("{HERE}Authorization: Bearer \r\n"), "Host: localhost\r\nX-Forwarded-For: 127.0.0.1\r\n"] {
+        for fields in [
+            HERE,
+            &format!("{HERE}Authorization: Bearer \r\n"),
+            "Host: localhost\r\nX-Forwarded-For: 127.0.0.1\r\n",
+        ] {
             assert_eq!(ask(&hub, "GET /console/state", fields, "").status, 403);
             assert_eq!(ask(&hub, "GET /metrics", fields, "").status, 403);
         }
@@ -149,7 +167,8 @@ fn the_demonstration_signs_visitors_in_to_its_one_channel() {
         assert_eq!(answer.status, 200, "{answer:?}");
         let answer: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
         let data = answer["channel_data"].as_str().unwrap();
-        let expected = AppKey::new("demo-key", "demo-secret").channel_auth(&ws.socket_id, "presence-chat", Some(data));
+        let expected =
+            AppKey::new("demo-key", "demo-secret").channel_auth(&ws.socket_id, "presence-chat", Some(data));
         assert_eq!(answer["auth"], expected);
         for (body, status) in [
             (body("presence-other", "u1"), 403),
@@ -162,11 +181,18 @@ fn the_demonstration_signs_visitors_in_to_its_one_channel() {
             assert_eq!(ask(&hub, "POST /chat/auth", &form, &body).status, status, "{body}");
         }
         for fields in FOREIGN {
-            assert_eq!(ask(&hub, "POST /chat/auth", fields, &body("presence-chat", "u1")).status, 403, "{fields}");
+            assert_eq!(
+                ask(&hub, "POST /chat/auth", fields, &body("presence-chat", "u1")).status,
+                403,
+                "{fields}"
+            );
         }
-        ws.send_event("pusher:subscribe", &serde_json::json!({
-            "channel": "presence-chat", "auth": answer["auth"], "channel_data": data,
-        }));
+        ws.send_event(
+            "pusher:subscribe",
+            &serde_json::json!({
+                "channel": "presence-chat", "auth": answer["auth"], "channel_data": data,
+            }),
+        );
         ws.event("pusher_internal:subscription_succeeded");
         drop(ws);
         // With applications of its own a server demonstrates nothing.

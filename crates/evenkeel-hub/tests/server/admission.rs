@@ -91,7 +91,9 @@ fn addresses_in_proxy_headers_have_seats_of_their_own() {
         http.send_bytes(&v1("10.9.9.9"));
         assert_eq!(metric(&mut http, "evenkeel_hub_refusals_total{reason=\"connections_per_address\"}"), 2);
         // A trusted proxy that does not say whose connection it is, or says nonsense.
-        for wrong in [&b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"[..], b"PROXY TCP4 1.2.3.4\r\n", b"\r\n\r\n\0\r\nQUIT\nX"] {
+        for wrong in
+            [&b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"[..], b"PROXY TCP4 1.2.3.4\r\n", b"\r\n\r\n\0\r\nQUIT\nX"]
+        {
             let mut stream = connect(hub.addr);
             stream.write_all(wrong).unwrap();
             assert_eq!(crate::support::read_to_end(&mut stream), (Vec::new(), End::Reset));

@@ -31,10 +31,12 @@ fn i48_subscribers_are_told_to_come_back_over_the_time_and_nobody_is_let_in() {
         let ended: Vec<Duration> = std::thread::scope(|scope| {
             let waits: Vec<_> = subscribers
                 .iter_mut()
-                .map(|ws| scope.spawn(move || {
-                    ws.closes(4200);
-                    started.elapsed()
-                }))
+                .map(|ws| {
+                    scope.spawn(move || {
+                        ws.closes(4200);
+                        started.elapsed()
+                    })
+                })
                 .collect();
             waits.into_iter().map(|wait| wait.join().unwrap()).collect()
         });

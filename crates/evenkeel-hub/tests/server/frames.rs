@@ -88,7 +88,16 @@ fn the_largest_message_in_the_most_fragments_is_read() {
         assert_eq!(text.len(), 65_536);
         let mut bytes = Vec::new();
         for (n, part) in text.as_bytes().chunks(4096).enumerate() {
-            bytes.extend(client_frame(if n == 0 { 0x01 } else if n == 15 { 0x80 } else { 0x00 }, part));
+            bytes.extend(client_frame(
+                if n == 0 {
+                    0x01
+                } else if n == 15 {
+                    0x80
+                } else {
+                    0x00
+                },
+                part,
+            ));
             // Control frames may come between.
             bytes.extend(client_frame(0x8a, b""));
         }
@@ -105,7 +114,9 @@ fn pings_are_answered_the_latest_of_many() {
         let mut ws = hub.ws();
         ws.send_bytes(&client_frame(0x89, b"alone"));
         assert_eq!(ws.next(), Frame::Pong(b"alone".to_vec()));
-        ws.send_bytes(&[client_frame(0x89, b"one"), client_frame(0x89, b"two"), client_frame(0x89, b"")].concat());
+        ws.send_bytes(
+            &[client_frame(0x89, b"one"), client_frame(0x89, b"two"), client_frame(0x89, b"")].concat(),
+        );
         assert_eq!(ws.next(), Frame::Pong(Vec::new()));
         ws.is_served();
     });
@@ -170,9 +181,12 @@ fn the_deadline_is_of_each_message_and_not_of_their_overlap() {
 fn the_close_handshake_is_answered_and_the_end_is_orderly() {
     on_every_backend(|backend| {
         let hub = Hub::start(backend);
-        for (payload, answered) in
-            [(&b"\x03\xe8bye"[..], Some(1000)), (b"\x03\xe9", Some(1001)), (b"\x0f\xa0", Some(4000)), (b"", None)]
-        {
+        for (payload, answered) in [
+            (&b"\x03\xe8bye"[..], Some(1000)),
+            (b"\x03\xe9", Some(1001)),
+            (b"\x0f\xa0", Some(4000)),
+            (b"", None),
+        ] {
             let mut ws = hub.ws();
             let ping = client_frame(0x81, br#"{"event":"pusher:ping"}"#);
             // What comes behind the close is ignored.

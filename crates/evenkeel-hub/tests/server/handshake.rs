@@ -111,15 +111,20 @@ fn i50_foreign_origins_are_refused() {
     on_every_backend(|backend| {
         let hub = Hub::with(backend, &config("", "allowed_origins = ['https://*.example.com']", ""));
         let mut canary = hub.canary();
-        for (n, origin) in ["https://example.org", "null", "https://example.com.evil.test", "http://a.example.com"]
-            .into_iter()
-            .enumerate()
+        for (n, origin) in
+            ["https://example.org", "null", "https://example.com.evil.test", "http://a.example.com"]
+                .into_iter()
+                .enumerate()
         {
             let fields = format!("Origin: {origin}\r\n");
             let refused = Ws::upgraded(hub.http(), "/app/key-a?protocol=7", &fields).err().unwrap();
             assert_eq!(refused.status, 403, "{origin}");
             let refused = crate::support::Sse::on(hub.http(), "/sse/key-a?channel=c", &fields).err().unwrap();
-            assert_eq!((refused.status, refused.field("Access-Control-Allow-Origin")), (403, None), "{origin}");
+            assert_eq!(
+                (refused.status, refused.field("Access-Control-Allow-Origin")),
+                (403, None),
+                "{origin}"
+            );
             hub.refused("origin", 2 * n as u64 + 2);
         }
         Ws::on(hub.http(), "/app/key-a?protocol=7", "Origin: https://www.example.com\r\n").is_served();

@@ -8,7 +8,8 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use crate::support::{
-    Canary, Http, Hub, api_request, client_frame, config, connect, event, on_each_backend, reset, sse_request, upgrade,
+    Canary, Http, Hub, api_request, client_frame, config, connect, event, on_each_backend, reset,
+    sse_request, upgrade,
 };
 
 const HOSTILE: usize = 300;
@@ -24,15 +25,19 @@ fn beginning(rng: &mut Rng) -> Vec<u8> {
             let mut bytes = upgrade("/app/key-a?protocol=7", "").into_bytes();
             bytes.extend(client_frame(0x81, subscribe));
             for _ in 0..rng.usize(0..40) {
-                let first = *rng.choice([0x81, 0x01, 0x00, 0x80, 0x82, 0x88, 0x89, 0x8a, 0xff].iter()).unwrap();
+                let first =
+                    *rng.choice([0x81, 0x01, 0x00, 0x80, 0x82, 0x88, 0x89, 0x8a, 0xff].iter()).unwrap();
                 let payload: Vec<u8> = (0..rng.usize(0..200)).map(|_| rng.u8(..)).collect();
                 bytes.extend(client_frame(first, &payload));
             }
             bytes
         }
         3 => sse_request("/sse/key-a?channel=flooded", "").into_bytes(),
-        4 => api_request("POST", "/apps/1/events", &event("flooded", &"x".repeat(rng.usize(0..9_000)))).into_bytes(),
-        5 => api_request("POST", "/apps/1/events", &event("flooded", "x")).repeat(rng.usize(1..30)).into_bytes(),
+        4 => api_request("POST", "/apps/1/events", &event("flooded", &"x".repeat(rng.usize(0..9_000))))
+            .into_bytes(),
+        5 => api_request("POST", "/apps/1/events", &event("flooded", "x"))
+            .repeat(rng.usize(1..30))
+            .into_bytes(),
         6 => format!("GET /health HTTP/1.1\r\nHost: h\r\n\r\n{}", upgrade("/app/key-a", "")).into_bytes(),
         7 => b"POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n".to_vec(),
         _ => (0..rng.usize(0..3_000)).map(|_| rng.u8(..)).collect(),
@@ -71,7 +76,8 @@ fn misbehave(rng: &mut Rng, mut stream: TcpStream) {
 #[test]
 fn i36_i38_well_behaved_clients_do_not_notice_a_crowd_that_is_not() {
     on_each_backend(|backend| {
-        let limits = "[limits]\nmax_queue_messages = 100\nbody_deadline_seconds = 2\nhandshake_deadline_seconds = 5";
+        let limits =
+            "[limits]\nmax_queue_messages = 100\nbody_deadline_seconds = 2\nhandshake_deadline_seconds = 5";
         let hub = Hub::with(backend, &config("", "publish_rate = 0", limits));
         let behaved: Vec<Canary> = (0..BEHAVED).map(|_| hub.canary()).collect();
         let over = AtomicBool::new(false);

@@ -19,7 +19,9 @@ fn pipelined_requests_are_answered_in_order() {
                 0 => all += "GET /health HTTP/1.1\r\nHost: h\r\n\r\n",
                 1 => all += "HEAD /health HTTP/1.1\r\nHost: h\r\n\r\n",
                 2 => all += &api_request("POST", "/apps/1/events", &event("c", &n.to_string())),
-                _ => all += "POST /nowhere HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+                _ => {
+                    all += "POST /nowhere HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+                }
             }
         }
         for piece in [all.len(), 1000, 77] {
@@ -155,7 +157,11 @@ fn chunked_bodies_are_served_cut_anywhere() {
             let plain = api_request("POST", "/apps/1/events", &body);
             let (head, _) = plain.split_once("\r\n\r\n").unwrap();
             let head = head.replace(&format!("Content-Length: {}", body.len()), "Transfer-Encoding: chunked");
-            let chunks: String = body.as_bytes().chunks(7).map(|c| format!("{:x}\r\n{}\r\n", c.len(), std::str::from_utf8(c).unwrap())).collect();
+            let chunks: String = body
+                .as_bytes()
+                .chunks(7)
+                .map(|c| format!("{:x}\r\n{}\r\n", c.len(), std::str::from_utf8(c).unwrap()))
+                .collect();
             let mut http = hub.http();
             for part in format!("{head}\r\n\r\n{chunks}0\r\n\r\n").as_bytes().chunks(piece) {
                 http.send_bytes(part);

@@ -59,7 +59,10 @@ fn i50_subscriptions_beyond_the_rules_are_refused() {
         for auth in [forged.as_str(), "key-a:00", "key-b:00", "", "nonsense"] {
             ws.send_event("pusher:subscribe", &json!({ "channel": "private-b", "auth": auth }));
             let answer = ws.event("pusher:subscription_error");
-            assert_eq!((&answer["data"]["type"], &answer["data"]["status"]), (&json!("AuthError"), &json!(401)));
+            assert_eq!(
+                (&answer["data"]["type"], &answer["data"]["status"]),
+                (&json!("AuthError"), &json!(401))
+            );
         }
         hub.app_refused("unauthorized", 5);
         ws.subscribe("third");

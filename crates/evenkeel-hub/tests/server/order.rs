@@ -5,7 +5,9 @@ use std::sync::Barrier;
 use evenkeel_hub::proto::auth::AppKey;
 use serde_json::json;
 
-use crate::support::{Hub, Sse, Ws, api_request, app_key, event, on_each_backend, on_every_backend, unix_seconds};
+use crate::support::{
+    Hub, Sse, Ws, api_request, app_key, event, on_each_backend, on_every_backend, unix_seconds,
+};
 
 const MESSAGES: usize = 100;
 
@@ -40,7 +42,9 @@ fn i44_fifty_subscribers_of_both_transports_get_everything_once_and_in_order() {
                 scope.spawn(move || {
                     let mut http = hub.http();
                     let requests: String = (0..MESSAGES)
-                        .map(|n| api_request("POST", "/apps/1/events", &event("c", &format!("{publisher} {n}"))))
+                        .map(|n| {
+                            api_request("POST", "/apps/1/events", &event("c", &format!("{publisher} {n}")))
+                        })
                         .collect();
                     together.wait();
                     // One pipelines all, the other waits for each answer.
@@ -140,7 +144,9 @@ fn i45_two_applications_do_not_hear_each_other() {
                 let query = key.sign_request("POST", &path, &[], body.as_bytes(), unix_seconds());
                 let mut http = hub.http();
                 let length = body.len();
-                http.send(&format!("POST {path}?{query} HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n{body}"));
+                http.send(&format!(
+                    "POST {path}?{query} HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n{body}"
+                ));
                 let own = (key.key() == "key-a") == (app == "1");
                 assert_eq!(http.response().status, if own { 200 } else { 401 }, "{} {app}", key.key());
             }
@@ -161,7 +167,8 @@ fn a_publisher_can_leave_its_own_socket_out() {
         let (mut own, mut other) = (hub.ws(), hub.ws());
         own.subscribe("c");
         other.subscribe("c");
-        let body = json!({ "name": "news", "channel": "c", "data": "1", "socket_id": own.socket_id }).to_string();
+        let body =
+            json!({ "name": "news", "channel": "c", "data": "1", "socket_id": own.socket_id }).to_string();
         assert_eq!(hub.http().api("POST", "/apps/1/events", &body).status, 200);
         assert_eq!(other.event("news")["data"], "1");
         own.is_served();

@@ -9,7 +9,9 @@ use std::time::Duration;
 use evenkeel::Backend;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{Canary, End, Http, Ws, config, eventually, on_each_backend, on_every_backend, read_to_end};
+use crate::support::{
+    Canary, End, Http, Ws, config, eventually, on_each_backend, on_every_backend, read_to_end,
+};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_evenkeel-hub");
 
@@ -156,10 +158,16 @@ fn i50_what_it_cannot_do_it_says_and_fails() {
     let (status, out, _) = run(&["--check", good.0.to_str().unwrap()]);
     assert_eq!(status, Some(0));
     assert!(out.contains("The configuration is valid.") && !out.contains("secret-a"), "{out}");
-    let bad = File::new("bad", "listen = ['127.0.0.1:0']\n[limits]\nmax_conections = 5\n[sse]\nheartbeat_seconds = 0\n");
+    let bad = File::new(
+        "bad",
+        "listen = ['127.0.0.1:0']\n[limits]\nmax_conections = 5\n[sse]\nheartbeat_seconds = 0\n",
+    );
     let (status, _, err) = run(&["--check", bad.0.to_str().unwrap()]);
     assert_eq!(status, Some(1));
-    assert!(err.contains("did you mean limits.max_connections") && err.contains("heartbeat_seconds"), "{err}");
+    assert!(
+        err.contains("did you mean limits.max_connections") && err.contains("heartbeat_seconds"),
+        "{err}"
+    );
     let (status, _, err) = run(&["--config", bad.0.to_str().unwrap()]);
     assert!(status == Some(1) && err.contains("max_conections"), "{err}");
     let (status, _, err) = run(&["--check", "/nonexistent/hub.toml"]);
@@ -177,7 +185,9 @@ fn i50_what_it_cannot_do_it_says_and_fails() {
 fn with_descriptors(n: u32, backend: Backend, more: &[&str]) -> Program {
     let mut command = Command::new("sh");
     let script = format!("ulimit -S -n {n} && ulimit -H -n {n} && exec \"$@\"");
-    command.args(["-c", &script, "sh", PROGRAM, "--listen", "127.0.0.1:0", "--backend", backend.name()]).args(more);
+    command
+        .args(["-c", &script, "sh", PROGRAM, "--listen", "127.0.0.1:0", "--backend", backend.name()])
+        .args(more);
     Program::start(command)
 }
 
@@ -256,7 +266,14 @@ fn a_path_prefix_stands_before_everything() {
     on_every_backend(|backend| {
         let program = {
             let mut command = Command::new(PROGRAM);
-            command.args(["--listen", "127.0.0.1:0", "--set", "path_prefix=/rt", "--backend", backend.name()]);
+            command.args([
+                "--listen",
+                "127.0.0.1:0",
+                "--set",
+                "path_prefix=/rt",
+                "--backend",
+                backend.name(),
+            ]);
             let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
             let mut line = String::new();
             let mut out = BufReader::new(child.stdout.take().unwrap());

@@ -6,18 +6,26 @@ use std::time::Duration;
 use evenkeel::Backend;
 
 use crate::support::{
-    End, Frame, Http, Hub, Record, Sse, Ws, api_request, config, connect_narrowly, event, eventually, on_every_backend,
+    End, Frame, Http, Hub, Record, Sse, Ws, api_request, config, connect_narrowly, event, eventually,
+    on_every_backend,
 };
 
 /// Floods a channel that some read and one does not, until that one is gone, and checks what the others got.
-fn one_is_stalled(backend: Backend, limits: &str, why: &str, size: usize, stalled: fn(&Hub) -> std::net::TcpStream) {
+fn one_is_stalled(
+    backend: Backend,
+    limits: &str,
+    why: &str,
+    size: usize,
+    stalled: fn(&Hub) -> std::net::TcpStream,
+) {
     let hub = Hub::with(backend, &config("", "publish_rate = 0", &format!("[limits]\n{limits}")));
     let mut others: Vec<Ws> = (0..3).map(|_| hub.ws()).collect();
     others.iter_mut().for_each(|ws| drop(ws.subscribe("flood")));
     let mut sse = hub.sse("channel=flood");
     sse.is_caught_up();
     let stalled = stalled(&hub);
-    let (name, gone) = (format!("evenkeel_hub_slow_consumers_total{{reason=\"{why}\"}}"), AtomicBool::new(false));
+    let (name, gone) =
+        (format!("evenkeel_hub_slow_consumers_total{{reason=\"{why}\"}}"), AtomicBool::new(false));
     let padding = "x".repeat(size);
     std::thread::scope(|scope| {
         for ws in &mut others {
@@ -29,7 +37,11 @@ fn one_is_stalled(backend: Backend, limits: &str, why: &str, size: usize, stalle
                     if data == "last" {
                         break;
                     }
-                    assert_eq!(data.split(' ').next(), Some(&*expected.to_string()), "I44: each once, in order");
+                    assert_eq!(
+                        data.split(' ').next(),
+                        Some(&*expected.to_string()),
+                        "I44: each once, in order"
+                    );
                     expected += 1;
                 }
             });

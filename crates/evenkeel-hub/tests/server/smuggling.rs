@@ -64,7 +64,8 @@ const CHUNKS: &[(&str, u16)] = &[
     ("0\r\nContent-Length: 5\r\n\r\n", 400),
 ];
 
-const SMUGGLED: &str = "0\r\n\r\nGET /health HTTP/1.1\r\nHost: h\r\n\r\nGET /ready HTTP/1.1\r\nHost: h\r\n\r\n";
+const SMUGGLED: &str =
+    "0\r\n\r\nGET /health HTTP/1.1\r\nHost: h\r\n\r\nGET /ready HTTP/1.1\r\nHost: h\r\n\r\n";
 
 /// Sends bytes in pieces, and returns the statuses of all answers until the end.
 fn answers(mut http: Http, bytes: &[u8], piece: usize) -> Vec<u16> {
@@ -76,7 +77,8 @@ fn answers(mut http: Http, bytes: &[u8], piece: usize) -> Vec<u16> {
     let (all, _) = read_to_end(&mut http.stream);
     let text = [http.take_unread(), all].concat();
     let text = String::from_utf8_lossy(&text);
-    let statuses = text.match_indices("HTTP/1.").filter_map(|(at, _)| text.get(at + 9..at + 12)?.parse().ok());
+    let statuses =
+        text.match_indices("HTTP/1.").filter_map(|(at, _)| text.get(at + 9..at + 12)?.parse().ok());
     statuses.collect()
 }
 
@@ -117,7 +119,11 @@ fn i50_malformed_chunks_get_one_refusal_and_the_end() {
             assert_eq!(answers(hub.http(), attack.as_bytes(), 1), [*status], "in bytes: {body:?}");
             let mut http = hub.http();
             http.send(&head);
-            assert_eq!(answers(http, &attack.as_bytes()[head.len()..], attack.len()), [*status], "apart: {body:?}");
+            assert_eq!(
+                answers(http, &attack.as_bytes()[head.len()..], attack.len()),
+                [*status],
+                "apart: {body:?}"
+            );
         }
         let too_large = CHUNKS.iter().filter(|(_, status)| *status == 413).count() as u64;
         hub.refused("body_too_large", 3 * too_large);
@@ -135,7 +141,9 @@ fn i50_bodies_that_look_like_requests_are_bodies() {
         for head in [
             format!("POST /nowhere HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n{inner}"),
             format!("GET /health HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n{inner}"),
-            format!("POST /nowhere HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{inner}\r\n0\r\n\r\n"),
+            format!(
+                "POST /nowhere HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{inner}\r\n0\r\n\r\n"
+            ),
         ] {
             for piece in [1, 4096] {
                 let last = "GET /ready HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";

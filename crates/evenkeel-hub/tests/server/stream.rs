@@ -13,7 +13,8 @@ fn a_stream_begins_as_event_sources_expect() {
         }
         assert!(!sse.head.contains("Content-Length"), "{}", sse.head);
         assert_eq!(sse.next(), Record::Retry(1234));
-        let before: Vec<_> = sse.is_caught_up().iter().map(|e| e["event"].as_str().unwrap().to_owned()).collect();
+        let before: Vec<_> =
+            sse.is_caught_up().iter().map(|e| e["event"].as_str().unwrap().to_owned()).collect();
         assert_eq!(before[0], "pusher:connection_established");
         assert_eq!(before.iter().filter(|e| *e == "pusher_internal:subscription_succeeded").count(), 3);
         for channel in ["a", "b", "c", "d"] {
@@ -44,7 +45,8 @@ fn i44_a_stream_that_comes_back_gets_what_it_missed_once_and_in_order() {
         let path = "/sse/key-a?channel=b&channel=a";
         let mut sse = Sse::open(hub.addr, path, &format!("Last-Event-ID: {id}\r\n"));
         let events = sse.is_caught_up();
-        let missed: Vec<_> = events.iter().filter(|e| e["event"] == "news").map(|e| e["data"].clone()).collect();
+        let missed: Vec<_> =
+            events.iter().filter(|e| e["event"] == "news").map(|e| e["data"].clone()).collect();
         let expected: Vec<_> = (1..=20).map(|n| serde_json::Value::from(n.to_string())).collect();
         assert_eq!(missed, expected);
         assert!(!events.iter().any(|e| e["event"] == "evenkeel:gap"));
@@ -68,7 +70,8 @@ fn after_a_restart_a_stream_hears_of_the_gap() {
         let second = Hub::start(backend);
         second.publish("a", "2");
         for last in [id.as_str(), "nonsense", "\u{fc}\u{fc}", "999999999999999999999999-1"] {
-            let mut sse = Sse::open(second.addr, "/sse/key-a?channel=a", &format!("Last-Event-ID: {last}\r\n"));
+            let mut sse =
+                Sse::open(second.addr, "/sse/key-a?channel=a", &format!("Last-Event-ID: {last}\r\n"));
             let events = sse.is_caught_up();
             let gaps: Vec<_> = events.iter().filter(|e| e["event"] == "evenkeel:gap").collect();
             assert_eq!(gaps.len(), 1, "{last:?}: {events:?}");
@@ -113,7 +116,11 @@ fn i45_private_channels_need_a_signature_over_all_channels() {
             format!("channel=private-a&channel=b&channel=c&expires={}&auth={good}", now + 60),
             format!("channel=private-a&expires={}&auth={}", now - 1, auth(&["private-a"], now - 1)),
             format!("channel=private-a&expires={}&auth={}", now + 90_000, auth(&["private-a"], now + 90_000)),
-            format!("channel=private-a&expires={}&auth={}", now + 60, other_app.stream_auth(&["private-a"], now + 60)),
+            format!(
+                "channel=private-a&expires={}&auth={}",
+                now + 60,
+                other_app.stream_auth(&["private-a"], now + 60)
+            ),
             format!("channel=private-a&expires=&auth={}", auth(&["private-a"], 0)),
         ] {
             let mut http = hub.http();

@@ -1,6 +1,8 @@
 //! Kept connections that become subscriptions.
 
-use crate::support::{End, Frame, Hub, Record, Sse, Ws, client_frame, on_every_backend, sse_request, upgrade};
+use crate::support::{
+    End, Frame, Hub, Record, Sse, Ws, client_frame, on_every_backend, sse_request, upgrade,
+};
 
 #[test]
 fn i43_a_kept_connection_becomes_a_websocket_with_every_byte() {
@@ -9,7 +11,8 @@ fn i43_a_kept_connection_becomes_a_websocket_with_every_byte() {
         let ping = client_frame(0x81, br#"{"event":"pusher:ping"}"#);
         for requests in [1, 3, 30] {
             let before = "GET /health HTTP/1.1\r\nHost: h\r\n\r\n".repeat(requests);
-            let all = [before.as_bytes(), upgrade("/app/key-a?protocol=7", "").as_bytes(), &ping, &ping].concat();
+            let all =
+                [before.as_bytes(), upgrade("/app/key-a?protocol=7", "").as_bytes(), &ping, &ping].concat();
             for piece in [all.len(), 1, 37] {
                 let mut http = hub.http();
                 for part in all.chunks(piece) {
@@ -59,7 +62,10 @@ fn i43_a_kept_connection_becomes_a_stream() {
         // A stream's connection serves nothing else afterwards.
         let mut http = hub.http();
         assert_eq!(http.get("/health").status, 200);
-        http.send(&format!("{}GET /health HTTP/1.1\r\nHost: h\r\n\r\n", sse_request("/sse/key-a?channel=c", "")));
+        http.send(&format!(
+            "{}GET /health HTTP/1.1\r\nHost: h\r\n\r\n",
+            sse_request("/sse/key-a?channel=c", "")
+        ));
         let mut sse = Sse::answered(http).unwrap();
         sse.is_caught_up();
         assert!(matches!(sse.next(), Record::End(_)));

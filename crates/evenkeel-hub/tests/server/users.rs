@@ -75,7 +75,8 @@ fn signs_in(hub: &Hub, user: &str) -> Ws {
 fn i45_events_for_a_user_reach_its_connections_only() {
     on_every_backend(|backend| {
         let hub = Hub::start(backend);
-        let (mut one, mut two, mut other) = (signs_in(&hub, "u"), signs_in(&hub, "u"), signs_in(&hub, "other"));
+        let (mut one, mut two, mut other) =
+            (signs_in(&hub, "u"), signs_in(&hub, "u"), signs_in(&hub, "other"));
         one.subscribe("#server-to-user-u");
         two.subscribe("#server-to-user-u");
         other.ask_to_subscribe("#server-to-user-u", None);
@@ -99,7 +100,8 @@ fn i45_events_for_a_user_reach_its_connections_only() {
 fn a_terminated_users_connections_are_closed_and_no_others() {
     on_every_backend(|backend| {
         let hub = Hub::start(backend);
-        let (mut one, mut two, mut other) = (signs_in(&hub, "u"), signs_in(&hub, "u"), signs_in(&hub, "other"));
+        let (mut one, mut two, mut other) =
+            (signs_in(&hub, "u"), signs_in(&hub, "u"), signs_in(&hub, "other"));
         let mut witness = joins(&hub, "witness");
         one.subscribe_as("presence-room", None);
         witness.event("pusher_internal:member_added");

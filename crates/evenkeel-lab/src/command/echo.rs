@@ -46,7 +46,8 @@ pub(crate) struct All {
     #[arg(long, default_value = "raw")]
     against: Server,
     /// Busy connections to each.
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 50, 1000], value_parser = clap::value_parser!(u32).range(1..=9_000))]
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 50, 1000])]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=9_000))]
     conns: Vec<u32>,
     /// Bytes of a message.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=131_072))]

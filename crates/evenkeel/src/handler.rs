@@ -82,7 +82,8 @@ pub enum CloseReason {
     Local,
     /// This side closed it, and the deadline passed with bytes still queued.
     FlushTimeout,
-    /// This side aborted it; what was queued is lost and the peer sees a reset.
+    /// This side aborted it, or closed it before it was established; what was queued is lost, and a peer sees a
+    /// reset.
     Aborted,
     /// It could not be established.
     ConnectFailed(io::Error),

@@ -19,8 +19,9 @@ impl Shared {
         }
         s.set(flag::CLOSING);
         if s.has(flag::CONNECTING | flag::RESET) {
-            // Nothing can have been sent and nobody waits at the other end; or the stream has failed.
-            return core.end(token, CloseReason::Local);
+            // Nobody waits at the other end yet, or the stream has failed; what was written for it is lost.
+            let lost = s.has(flag::QUEUED);
+            return core.end(token, if lost { CloseReason::Aborted } else { CloseReason::Local });
         }
         core.closing.push(token);
     }
@@ -179,14 +180,10 @@ impl Shared {
         if self.pool(pool).limits().max_connections.is_none() {
             return;
         }
-        let mut core = self.core.borrow_mut();
-        let mut found = Vec::new();
-        for at in 0..core.sources.capacity() {
-            let Some((token, s)) = core.sources.at(at) else { continue };
-            if s.kind() == Kind::Listener && s.has(flag::PAUSED) && s.pool == pool {
-                found.push(token);
-            }
-        }
+        let core = self.core.borrow();
+        let stopped = |token: &Token| core.sources.get(*token).is_some_and(|s| s.has(flag::PAUSED));
+        let of_pool = core.listeners.iter().flatten().filter(|l| l.pool == pool);
+        let found: Vec<Token> = of_pool.filter_map(|l| l.token).filter(stopped).collect();
         drop(core);
         for token in found {
             self.timer_after(Duration::ZERO, Timer::Accept(token));

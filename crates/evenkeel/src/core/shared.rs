@@ -47,6 +47,8 @@ pub(crate) struct AsyncIo {
 pub(crate) struct Listener {
     pub(crate) make: Rc<super::pool::Make>,
     pub(crate) pool: u16,
+    /// Its source, once it has one.
+    pub(crate) token: Option<Token>,
 }
 
 /// State of a loop behind one borrow, which is never held while code of a user runs.
@@ -213,7 +215,7 @@ impl Shared {
             let Some(timer) = self.core.borrow_mut().wheel.pop() else { break };
             self.stats.add(&self.stats.timers);
             match timer {
-                Timer::Wake(waker) => waker.wake(),
+                Timer::Wake(waker) => self.guard(|| waker.wake()),
                 Timer::Call(call) => self.guard(call),
                 Timer::Notify(token) => self.notify(token),
                 Timer::Connect(token) => self.connect_deadline(token),

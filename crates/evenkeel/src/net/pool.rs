@@ -80,7 +80,7 @@ impl<H: Handler> Pool<H> {
             let handler = catch_unwind(AssertUnwindSafe(|| make(peer))).ok()?;
             Some(typed.upgrade()?.insert(handler))
         };
-        let listener = Listener { make: Rc::new(make), pool: self.typed.place.get() };
+        let listener = Listener { make: Rc::new(make), pool: self.typed.place.get(), token: None };
         let token = listen(&self.shared, &at, options, Some(listener))?;
         Ok(ListenerId { token, owner: self.shared.id })
     }
@@ -106,6 +106,9 @@ impl<H: Handler> Pool<H> {
     ///
     /// # Errors
     /// Gives the handler back when the stream is over.
+    ///
+    /// # Panics
+    /// When the stream is of another loop.
     pub fn adopt(&self, stream: Stream, handler: H, unread: &[u8]) -> Result<ConnId, H> {
         assert!(Rc::ptr_eq(&self.shared, &stream.shared), "the stream is of another loop");
         let token = self.shared.attach(stream.into_token(), &self.typed, handler, unread)?;
@@ -182,6 +185,9 @@ pub(crate) fn listen(
     let pool = listener.pool;
     let slot = core.add_listener(listener);
     let token = core.sources.insert(fd, Kind::Listener, unix, pool, slot, 0);
+    if let Some(listener) = &mut core.listeners[slot as usize] {
+        listener.token = Some(token);
+    }
     drop(core);
     if let Err(e) = shared.driver.register(shared, token) {
         let mut core = shared.core.borrow_mut();

@@ -211,7 +211,6 @@ fn act(world: &Rc<World>, conn: Option<&mut Conn<'_>>) {
         return;
     }
     world.fuel.set(world.fuel.get() - 1);
-    let (h, w) = (&world.h, world.clone());
     let (kind, size) = {
         let mut rng = world.rng.borrow_mut();
         let most = [10, 600, 30_000, 300_000][rng.usize(..4)];
@@ -228,27 +227,37 @@ fn act(world: &Rc<World>, conn: Option<&mut Conn<'_>>) {
     if let Some(conn) = conn
         && kind < 13
     {
-        match kind {
-            0 | 1 => drop(conn.write(&vec![1; size])),
-            2 => drop(conn.send(&Message::from(vec![2; size]))),
-            3 => conn.pause(),
-            4 => conn.resume(),
-            5 if size % 4 == 0 => conn.close(),
-            6 if size % 4 == 0 => conn.abort(),
-            7 => conn.shutdown_write(),
-            8 => conn.notify_after(Duration::from_micros(size as u64)),
-            9 => conn.message_started(),
-            10 => conn.message_done(),
-            11 => {
-                if let Some(stream) = conn.detach(b"given back") {
-                    world.streams.borrow_mut().push_back(stream);
-                }
-            }
-            _ => drop(conn.set_option(SocketOption::NoDelay(true))),
-        }
-        return;
+        return act_on(world, conn, kind, size);
     }
     let Some(id) = any() else { return };
+    act_elsewhere(world, id, kind, size);
+}
+
+/// Does something with the connection that is being called.
+fn act_on(world: &World, conn: &mut Conn<'_>, kind: u32, size: usize) {
+    match kind {
+        0 | 1 => drop(conn.write(&vec![1; size])),
+        2 => drop(conn.send(&Message::from(vec![2; size]))),
+        3 => conn.pause(),
+        4 => conn.resume(),
+        5 if size % 4 == 0 => conn.close(),
+        6 if size % 4 == 0 => conn.abort(),
+        7 => conn.shutdown_write(),
+        8 => conn.notify_after(Duration::from_micros(size as u64)),
+        9 => conn.message_started(),
+        10 => conn.message_done(),
+        11 => {
+            if let Some(stream) = conn.detach(b"given back") {
+                world.streams.borrow_mut().push_back(stream);
+            }
+        }
+        _ => drop(conn.set_option(SocketOption::NoDelay(true))),
+    }
+}
+
+/// Does something with any connection, or with the loop.
+fn act_elsewhere(world: &Rc<World>, id: ConnId, kind: u32, size: usize) {
+    let (h, w) = (&world.h, world.clone());
     match kind % 13 {
         0 => drop(h.write(id, &vec![3; size])),
         1 => drop(h.send(id, &Message::from(vec![4; size]))),
@@ -291,6 +300,45 @@ fn act(world: &Rc<World>, conn: Option<&mut Conn<'_>>) {
     }
 }
 
+/// Peers connect, send, read, half-close and reset while the loop turns.
+fn meddle(events: &mut EventLoop, w: &Rc<World>) -> Vec<TcpStream> {
+    let mut peers: Vec<TcpStream> = Vec::new();
+    for _ in 0..400 {
+        let what = w.rng.borrow_mut().u8(..12);
+        match what {
+            0 | 1 if peers.len() < 20 => {
+                let peer = connect(w.at);
+                peer.set_nonblocking(true).unwrap();
+                peers.push(peer);
+            }
+            2 if !peers.is_empty() => {
+                let at = w.rng.borrow_mut().usize(..peers.len());
+                let peer = peers.swap_remove(at);
+                if w.rng.borrow_mut().bool() {
+                    socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+                }
+            }
+            3 if !peers.is_empty() => {
+                let _ = peers[0].shutdown(Shutdown::Write);
+                peers.rotate_left(1);
+            }
+            4 => act(w, None),
+            5..=8 => {
+                for mut peer in &peers {
+                    let _ = peer.write(&[6; 3000]);
+                }
+            }
+            _ => {
+                for mut peer in &peers {
+                    let _ = peer.read(&mut [0; 70_000]);
+                }
+            }
+        }
+        events.poll().unwrap();
+    }
+    peers
+}
+
 fn random_program(backend: Backend, seed: u64) {
     let mut events = event_loop(backend);
     let h = events.handle();
@@ -317,40 +365,7 @@ fn random_program(backend: Backend, seed: u64) {
         panicked: Cell::new(0),
     });
     *world.borrow_mut() = Some(w.clone());
-    let mut peers: Vec<TcpStream> = Vec::new();
-    for _ in 0..400 {
-        let what = w.rng.borrow_mut().u8(..12);
-        match what {
-            0 | 1 if peers.len() < 20 => {
-                let peer = connect(at);
-                peer.set_nonblocking(true).unwrap();
-                peers.push(peer);
-            }
-            2 if !peers.is_empty() => {
-                let at = w.rng.borrow_mut().usize(..peers.len());
-                let peer = peers.swap_remove(at);
-                if w.rng.borrow_mut().bool() {
-                    socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
-                }
-            }
-            3 if !peers.is_empty() => {
-                let _ = peers[0].shutdown(Shutdown::Write);
-                peers.rotate_left(1);
-            }
-            4 => act(&w, None),
-            5..=8 => {
-                for mut peer in &peers {
-                    let _ = peer.write(&[6; 3000]);
-                }
-            }
-            _ => {
-                for mut peer in &peers {
-                    let _ = peer.read(&mut [0; 70_000]);
-                }
-            }
-        }
-        events.poll().unwrap();
-    }
+    let peers = meddle(&mut events, &w);
     // Everything comes to an end: no program leaves a connection, a task or a timer of its own behind.
     w.fuel.set(0);
     drop(peers);

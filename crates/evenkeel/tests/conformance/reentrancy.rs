@@ -301,7 +301,7 @@ fn act_elsewhere(world: &Rc<World>, id: ConnId, kind: u32, size: usize) {
 }
 
 /// Peers connect, send, read, half-close and reset while the loop turns.
-fn meddle(events: &mut EventLoop, w: &Rc<World>) -> Vec<TcpStream> {
+fn meddle(events: &mut evenkeel::EventLoop, w: &Rc<World>) -> Vec<TcpStream> {
     let mut peers: Vec<TcpStream> = Vec::new();
     for _ in 0..400 {
         let what = w.rng.borrow_mut().u8(..12);

@@ -70,7 +70,7 @@ fn a_slow_reader_gets_all_of_its_answers_whole_and_then_the_end() {
         assert!(whole.len() > 900 * 190);
         let last = request.replacen("Host: localhost", "Host: localhost\r\nConnection: close", 1);
         let upgrade = crate::support::upgrade("/app/key-a?protocol=7", "");
-        for times in [0, 1, 5] {
+        for times in [0, 1, 40] {
             for upgraded in [false, true] {
                 let mut http = Http::on(connect_narrowly(hub.addr));
                 let behind = if upgraded { &upgrade } else { &last };

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use evenkeel::Backend;
 
 use crate::support::{
-    End, Frame, Http, Hub, PATIENCE, Record, Sse, Ws, api_request, config, connect_narrowly, event, eventually,
-    on_every_backend,
+    End, Frame, Http, Hub, PATIENCE, Record, Sse, Ws, api_request, config, connect_narrowly, event,
+    eventually, on_every_backend,
 };
 
 /// Floods a channel that some read and one does not, until that one is gone, and checks what the others got.

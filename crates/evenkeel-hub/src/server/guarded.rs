@@ -212,7 +212,11 @@ impl Guarded {
                 self.now_owes(Owes::Body { since: evenkeel::time::now(), bytes: 0 });
                 None
             }
-            Ok(()) => None,
+            Ok(()) => {
+                // What follows is another request's.
+                self.now_owes(Owes::Nothing);
+                None
+            }
             Err(error) => Some(Judged::Reject(error)),
         }
     }

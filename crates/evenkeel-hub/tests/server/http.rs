@@ -70,7 +70,7 @@ fn a_slow_reader_gets_all_of_its_answers_whole_and_then_the_end() {
         assert!(whole.len() > 900 * 190);
         let last = request.replacen("Host: localhost", "Host: localhost\r\nConnection: close", 1);
         let upgrade = crate::support::upgrade("/app/key-a?protocol=7", "");
-        for times in [0, 1, 5] {
+        for times in [0, 1, 40] {
             for upgraded in [false, true] {
                 let mut http = Http::on(connect_narrowly(hub.addr));
                 let behind = if upgraded { &upgrade } else { &last };
@@ -91,6 +91,25 @@ fn a_slow_reader_gets_all_of_its_answers_whole_and_then_the_end() {
                 }
             }
         }
+    });
+}
+
+#[test]
+fn a_client_whose_answers_are_slow_to_leave_has_time_for_its_next_request() {
+    on_every_backend(|backend| {
+        let limits = "[limits]\nhandshake_deadline_seconds = 1";
+        let hub = Hub::with(backend, &config("", "max_channels_per_connection = 30000", limits));
+        let _ws = occupy(&hub, 900);
+        let request = api_request("GET", "/apps/1/channels", "");
+        let mut http = Http::on(connect_narrowly(hub.addr));
+        let next = "GET /health HTTP/1.1\r\nHost: h\r\n\r\n";
+        // The beginning of the next request comes while the server cannot get rid of its answers, and so does not read.
+        http.send(&format!("{}{}", request.repeat(3), &next[..20]));
+        std::thread::park_timeout(Duration::from_millis(1500));
+        (0..3).for_each(|n| assert_eq!(http.response().status, 200, "{n}"));
+        http.send(&next[20..]);
+        assert_eq!(http.response().text(), "ok\n");
+        assert_eq!(hub.refusals("handshake_timeout"), 0);
     });
 }
 
@@ -223,22 +242,26 @@ fn every_body_and_every_head_of_a_kept_connection_has_its_own_deadline() {
     on_every_backend(|backend| {
         let limits = "[limits]\nbody_deadline_seconds = 1\nhandshake_deadline_seconds = 1";
         let hub = Hub::with(backend, &config("", "", limits));
-        let mut http = hub.http();
-        let one = "POST /nowhere HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody";
-        let (begin, end) = one.split_at(one.len() - 2);
-        http.send(begin);
+        let post = "POST /nowhere HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody";
+        let get = "GET /nowhere HTTP/1.1\r\nHost: h\r\n\r\n";
+        let mut kept: Vec<_> =
+            [post, get].into_iter().map(|one| (hub.http(), one.split_at(one.len() - 2))).collect();
+        kept.iter_mut().for_each(|(http, (begin, _))| http.send(begin));
         // There is always a request under way, and none for longer than a step.
         for _ in 0..12 {
             std::thread::park_timeout(Duration::from_millis(250));
-            http.send(&format!("{end}{begin}"));
+            for (http, (begin, end)) in &mut kept {
+                http.send(&format!("{end}{begin}"));
+                assert_eq!(http.response().status, 404, "{begin:?}");
+            }
+        }
+        for (http, (begin, end)) in &mut kept {
+            http.send(&format!("{end}{}", &begin[..10]));
             assert_eq!(http.response().status, 404);
         }
-        http.send(&format!("{end}{}", &one[..10]));
-        assert_eq!(http.response().status, 404);
         // Nor has a head the deadline of a body before it.
-        let (more, _) = read_to_end(&mut http.stream);
-        assert_eq!(more, b"");
-        hub.refused("handshake_timeout", 1);
+        kept.iter_mut().for_each(|(http, _)| assert_eq!(read_to_end(&mut http.stream).0, b""));
+        hub.refused("handshake_timeout", 2);
         assert_eq!(hub.refusals("slow_body"), 0);
     });
 }

@@ -73,15 +73,16 @@ impl Sse {
         }
     }
 
-    /// The next event.
+    /// The next event. Heartbeats are no sign that it will come.
     pub(crate) fn event(&mut self) -> Value {
-        loop {
+        for _ in 0..3 {
             match self.next() {
                 Record::Event(event) => return event,
                 Record::Comment | Record::Retry(_) => {}
                 Record::End(end) => panic!("{end:?} instead of an event"),
             }
         }
+        panic!("heartbeats only")
     }
 
     /// Passes over everything until the stream is live.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use evenkeel::TURN_BUCKETS;
-use hyper::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
 use hyper::http::request::Parts;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -15,6 +15,7 @@ use super::http::{Reply, reply, text};
 use super::{Server, assets, process, unix_ms};
 use crate::metrics::{AppSample, Sample};
 use crate::proto::head::query;
+use crate::proto::percent::{self, Plus};
 use crate::state::Publication;
 
 const JSON: &str = "application/json";
@@ -74,6 +75,29 @@ impl Server {
             ("GET" | "HEAD", _) => assets::file(path).unwrap_or_else(|| text(404, "there is nothing here")),
             _ => text(404, "there is nothing here"),
         }
+    }
+
+    /// A page of another site asks whether it may read a stream by `fetch` and send `Last-Event-ID`, as clients do
+    /// that are not the browser's own `EventSource`.
+    pub(super) fn answer_preflight(&self, head: &Parts, path: &str) -> Reply {
+        let key = path.strip_prefix("/sse/").and_then(|key| percent::decode(key, Plus::Literal).ok());
+        let id = key.and_then(|key| self.hub.borrow().app_by_key(&key));
+        let app = id.and_then(|id| self.app(id));
+        let origin = head.headers.get(ORIGIN).and_then(|origin| origin.to_str().ok());
+        let fields = app.zip(origin).and_then(|(app, origin)| app.origins.cors(origin));
+        let Some(fields) = fields else { return text(403, "this origin may not connect") };
+        let mut response = reply(204, "text/plain; charset=utf-8", "");
+        let headers = response.headers_mut();
+        headers.remove(CONTENT_TYPE);
+        for (name, value) in fields {
+            headers
+                .extend(HeaderName::from_bytes(name.as_bytes()).ok().zip(HeaderValue::from_str(value).ok()));
+        }
+        headers.insert("access-control-allow-methods", HeaderValue::from_static("GET"));
+        headers
+            .insert("access-control-allow-headers", HeaderValue::from_static("Last-Event-ID, Cache-Control"));
+        headers.insert("access-control-max-age", HeaderValue::from_static("600"));
+        response
     }
 
     pub(super) fn answer_metrics(&self, head: &Parts, client: IpAddr) -> Reply {

@@ -206,9 +206,12 @@ async fn answer(
     match path {
         // The pages' addresses are relative to their own.
         "" if get => moved(&format!("{}/console", server.config.server.path_prefix)),
+        _ if server.config.sse.enabled && path.starts_with("/sse/") && head.method == Method::OPTIONS => {
+            server.answer_preflight(&head, path)
+        }
         // A stream that is asked for by GET never comes here.
         _ if server.config.sse.enabled && path.starts_with("/sse/") && head.method != Method::GET => {
-            not_by("GET")
+            not_by("GET, OPTIONS")
         }
         "/health" | "/ready" | "/metrics" if !get => not_by("GET, HEAD"),
         "/health" if get => text(200, "ok"),

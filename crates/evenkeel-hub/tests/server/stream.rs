@@ -171,14 +171,40 @@ fn a_stream_whose_client_speaks_or_leaves_is_over() {
 }
 
 #[test]
+fn pages_of_allowed_origins_may_ask_before_they_fetch_a_stream() {
+    on_every_backend(|backend| {
+        let hub = Hub::with(backend, &config("", "allowed_origins = ['https://a.example']", ""));
+        let mut http = hub.http();
+        let mut ask = |origin: &str, key: &str, bare: bool| {
+            http.send(&format!(
+                "OPTIONS /sse/{key}?channel=a HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\n\
+                 Access-Control-Request-Method: GET\r\nAccess-Control-Request-Headers: last-event-id\r\n\r\n"
+            ));
+            // A 204 has no body and no length.
+            if bare { http.response_to_head() } else { http.response() }
+        };
+        let allowed = ask("https://a.example", "key-a", true);
+        assert_eq!(allowed.status, 204);
+        assert_eq!(allowed.field("Access-Control-Allow-Origin"), Some("https://a.example"));
+        assert!(
+            allowed
+                .field("Access-Control-Allow-Headers")
+                .is_some_and(|names| names.contains("Last-Event-ID"))
+        );
+        assert_eq!(ask("https://evil.example", "key-a", false).status, 403);
+        assert_eq!(ask("https://a.example", "no-such-key", false).status, 403);
+    });
+}
+
+#[test]
 fn only_get_opens_a_stream() {
     on_every_backend(|backend| {
         let hub = Hub::start(backend);
         let mut http = hub.http();
-        for method in ["POST", "OPTIONS", "DELETE"] {
+        for method in ["POST", "PUT", "DELETE"] {
             http.send(&format!("{method} /sse/key-a?channel=a HTTP/1.1\r\nHost: localhost\r\n\r\n"));
             let answer = http.response();
-            assert_eq!((answer.status, answer.field("Allow")), (405, Some("GET")), "{method}");
+            assert_eq!((answer.status, answer.field("Allow")), (405, Some("GET, OPTIONS")), "{method}");
         }
         http.send("HEAD /sse/key-a?channel=a HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert_eq!(http.response_to_head().status, 405);

@@ -240,6 +240,7 @@ fn copy_of(reason: &CloseReason) -> CloseReason {
         CloseReason::MessageTimeout => CloseReason::MessageTimeout,
         CloseReason::TooSlow => CloseReason::TooSlow,
         CloseReason::QueueFull => CloseReason::QueueFull,
+        CloseReason::TooManyQueued => CloseReason::TooManyQueued,
         CloseReason::QueueStalled => CloseReason::QueueStalled,
         CloseReason::Panicked => CloseReason::Panicked,
         CloseReason::LoopEnded => CloseReason::LoopEnded,

@@ -230,7 +230,7 @@ fn i41_a_queue_has_a_cap_in_messages(backend: Backend) {
         }
         assert_eq!(taken, 100, "shared: {shared}");
         s.until("it is closed", || seen.closed());
-        assert_eq!(seen.why(), "queue full");
+        assert_eq!(seen.why(), "too many messages queued");
     }
 }
 

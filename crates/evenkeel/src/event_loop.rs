@@ -205,7 +205,7 @@ impl Drop for EventLoop {
         lp.ended.set(true);
         let entered = Entered::new(lp);
         lp.executor.cancel_all();
-        lp.inbox.close();
+        lp.guard(|| lp.inbox.close());
         let capacity = lp.core.borrow().sources.capacity();
         for at in 0..capacity {
             let token = lp.core.borrow_mut().sources.at(at).map(|(token, _)| token);
@@ -215,15 +215,17 @@ impl Drop for EventLoop {
         }
         lp.reap();
         // Calls and wakers of users: their drops may still call the loop, which answers that it has ended.
-        let (deferred, wheel) = {
+        let (deferred, wakes, wheel) = {
             let mut core = lp.core.borrow_mut();
             let wheel = std::mem::replace(&mut core.wheel, crate::time::wheel::Wheel::new(0));
-            (std::mem::take(&mut core.deferred), wheel)
+            (std::mem::take(&mut core.deferred), std::mem::take(&mut core.wakes), wheel)
         };
-        drop((deferred, wheel));
+        lp.guard(|| drop(deferred));
+        lp.guard(|| drop(wakes));
+        lp.guard(|| drop(wheel));
         let pools = std::mem::take(&mut *lp.pools.borrow_mut());
         let listeners = std::mem::take(&mut lp.core.borrow_mut().listeners);
-        drop((pools, listeners));
+        lp.guard(|| drop((pools, listeners)));
         drop(entered);
     }
 }

@@ -169,7 +169,8 @@ impl Shared {
             }
             Kind::Async | Kind::Watch | Kind::Free => {
                 let state = self.core.borrow_mut().free_async(slot);
-                drop(state);
+                // Wakers, which may be the user's.
+                self.guard(|| drop(state));
             }
         }
     }

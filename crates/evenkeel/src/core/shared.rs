@@ -213,7 +213,7 @@ impl Shared {
             let Some(timer) = self.core.borrow_mut().wheel.pop() else { break };
             self.stats.add(&self.stats.timers);
             match timer {
-                Timer::Wake(waker) => waker.wake(),
+                Timer::Wake(waker) => self.guard(|| waker.wake()),
                 Timer::Call(call) => self.guard(call),
                 Timer::Notify(token) => self.notify(token),
                 Timer::Connect(token) => self.connect_deadline(token),
@@ -245,7 +245,7 @@ impl Shared {
 
     /// Runs a user's call; a panic in it is counted and the loop goes on.
     pub(crate) fn guard(&self, call: impl FnOnce()) {
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).is_err() {
+        if super::caught(call).is_none() {
             self.stats.add(&self.stats.panics);
         }
     }
@@ -258,7 +258,7 @@ impl Shared {
             let mut core = self.core.borrow_mut();
             core.wakes.pop()
         } {
-            waker.wake_by_ref();
+            self.guard(|| waker.wake_by_ref());
             let mut core = self.core.borrow_mut();
             let core = &mut *core;
             if let Some(s) = core.sources.get(token) {
@@ -270,7 +270,15 @@ impl Shared {
                 }
             }
             // A waker's drop is the user's code too.
-            drop(waker);
+            self.guard(|| drop(waker));
+        }
+    }
+
+    /// Something woke the loop, perhaps a signal: whoever waits for one looks.
+    pub(crate) fn wake_signal_waiters(&self) {
+        let waiters = self.core.borrow().signal_waiters.clone();
+        for waker in waiters.iter().filter_map(|waiter| waiter.take()) {
+            self.guard(|| waker.wake());
         }
     }
 

@@ -43,6 +43,9 @@ pub(crate) struct AsyncIo {
     pub(crate) free: u32,
 }
 
+/// The waker of one who listens for signals, shared with the loop.
+pub(crate) type SignalWaiter = Rc<Cell<Option<Waker>>>;
+
 /// A listener that accepts for a pool.
 pub(crate) struct Listener {
     pub(crate) make: Rc<super::pool::Make>,
@@ -68,10 +71,13 @@ pub(crate) struct Core {
     pub(crate) listeners: Vec<Option<Listener>>,
     pub(crate) deferred: VecDeque<Box<dyn FnOnce()>>,
     pub(crate) wheel: Wheel<Timer>,
-    /// Who waits for a signal; woken whenever the loop's wake-up comes, which signals use.
-    pub(crate) signal_waiters: Vec<Waker>,
-    /// Where the next sweep goes on, and how often it comes; none while no pool has a limit.
-    pub(crate) sweep: (usize, Option<Duration>),
+    /// Where those who listen for signals leave their wakers; called whenever the loop's wake-up comes, which signals
+    /// use.
+    pub(crate) signal_waiters: Vec<SignalWaiter>,
+    /// Where the next sweep goes on.
+    pub(crate) sweep_from: usize,
+    /// How often a sweep comes, and the timer of the next; none while no pool has a limit.
+    pub(crate) sweep: Option<(Duration, Key)>,
 }
 
 /// One loop. `Rc`-shared between the loop itself and every handle of it on its thread.
@@ -191,6 +197,8 @@ impl Shared {
         self.stats.turn_took(now.saturating_sub(self.now.get()));
         let core = self.core.borrow();
         let busy = !core.pending.is_empty() || !core.deferred.is_empty() || !core.ready.is_empty();
+        // A waker of a user may have written.
+        let busy = busy || !core.cork.entries.is_empty();
         let ending = !core.closed.is_empty() || !core.closing.is_empty();
         if busy || ending || self.executor.has_ready() || self.inbox.is_woken() {
             return Some(Duration::ZERO);

@@ -26,4 +26,5 @@ mod process;
 mod reentrancy;
 mod remote;
 mod timers;
+mod wakers;
 mod writing;

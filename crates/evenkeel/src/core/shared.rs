@@ -129,7 +129,8 @@ impl Shared {
             deferred: VecDeque::new(),
             wheel: Wheel::new(0),
             signal_waiters: Vec::new(),
-            sweep: (0, None),
+            sweep_from: 0,
+            sweep: None,
         };
         Rc::new(Shared {
             id,
@@ -359,23 +360,30 @@ impl Shared {
         drop(pools);
         if let Some(shortest) = shortest {
             let every = (shortest / SWEEP_PARTS as u32 / 8).max(Duration::from_millis(1));
-            let mut core = self.core.borrow_mut();
-            let first = core.sweep.1.is_none();
-            core.sweep.1 = Some(core.sweep.1.map_or(every, |e| e.min(every)));
-            drop(core);
-            if first {
-                self.timer_after(every, Timer::Sweep);
+            let sweep = self.core.borrow().sweep;
+            if sweep.is_none_or(|(now, _)| every < now) {
+                // The next one is further away than this pool's limits can wait.
+                if let Some((_, next)) = sweep {
+                    self.core.borrow_mut().wheel.cancel(next);
+                }
+                self.sweep_after(every);
             }
         }
         place
     }
 
+    fn sweep_after(&self, every: Duration) {
+        let next = self.timer_after(every, Timer::Sweep);
+        self.core.borrow_mut().sweep = Some((every, next));
+    }
+
     /// Looks over one part of the connections for limits that are broken. A whole pass takes an eighth of the
     /// shortest limit.
     fn sweep(&self) {
-        let (from, every) = self.core.borrow().sweep;
-        let Some(every) = every else { return };
-        let capacity = self.core.borrow().sources.capacity();
+        let core = self.core.borrow();
+        let Some((every, _)) = core.sweep else { return };
+        let (from, capacity) = (core.sweep_from, core.sources.capacity());
+        drop(core);
         let end = capacity.min(from + capacity.div_ceil(SWEEP_PARTS).max(1));
         let pools: Vec<_> = self.pools.borrow().clone();
         let now = self.now_ms.get();
@@ -391,8 +399,8 @@ impl Shared {
                 self.abort(token, reason);
             }
         }
-        self.core.borrow_mut().sweep.0 = if end >= capacity { 0 } else { end };
-        self.timer_after(every, Timer::Sweep);
+        self.core.borrow_mut().sweep_from = if end >= capacity { 0 } else { end };
+        self.sweep_after(every);
     }
 }
 

@@ -102,7 +102,8 @@ impl Shared {
         let Some(s) = core.sources.get(token) else { return };
         let (flags, pool, kind) = (s.flags, s.pool, s.kind());
         drop(core);
-        if flags & flag::DEAD != 0 {
+        // One that has failed does not end its write half: the peer would take what came before the gap for all.
+        if flags & (flag::DEAD | flag::RESET) != 0 {
             return;
         }
         if flags & (flag::QUEUED | flag::CORKED) != 0 {

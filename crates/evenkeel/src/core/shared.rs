@@ -320,9 +320,15 @@ impl Shared {
                 s.set(flag::OPENED);
                 Event::Open
             } else if has_unread && !s.has(flag::PAUSED) {
-                let unread = std::mem::take(&mut s.extra().unread);
+                let extra = s.extra();
+                let unread = std::mem::take(&mut extra.unread);
+                extra.received += unread.len() as u64;
+                if extra.is_idle() {
+                    s.extra = None;
+                }
                 drop(core);
                 self.deliver(pool, slot, token, Event::Data(&unread));
+                self.delivered(token);
                 continue;
             } else if s.has(flag::DRAINED) {
                 s.clear(flag::DRAINED);
@@ -338,6 +344,19 @@ impl Shared {
             drop(core);
             self.deliver(pool, slot, token, event);
         }
+    }
+
+    /// After a delivery of bytes: the flags, or none if the source has gone.
+    #[inline]
+    pub(crate) fn delivered(&self, token: Token) -> u32 {
+        let mut core = self.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token) else { return 0 };
+        if s.flags & (flag::MESSAGE | flag::FRAMED) == flag::MESSAGE {
+            // The handler does not frame messages, so these bytes were the first one.
+            s.clear(flag::MESSAGE);
+            s.stamp = self.now_ms.get();
+        }
+        s.flags
     }
 
     /// Calls a handler. Nothing may be borrowed.

@@ -105,6 +105,9 @@ impl<H: Handler> Pool<H> {
     ///
     /// # Errors
     /// Gives the handler back when the stream is over.
+    ///
+    /// # Panics
+    /// For a stream of another loop.
     pub fn adopt(&self, stream: Stream, handler: H, unread: &[u8]) -> Result<ConnId, H> {
         assert!(Rc::ptr_eq(&self.shared, &stream.shared), "the stream is of another loop");
         let token = self.shared.attach(stream.into_token(), &self.typed, handler, unread)?;

@@ -18,6 +18,7 @@ mod connecting;
 mod delivery;
 mod flow;
 mod halves;
+mod handover;
 mod limits;
 mod model;
 mod panics;

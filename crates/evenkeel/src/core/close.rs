@@ -182,10 +182,12 @@ impl Shared {
             return;
         }
         let mut core = self.core.borrow_mut();
+        let Core { listeners, sources, .. } = &mut *core;
         let mut found = Vec::new();
-        for at in 0..core.sources.capacity() {
-            let Some((token, s)) = core.sources.at(at) else { continue };
-            if s.kind() == Kind::Listener && s.has(flag::PAUSED) && s.pool == pool {
+        for token in listeners.iter().flatten().filter(|l| l.pool == pool).filter_map(|l| l.token) {
+            if let Some(s) = sources.get_mut(token).filter(|s| s.has(flag::PAUSED)) {
+                // Once is enough, however many connections close in this turn.
+                s.clear(flag::PAUSED);
                 found.push(token);
             }
         }

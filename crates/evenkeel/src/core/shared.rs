@@ -50,6 +50,8 @@ pub(crate) type SignalWaiter = Rc<Cell<Option<Waker>>>;
 pub(crate) struct Listener {
     pub(crate) make: Rc<super::pool::Make>,
     pub(crate) pool: u16,
+    /// Its source, once it has one.
+    pub(crate) token: Option<Token>,
 }
 
 /// State of a loop behind one borrow, which is never held while code of a user runs.

@@ -79,7 +79,7 @@ impl<H: Handler> Pool<H> {
             let handler = caught(|| make(peer))?;
             Some(typed.upgrade()?.insert(handler))
         };
-        let listener = Listener { make: Rc::new(make), pool: self.typed.place.get() };
+        let listener = Listener { make: Rc::new(make), pool: self.typed.place.get(), token: None };
         let token = listen(&self.shared, &at, options, Some(listener))?;
         Ok(ListenerId { token, owner: self.shared.id })
     }
@@ -184,6 +184,9 @@ pub(crate) fn listen(
     let pool = listener.pool;
     let slot = core.add_listener(listener);
     let token = core.sources.insert(fd, Kind::Listener, unix, pool, slot, 0);
+    if let Some(listener) = &mut core.listeners[slot as usize] {
+        listener.token = Some(token);
+    }
     drop(core);
     if let Err(e) = shared.driver.register(shared, token) {
         let mut core = shared.core.borrow_mut();

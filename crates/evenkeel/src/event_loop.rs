@@ -24,7 +24,8 @@ thread_local! {
 static NEXT_ID: AtomicU32 = AtomicU32::new(1);
 
 pub(crate) fn current() -> Option<Rc<Shared>> {
-    CURRENT.with_borrow(|stack| stack.last().cloned())
+    // None either where a thread's end has taken the list away: what is dropped after that finds no loop.
+    CURRENT.try_with(|stack| stack.borrow().last().cloned()).ok().flatten()
 }
 
 /// Makes a loop the current one for as long as it lives.
@@ -32,14 +33,15 @@ struct Entered;
 
 impl Entered {
     fn new(shared: &Rc<Shared>) -> Self {
-        CURRENT.with_borrow_mut(|stack| stack.push(shared.clone()));
+        // A loop that is dropped at the very end of its thread cannot be the current one.
+        let _ = CURRENT.try_with(|stack| stack.borrow_mut().push(shared.clone()));
         Entered
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let last = CURRENT.with_borrow_mut(Vec::pop);
+        let last = CURRENT.try_with(|stack| stack.borrow_mut().pop());
         drop(last);
     }
 }

@@ -136,6 +136,7 @@ impl EventLoop {
                 return Err(io::Error::new(io::ErrorKind::Interrupted, "the loop was stopped"));
             }
             turn(&self.shared, None, &mut || {
+                self.shared.executor.refill();
                 if root.take_woken()
                     && let Poll::Ready(ready) = future.as_mut().poll(&mut Context::from_waker(&waker))
                 {

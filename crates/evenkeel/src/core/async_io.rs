@@ -169,6 +169,9 @@ impl Shared {
         attempt: impl FnOnce() -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
         ready!(self.look(token, half, cx))?;
+        if !self.executor.spend() {
+            return Self::give_up_turn(cx);
+        }
         match attempt() {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 self.wait_for(token, half, cx);
@@ -176,6 +179,13 @@ impl Shared {
             }
             other => Poll::Ready(other),
         }
+    }
+
+    /// The task has had its turn (I24): it goes to the back of the queue, and finds everything as it is.
+    #[cold]
+    fn give_up_turn<R>(cx: &Context<'_>) -> Poll<R> {
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Puts a descriptor under the loop's care for tasks.

@@ -24,7 +24,8 @@ thread_local! {
 static NEXT_ID: AtomicU32 = AtomicU32::new(1);
 
 pub(crate) fn current() -> Option<Rc<Shared>> {
-    CURRENT.with_borrow(|stack| stack.last().cloned())
+    // None either where a thread's end has taken the list away: what is dropped after that finds no loop.
+    CURRENT.try_with(|stack| stack.borrow().last().cloned()).ok().flatten()
 }
 
 /// Makes a loop the current one for as long as it lives.
@@ -32,14 +33,15 @@ struct Entered;
 
 impl Entered {
     fn new(shared: &Rc<Shared>) -> Self {
-        CURRENT.with_borrow_mut(|stack| stack.push(shared.clone()));
+        // A loop that is dropped at the very end of its thread cannot be the current one.
+        let _ = CURRENT.try_with(|stack| stack.borrow_mut().push(shared.clone()));
         Entered
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let last = CURRENT.with_borrow_mut(Vec::pop);
+        let last = CURRENT.try_with(|stack| stack.borrow_mut().pop());
         drop(last);
     }
 }
@@ -134,6 +136,7 @@ impl EventLoop {
                 return Err(io::Error::new(io::ErrorKind::Interrupted, "the loop was stopped"));
             }
             turn(&self.shared, None, &mut || {
+                self.shared.executor.refill();
                 if root.take_woken()
                     && let Poll::Ready(ready) = future.as_mut().poll(&mut Context::from_waker(&waker))
                 {
@@ -205,7 +208,7 @@ impl Drop for EventLoop {
         lp.ended.set(true);
         let entered = Entered::new(lp);
         lp.executor.cancel_all();
-        lp.inbox.close();
+        lp.guard(|| lp.inbox.close());
         let capacity = lp.core.borrow().sources.capacity();
         for at in 0..capacity {
             let token = lp.core.borrow_mut().sources.at(at).map(|(token, _)| token);
@@ -215,15 +218,17 @@ impl Drop for EventLoop {
         }
         lp.reap();
         // Calls and wakers of users: their drops may still call the loop, which answers that it has ended.
-        let (deferred, wheel) = {
+        let (deferred, wakes, wheel) = {
             let mut core = lp.core.borrow_mut();
             let wheel = std::mem::replace(&mut core.wheel, crate::time::wheel::Wheel::new(0));
-            (std::mem::take(&mut core.deferred), wheel)
+            (std::mem::take(&mut core.deferred), std::mem::take(&mut core.wakes), wheel)
         };
-        drop((deferred, wheel));
+        lp.guard(|| drop(deferred));
+        lp.guard(|| drop(wakes));
+        lp.guard(|| drop(wheel));
         let pools = std::mem::take(&mut *lp.pools.borrow_mut());
         let listeners = std::mem::take(&mut lp.core.borrow_mut().listeners);
-        drop((pools, listeners));
+        lp.guard(|| drop((pools, listeners)));
         drop(entered);
     }
 }

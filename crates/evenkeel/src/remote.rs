@@ -67,8 +67,9 @@ impl Inbox {
         if !self.is_woken() {
             return false;
         }
-        // Cleared before looking, so that a message sent from here on wakes the loop again (I2).
-        self.woken.store(false, Ordering::Release);
+        // Cleared before looking, so that a message sent from here on wakes the loop again (I2). An exchange, not a
+        // store: it reads the wake that found the mark set, so that what that wake announced is seen below.
+        self.woken.swap(false, Ordering::AcqRel);
         let handle = Handle::from_shared(lp.clone());
         for _ in 0..most {
             let Some(call) = self.lock().pop_front() else { return true };

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use crate::core::Shared;
+use crate::core::shared::SignalWaiter;
 use crate::handle::Handle;
 use crate::sys::signal::{Registration, register};
 
@@ -68,6 +69,7 @@ struct Listened {
 pub struct Signals {
     shared: Rc<Shared>,
     listened: Vec<Listened>,
+    waiter: SignalWaiter,
 }
 
 impl Signals {
@@ -94,7 +96,9 @@ impl Signals {
             let _registration = register(signal.number(), arrived.clone(), wake)?;
             listened.push(Listened { signal, arrived, seen: 0, _registration });
         }
-        Ok(Signals { shared: handle.shared.clone(), listened })
+        let waiter = SignalWaiter::default();
+        handle.shared.core.borrow_mut().signal_waiters.push(waiter.clone());
+        Ok(Signals { shared: handle.shared.clone(), listened, waiter })
     }
 
     /// Waits for the next signal. Signals of one kind that arrive faster than they are taken may be one to the
@@ -113,12 +117,22 @@ impl Signals {
                 return Poll::Ready(one.signal);
             }
         }
-        let mut core = self.shared.core.borrow_mut();
         // A task that waits for other things too polls this again and again.
-        if !core.signal_waiters.iter().any(|waiting| waiting.will_wake(cx.waker())) {
-            core.signal_waiters.push(cx.waker().clone());
+        match self.waiter.take() {
+            Some(left) if left.will_wake(cx.waker()) => self.waiter.set(Some(left)),
+            left => {
+                self.waiter.set(Some(cx.waker().clone()));
+                drop(left);
+            }
         }
         Poll::Pending
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        let mut core = self.shared.core.borrow_mut();
+        core.signal_waiters.retain(|waiter| !Rc::ptr_eq(waiter, &self.waiter));
     }
 }
 

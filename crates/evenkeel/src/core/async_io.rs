@@ -169,6 +169,9 @@ impl Shared {
         attempt: impl FnOnce() -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
         ready!(self.look(token, half, cx))?;
+        if !self.executor.spend() {
+            return Self::give_up_turn(cx);
+        }
         match attempt() {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 self.wait_for(token, half, cx);
@@ -176,6 +179,13 @@ impl Shared {
             }
             other => Poll::Ready(other),
         }
+    }
+
+    /// The task has had its turn (I24): it goes to the back of the queue, and finds everything as it is.
+    #[cold]
+    fn give_up_turn<R>(cx: &Context<'_>) -> Poll<R> {
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Puts a descriptor under the loop's care for tasks.
@@ -240,12 +250,15 @@ impl Shared {
             s.clear(flag::LISTED);
             s.slot = slot;
             s.pool = 0;
-            if !unread.is_empty() {
-                let mut first = unread.to_vec();
-                let extra = s.extra();
-                first.append(&mut extra.unread);
-                extra.unread = first;
-                s.set(flag::READABLE);
+            s.put_unread(unread);
+            if let Some(extra) = &mut s.extra {
+                // The message in progress was the handler's.
+                extra.counting = false;
+                if !extra.unread.is_empty() {
+                    s.set(flag::READABLE);
+                } else if extra.is_idle() {
+                    s.extra = None;
+                }
             }
         })?;
         drop(guard);
@@ -264,7 +277,11 @@ impl Shared {
         unread: &[u8],
     ) -> Result<Token, H> {
         let mut core = self.core.borrow_mut();
-        let Some(s) = core.sources.get(token).filter(|s| !s.has(flag::CLOSING | flag::DEAD)) else {
+        const OVER: u32 = flag::CLOSING | flag::DEAD | flag::RESET;
+        let Some(s) = core.sources.get(token).filter(|s| !s.has(OVER)) else {
+            drop(core);
+            // One that has failed is still to be ended.
+            self.close(token);
             return Err(handler);
         };
         let old_slot = s.slot;
@@ -281,12 +298,7 @@ impl Shared {
             s.slot = slot;
             s.pool = place;
             s.stamp = now;
-            if !unread.is_empty() {
-                let mut first = unread.to_vec();
-                let extra = s.extra();
-                first.append(&mut extra.unread);
-                extra.unread = first;
-            }
+            s.put_unread(unread);
         });
         let new = new.expect("the source was there just now");
         core.pending.push(new);

@@ -103,7 +103,8 @@ impl Shared {
         let Some(s) = core.sources.get(token) else { return };
         let (flags, pool, kind) = (s.flags, s.pool, s.kind());
         drop(core);
-        if flags & flag::DEAD != 0 {
+        // One that has failed does not end its write half: the peer would take what came before the gap for all.
+        if flags & (flag::DEAD | flag::RESET) != 0 {
             return;
         }
         if flags & (flag::QUEUED | flag::CORKED) != 0 {
@@ -170,7 +171,8 @@ impl Shared {
             }
             Kind::Async | Kind::Watch | Kind::Free => {
                 let state = self.core.borrow_mut().free_async(slot);
-                drop(state);
+                // Wakers, which may be the user's.
+                self.guard(|| drop(state));
             }
         }
     }
@@ -180,10 +182,16 @@ impl Shared {
         if self.pool(pool).limits().max_connections.is_none() {
             return;
         }
-        let core = self.core.borrow();
-        let stopped = |token: &Token| core.sources.get(*token).is_some_and(|s| s.has(flag::PAUSED));
-        let of_pool = core.listeners.iter().flatten().filter(|l| l.pool == pool);
-        let found: Vec<Token> = of_pool.filter_map(|l| l.token).filter(stopped).collect();
+        let mut core = self.core.borrow_mut();
+        let Core { listeners, sources, .. } = &mut *core;
+        let mut found = Vec::new();
+        for token in listeners.iter().flatten().filter(|l| l.pool == pool).filter_map(|l| l.token) {
+            if let Some(s) = sources.get_mut(token).filter(|s| s.has(flag::PAUSED)) {
+                // Once is enough, however many connections close in this turn.
+                s.clear(flag::PAUSED);
+                found.push(token);
+            }
+        }
         drop(core);
         for token in found {
             self.timer_after(Duration::ZERO, Timer::Accept(token));

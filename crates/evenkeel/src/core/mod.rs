@@ -1,6 +1,7 @@
 //! The state of one loop that its driver, its handlers' contexts and its tasks share.
 
 pub(crate) mod async_io;
+mod caught;
 mod close;
 pub(crate) mod cork;
 mod flow;
@@ -10,5 +11,6 @@ pub(crate) mod shared;
 pub(crate) mod source;
 mod write;
 
+pub(crate) use caught::caught;
 pub(crate) use shared::{Core, Shared};
 pub(crate) use source::{Kind, Source, Token, flag};

@@ -4,10 +4,9 @@
 //! few words and buys that every other call of the API is legal meanwhile (I37), without unsafe code.
 
 use std::cell::{Cell, RefCell};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use super::{Shared, Token};
+use super::{Shared, Token, caught};
 use crate::handler::{CloseReason, Conn, Handler};
 use crate::net::{Addr, Limits};
 use crate::sys::Fd;
@@ -86,7 +85,7 @@ impl<H: Handler> TypedPool<H> {
     fn call(&self, shared: &Rc<Shared>, token: Token, slot: u32, call: impl FnOnce(&mut H, &mut Conn<'_>)) {
         let Some(mut handler) = self.take(slot) else { return };
         let mut conn = Conn { shared, token, moved: false };
-        if catch_unwind(AssertUnwindSafe(|| call(&mut handler, &mut conn))).is_err() {
+        if caught(|| call(&mut handler, &mut conn)).is_none() {
             shared.handler_panicked(token);
         }
         if conn.moved {
@@ -142,7 +141,7 @@ impl<H: Handler> AnyPool for TypedPool<H> {
 
 /// Drops a user's value; a panic in it is counted like one in a callback.
 fn drop_quietly<T>(shared: &Rc<Shared>, value: T) {
-    if catch_unwind(AssertUnwindSafe(|| drop(value))).is_err() {
+    if caught(|| drop(value)).is_none() {
         shared.stats.panics.set(shared.stats.panics.get() + 1);
     }
 }

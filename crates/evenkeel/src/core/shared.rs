@@ -43,6 +43,9 @@ pub(crate) struct AsyncIo {
     pub(crate) free: u32,
 }
 
+/// The waker of one who listens for signals, shared with the loop.
+pub(crate) type SignalWaiter = Rc<Cell<Option<Waker>>>;
+
 /// A listener that accepts for a pool.
 pub(crate) struct Listener {
     pub(crate) make: Rc<super::pool::Make>,
@@ -70,10 +73,13 @@ pub(crate) struct Core {
     pub(crate) listeners: Vec<Option<Listener>>,
     pub(crate) deferred: VecDeque<Box<dyn FnOnce()>>,
     pub(crate) wheel: Wheel<Timer>,
-    /// Who waits for a signal; woken whenever the loop's wake-up comes, which signals use.
-    pub(crate) signal_waiters: Vec<Waker>,
-    /// Where the next sweep goes on, and how often it comes; none while no pool has a limit.
-    pub(crate) sweep: (usize, Option<Duration>),
+    /// Where those who listen for signals leave their wakers; called whenever the loop's wake-up comes, which signals
+    /// use.
+    pub(crate) signal_waiters: Vec<SignalWaiter>,
+    /// Where the next sweep goes on.
+    pub(crate) sweep_from: usize,
+    /// How often a sweep comes, and the timer of the next; none while no pool has a limit.
+    pub(crate) sweep: Option<(Duration, Key)>,
 }
 
 /// One loop. `Rc`-shared between the loop itself and every handle of it on its thread.
@@ -125,7 +131,8 @@ impl Shared {
             deferred: VecDeque::new(),
             wheel: Wheel::new(0),
             signal_waiters: Vec::new(),
-            sweep: (0, None),
+            sweep_from: 0,
+            sweep: None,
         };
         Rc::new(Shared {
             id,
@@ -193,6 +200,8 @@ impl Shared {
         self.stats.turn_took(now.saturating_sub(self.now.get()));
         let core = self.core.borrow();
         let busy = !core.pending.is_empty() || !core.deferred.is_empty() || !core.ready.is_empty();
+        // A waker of a user may have written.
+        let busy = busy || !core.cork.entries.is_empty();
         let ending = !core.closed.is_empty() || !core.closing.is_empty();
         if busy || ending || self.executor.has_ready() || self.inbox.is_woken() {
             return Some(Duration::ZERO);
@@ -247,7 +256,7 @@ impl Shared {
 
     /// Runs a user's call; a panic in it is counted and the loop goes on.
     pub(crate) fn guard(&self, call: impl FnOnce()) {
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).is_err() {
+        if super::caught(call).is_none() {
             self.stats.add(&self.stats.panics);
         }
     }
@@ -260,7 +269,7 @@ impl Shared {
             let mut core = self.core.borrow_mut();
             core.wakes.pop()
         } {
-            waker.wake_by_ref();
+            self.guard(|| waker.wake_by_ref());
             let mut core = self.core.borrow_mut();
             let core = &mut *core;
             if let Some(s) = core.sources.get(token) {
@@ -272,7 +281,15 @@ impl Shared {
                 }
             }
             // A waker's drop is the user's code too.
-            drop(waker);
+            self.guard(|| drop(waker));
+        }
+    }
+
+    /// Something woke the loop, perhaps a signal: whoever waits for one looks.
+    pub(crate) fn wake_signal_waiters(&self) {
+        let waiters = self.core.borrow().signal_waiters.clone();
+        for waker in waiters.iter().filter_map(|waiter| waiter.take()) {
+            self.guard(|| waker.wake());
         }
     }
 
@@ -305,9 +322,15 @@ impl Shared {
                 s.set(flag::OPENED);
                 Event::Open
             } else if has_unread && !s.has(flag::PAUSED) {
-                let unread = std::mem::take(&mut s.extra().unread);
+                let extra = s.extra();
+                let unread = std::mem::take(&mut extra.unread);
+                extra.received += unread.len() as u64;
+                if extra.is_idle() {
+                    s.extra = None;
+                }
                 drop(core);
                 self.deliver(pool, slot, token, Event::Data(&unread));
+                self.delivered(token);
                 continue;
             } else if s.has(flag::DRAINED) {
                 s.clear(flag::DRAINED);
@@ -323,6 +346,19 @@ impl Shared {
             drop(core);
             self.deliver(pool, slot, token, event);
         }
+    }
+
+    /// After a delivery of bytes: the flags, or none if the source has gone.
+    #[inline]
+    pub(crate) fn delivered(&self, token: Token) -> u32 {
+        let mut core = self.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token) else { return 0 };
+        if s.flags & (flag::MESSAGE | flag::FRAMED) == flag::MESSAGE {
+            // The handler does not frame messages, so these bytes were the first one.
+            s.clear(flag::MESSAGE);
+            s.stamp = self.now_ms.get();
+        }
+        s.flags
     }
 
     /// Calls a handler. Nothing may be borrowed.
@@ -345,23 +381,30 @@ impl Shared {
         drop(pools);
         if let Some(shortest) = shortest {
             let every = (shortest / SWEEP_PARTS as u32 / 8).max(Duration::from_millis(1));
-            let mut core = self.core.borrow_mut();
-            let first = core.sweep.1.is_none();
-            core.sweep.1 = Some(core.sweep.1.map_or(every, |e| e.min(every)));
-            drop(core);
-            if first {
-                self.timer_after(every, Timer::Sweep);
+            let sweep = self.core.borrow().sweep;
+            if sweep.is_none_or(|(now, _)| every < now) {
+                // The next one is further away than this pool's limits can wait.
+                if let Some((_, next)) = sweep {
+                    self.core.borrow_mut().wheel.cancel(next);
+                }
+                self.sweep_after(every);
             }
         }
         place
     }
 
+    fn sweep_after(&self, every: Duration) {
+        let next = self.timer_after(every, Timer::Sweep);
+        self.core.borrow_mut().sweep = Some((every, next));
+    }
+
     /// Looks over one part of the connections for limits that are broken. A whole pass takes an eighth of the
     /// shortest limit.
     fn sweep(&self) {
-        let (from, every) = self.core.borrow().sweep;
-        let Some(every) = every else { return };
-        let capacity = self.core.borrow().sources.capacity();
+        let core = self.core.borrow();
+        let Some((every, _)) = core.sweep else { return };
+        let (from, capacity) = (core.sweep_from, core.sources.capacity());
+        drop(core);
         let end = capacity.min(from + capacity.div_ceil(SWEEP_PARTS).max(1));
         let pools: Vec<_> = self.pools.borrow().clone();
         let now = self.now_ms.get();
@@ -377,8 +420,8 @@ impl Shared {
                 self.abort(token, reason);
             }
         }
-        self.core.borrow_mut().sweep.0 = if end >= capacity { 0 } else { end };
-        self.timer_after(every, Timer::Sweep);
+        self.core.borrow_mut().sweep_from = if end >= capacity { 0 } else { end };
+        self.sweep_after(every);
     }
 }
 

@@ -149,6 +149,16 @@ impl Source {
         self.flags = self.flags & !flag::KIND | kind as u32;
     }
 
+    /// Puts bytes before all others that are to be read.
+    pub(crate) fn put_unread(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            let mut first = bytes.to_vec();
+            let extra = self.extra();
+            first.append(&mut extra.unread);
+            extra.unread = first;
+        }
+    }
+
     /// The box for what an idle connection does not have.
     pub(crate) fn extra(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()

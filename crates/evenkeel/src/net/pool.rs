@@ -2,13 +2,12 @@
 
 use std::fmt;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use super::{Addr, ConnectOptions, IntoAddr, Limits, ListenOptions, SocketOption, Stream};
 use crate::core::pool::{AnyPool, TypedPool};
 use crate::core::shared::{Listener, Timer};
-use crate::core::{Core, Kind, Shared, Token, flag};
+use crate::core::{Core, Kind, Shared, Token, caught, flag};
 use crate::handler::{ConnId, Handler};
 use crate::sys::Fd;
 
@@ -77,7 +76,7 @@ impl<H: Handler> Pool<H> {
         let setup = AcceptedSetup::new(options);
         let make = move |shared: &Rc<Shared>, fd: Fd, peer: &Addr| {
             setup.apply(shared, fd, peer);
-            let handler = catch_unwind(AssertUnwindSafe(|| make(peer))).ok()?;
+            let handler = caught(|| make(peer))?;
             Some(typed.upgrade()?.insert(handler))
         };
         let listener = Listener { make: Rc::new(make), pool: self.typed.place.get(), token: None };
@@ -108,7 +107,7 @@ impl<H: Handler> Pool<H> {
     /// Gives the handler back when the stream is over.
     ///
     /// # Panics
-    /// When the stream is of another loop.
+    /// For a stream of another loop.
     pub fn adopt(&self, stream: Stream, handler: H, unread: &[u8]) -> Result<ConnId, H> {
         assert!(Rc::ptr_eq(&self.shared, &stream.shared), "the stream is of another loop");
         let token = self.shared.attach(stream.into_token(), &self.typed, handler, unread)?;

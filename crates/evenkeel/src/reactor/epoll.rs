@@ -85,6 +85,8 @@ impl<T: Trigger, Y: Sys> Selector<Y> for EpollBy<T> {
     }
 
     fn wait(&mut self, sys: &Y, batch: &mut Vec<EpollEvent>, timeout: Option<Duration>) -> io::Result<()> {
+        // Room beside the last batch would let each batch be larger than the one before.
+        batch.clear();
         batch.reserve(BATCH);
         match sys.epoll_wait(self.ep, batch, timeout) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(()),
@@ -120,4 +122,31 @@ impl<T: Trigger, Y: Sys> Selector<Y> for EpollBy<T> {
 fn hung_up(token: Token, flags: EpollFlags) -> Event {
     let write = flags.intersects(EpollFlags::OUT.union(EpollFlags::HUP).union(EpollFlags::ERR));
     Event::new(token, Ready { read: true, write, hung_up: true })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::sys::Real;
+
+    #[test]
+    fn i24_a_batch_does_not_grow_by_those_before_it() {
+        let sys = Real;
+        let mut epoll = EpollLevel::new(&sys).unwrap();
+        let read = Ready { read: true, ..Ready::default() };
+        let (fd, wake) = sys.wake_pair().unwrap();
+        wake();
+        epoll.add(&sys, fd, Token { index: 0, generation: 1 }, read).unwrap();
+        let mut batch = Vec::new();
+        for _ in 0..4 {
+            Selector::<Real>::wait(&mut epoll, &sys, &mut batch, Some(Duration::ZERO)).unwrap();
+            assert_eq!((batch.len(), batch.capacity()), (1, BATCH), "what has room is what may come");
+            // As if that many had come.
+            batch.resize(BATCH, batch[0]);
+        }
+        sys.close(fd);
+        Selector::<Real>::end(&mut epoll, &sys);
+    }
 }

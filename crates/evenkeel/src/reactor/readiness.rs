@@ -174,8 +174,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
             if !P::EDGE {
                 self.sys.clear_wake(self.wake_fd);
             }
-            let waiters = std::mem::take(&mut lp.core.borrow_mut().signal_waiters);
-            waiters.into_iter().for_each(std::task::Waker::wake);
+            lp.wake_signal_waiters();
         } else {
             lp.stats.add(&lp.stats.stale);
         }

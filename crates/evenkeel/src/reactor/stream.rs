@@ -117,19 +117,10 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
     /// After a delivery: the flags, with READABLE only if reading may go on.
     #[inline]
     fn after_delivery(&self, lp: &Shared, token: Token) -> u32 {
-        let mut core = lp.core.borrow_mut();
-        let Some(s) = core.sources.get_mut(token) else { return 0 };
-        if s.flags & (flag::MESSAGE | flag::FRAMED) == flag::MESSAGE {
-            // The handler does not frame messages, so these bytes were the first one.
-            s.clear(flag::MESSAGE);
-            s.stamp = lp.now_ms.get();
-        }
+        let flags = lp.delivered(token);
         const OVER: u32 = flag::PAUSED | flag::CLOSING | flag::DEAD;
-        if s.flags & OVER != 0 {
-            // What is left stays known as readable, but is not delivered.
-            return 0;
-        }
-        s.flags
+        // What is left stays known as readable, but is not delivered.
+        if flags & OVER == 0 { flags } else { 0 }
     }
 
     fn end_of_stream(&self, lp: &Rc<Shared>, token: Token, pool: u16, slot: u32) {

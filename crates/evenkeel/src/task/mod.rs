@@ -11,8 +11,9 @@
 //! - Tasks are polled in the order in which they were woken; a task woken twice before its turn is polled
 //!   once.
 //! - A task that wakes itself goes to the back of the queue, and a turn of the loop polls a bounded number of
-//!   tasks, so none can keep the others or the sockets from their turn. [`yield_now`] is the way to give up
-//!   the turn in a long computation.
+//!   tasks. One that reads, writes or accepts without ever having to wait gives up its turn after 128 such
+//!   operations: they answer `Pending` once. So none can keep the others or the sockets from their turn.
+//!   [`yield_now`] is the way to give up the turn in a long computation.
 
 mod join;
 mod raw;
@@ -83,6 +84,18 @@ impl Executor {
     #[inline]
     pub(crate) fn wake(&self, waker: &Waker) -> bool {
         self.core.wake(waker)
+    }
+
+    /// Begins a poll of the future behind a [`Root`].
+    pub(crate) fn refill(&self) {
+        self.core.refill();
+    }
+
+    /// Takes one operation from those that the present poll may do. False if none is left: whoever polls is to
+    /// wake itself and to give up the turn.
+    #[inline]
+    pub(crate) fn spend(&self) -> bool {
+        self.core.spend()
     }
 
     /// Moves the wake-ups of other threads into the ready queue. Cheap when there are none.

@@ -119,21 +119,17 @@ impl Alarm {
     pub(crate) fn poll(&mut self, shared: &Shared, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(key) = self.timer {
             let mut core = shared.core.borrow_mut();
-            match core.wheel.get_mut(key) {
-                Some(Timer::Wake(waker)) => {
-                    let old =
-                        (!waker.will_wake(cx.waker())).then(|| std::mem::replace(waker, cx.waker().clone()));
-                    drop(core);
-                    drop(old);
-                    return Poll::Pending;
-                }
-                _ => {
-                    // It fired, and a timer never fires early.
-                    drop(core);
-                    self.timer = None;
-                    return Poll::Ready(());
-                }
+            let Some(Timer::Wake(left)) = core.wheel.get_mut(key) else {
+                // It fired, and a timer never fires early.
+                drop(core);
+                self.timer = None;
+                return Poll::Ready(());
+            };
+            if !left.will_wake(cx.waker()) {
+                drop(core);
+                leave_waker(shared, key, cx);
             }
+            return Poll::Pending;
         }
         let Some(deadline) = self.deadline else { return Poll::Pending };
         if deadline <= shared.driver.sys().clock() {
@@ -156,6 +152,18 @@ impl Alarm {
     pub(crate) fn take(&mut self) -> Option<Self> {
         self.timer.take().map(|key| Alarm { deadline: None, timer: Some(key) })
     }
+}
+
+/// Cloning a waker and dropping the old one may run code of a user: nothing is borrowed meanwhile.
+#[cold]
+fn leave_waker(shared: &Shared, key: Key, cx: &Context<'_>) {
+    let mut waker = cx.waker().clone();
+    let mut core = shared.core.borrow_mut();
+    if let Some(Timer::Wake(left)) = core.wheel.get_mut(key) {
+        std::mem::swap(left, &mut waker);
+    }
+    drop(core);
+    drop(waker);
 }
 
 /// The time given to a future was up.

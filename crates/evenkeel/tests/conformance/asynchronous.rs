@@ -1,9 +1,11 @@
 //! Streams of tasks: reading, lent reading, writing, flushing, half-closing, and their two halves.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -11,7 +13,7 @@ use std::time::Duration;
 
 use evenkeel::net::{Stream, UnixStream};
 use evenkeel::signal::{Signal, Signals};
-use evenkeel::{Backend, EventLoop, Flow, Message, time};
+use evenkeel::{Backend, EventLoop, Flow, Message, task, time};
 
 use crate::support::{PEER, assert_same, event_loop, exactly, pattern, read_all, read_now};
 
@@ -28,6 +30,7 @@ on_every_backend! {
     i01_readiness_that_came_before_the_first_poll,
     i41_waiting_for_signals_again_and_again_keeps_one_waker,
     unix_streams_of_tasks,
+    i24_a_task_that_never_has_to_wait_keeps_nobody_waiting,
 }
 
 /// A stream of the loop's and its raw peer.
@@ -331,4 +334,38 @@ fn unix_streams_of_tasks(backend: Backend) {
     let (all, rest) = got.unwrap();
     assert_same(&all, &pattern(900_000));
     assert_eq!(&rest, b"done");
+}
+
+/// It sends to itself, so each of its operations is ready at once.
+fn i24_a_task_that_never_has_to_wait_keeps_nobody_waiting(backend: Backend) {
+    const PATIENCE: u32 = 200_000;
+    let mut events = event_loop(backend);
+    let rounds = events
+        .block_on(async {
+            let (a, b) = std::os::unix::net::UnixStream::pair().unwrap();
+            let (mut a, mut b) = (Stream::from_fd(a).unwrap(), Stream::from_fd(b).unwrap());
+            let over = Rc::new(Cell::new(false));
+            let (greedy, friend) = (over.clone(), over.clone());
+            let greedy = task::spawn(async move {
+                let mut rounds = 0;
+                while !greedy.get() && rounds < PATIENCE {
+                    a.write_all(b"x").await.unwrap();
+                    b.read_exact(&mut [0]).await.unwrap();
+                    rounds += 1;
+                }
+                rounds
+            });
+            task::spawn(async move {
+                // A timer and a socket, which the loop has to look at meanwhile.
+                time::sleep(Duration::from_millis(1)).await;
+                let (c, mut d) = std::os::unix::net::UnixStream::pair().unwrap();
+                let mut stream = Stream::from_fd(c).unwrap();
+                d.write_all(b"y").unwrap();
+                stream.read_exact(&mut [0]).await.unwrap();
+                friend.set(true);
+            });
+            greedy.await.unwrap()
+        })
+        .unwrap();
+    assert!(rounds < PATIENCE, "nobody else had a turn");
 }

@@ -2,12 +2,12 @@
 
 use std::cell::RefCell;
 use std::io::{ErrorKind, Write};
-use std::net::{Shutdown, TcpListener};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use evenkeel::net::{ConnectOptions, Limits, ListenOptions};
-use evenkeel::{Backend, Conn, Flow, StaleConn};
+use evenkeel::{Backend, Conn, EventLoop, Flow, StaleConn};
 
 use crate::support::{
     Probe, Seen, Server, assert_same, connect, event_loop, exactly, no_limits, pattern, read_all, until,
@@ -30,6 +30,7 @@ on_every_backend! {
     the_end_of_the_loop_ends_every_connection,
     i03_what_on_close_writes_to_others_leaves_at_once,
     on_close_may_use_every_part_of_the_loop,
+    a_loop_may_live_until_its_thread_has_ended,
 }
 
 /// Kernel buffers that hold little, so that a queue fills up soon.
@@ -386,4 +387,21 @@ fn on_close_may_use_every_part_of_the_loop(backend: Backend) {
     until(&mut events, "everything ran", || ran.borrow().len() == 4);
     until(&mut events, "the connection to the closed listener ended", || pool.is_empty());
     assert_eq!(h.stats().panics, 0);
+}
+
+/// Kept in a thread's local memory, it is dropped when other such memory is gone already.
+fn a_loop_may_live_until_its_thread_has_ended(backend: Backend) {
+    thread_local! {
+        static KEPT: RefCell<Option<(EventLoop, TcpStream)>> = const { RefCell::new(None) };
+    }
+    let thread = std::thread::spawn(move || {
+        // Its memory is given back after the loop's own, which is used later.
+        KEPT.set(None);
+        let mut s = Server::new(backend);
+        let (peer, _) = s.pair(Probe::new());
+        KEPT.set(Some((s.events, peer.try_clone().unwrap())));
+        peer
+    });
+    let mut peer = thread.join().unwrap();
+    let _ = read_all(&mut peer);
 }

@@ -53,7 +53,7 @@ fn closed_port() -> (socket2::Socket, std::net::SocketAddr) {
 }
 
 /// An address whose backlog is full: the kernel answers no further attempt. Whatever fills it is kept.
-fn full_backlog() -> (socket2::Socket, Vec<socket2::Socket>, std::net::SocketAddr) {
+pub fn full_backlog() -> (socket2::Socket, Vec<socket2::Socket>, std::net::SocketAddr) {
     let (socket, at) = closed_port();
     socket.listen(0).unwrap();
     let fill = (0..3).map(|_| {

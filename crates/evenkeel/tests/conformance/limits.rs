@@ -19,6 +19,7 @@ on_every_backend! {
     a_message_that_is_done_in_time_is_fine,
     a_message_slower_than_the_minimum_rate_is_ended,
     limits_hold_whatever_the_handler_paused,
+    short_limits_are_kept_beside_long_ones,
 }
 
 const LIMIT: Duration = Duration::from_millis(120);
@@ -156,4 +157,24 @@ fn limits_hold_whatever_the_handler_paused(backend: Backend) {
     drop(peer);
     s.until("it was ended", || seen.closed());
     assert_eq!(seen.why(), "idle timeout");
+}
+
+/// A pool of patient limits came first; the sweep must not keep its pace.
+fn short_limits_are_kept_beside_long_ones(backend: Backend) {
+    let mut s =
+        Server::with_limits(backend, limits(|l| l.idle_timeout = Some(Duration::from_secs(24 * 3600))));
+    let pool = s.h.pool(limits(|l| l.message_deadline = Some(LIMIT)));
+    let (stream, _peer) = crate::asynchronous::pair(&mut s.events);
+    let probe = Probe::new();
+    let seen = probe.seen.clone();
+    let since = s.h.now();
+    let _ = pool.adopt(stream, probe, b"");
+    assert_eq!(end_of(&mut s, &seen, since).1, "message timeout");
+    // And the other way round: a patient pool does not slow the sweep down.
+    let _patient = s.h.pool::<Probe>(limits(|l| l.idle_timeout = Some(Duration::MAX)));
+    let (stream, _peer) = crate::asynchronous::pair(&mut s.events);
+    let probe = Probe::new();
+    let seen = probe.seen.clone();
+    let _ = pool.adopt(stream, probe, b"");
+    assert_eq!(end_of(&mut s, &seen, since).1, "message timeout");
 }

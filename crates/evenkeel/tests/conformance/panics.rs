@@ -18,6 +18,8 @@ on_every_backend! {
     i38_panics_in_deferred_calls_timers_and_messages_are_counted,
     i38_a_panic_while_bytes_are_lent_to_a_task,
     i38_a_panic_after_a_detach_closes_the_stream,
+    i38_what_a_panic_carries_may_panic_too,
+    i38_the_end_of_a_loop_survives_panics,
 }
 
 fn boom(_: &mut Conn<'_>) {
@@ -154,4 +156,58 @@ fn i38_a_panic_after_a_detach_closes_the_stream(backend: Backend) {
     s.turns(3);
     assert!(!seen.closed(), "no call comes after a detach");
     assert_eq!((read_all(&mut peer).0, s.h.stats().panics, s.pool.len()), (vec![], 1, 0));
+}
+
+/// What is dropped with a panic is the user's, too.
+fn i38_what_a_panic_carries_may_panic_too(backend: Backend) {
+    struct Mine;
+    impl Drop for Mine {
+        fn drop(&mut self) {
+            panic!("in the payload's drop");
+        }
+    }
+    fn throw() {
+        std::panic::panic_any(Mine);
+    }
+    let mut s = Server::new(backend);
+    let (mut peer, seen) = s.pair(Probe::new().on_data(|_, _| throw()));
+    peer.write_all(b"x").unwrap();
+    s.until("on_close was heard", || seen.closed());
+    assert_eq!((seen.why(), seen.dropped.get(), s.pool.len()), ("handler panicked", true, 0));
+    s.h.defer(throw);
+    s.h.after(Duration::ZERO, throw);
+    s.h.remote().run(|_| throw()).unwrap();
+    let h = s.h.clone();
+    s.until("all have run", || h.stats().panics == 4);
+    let pool = s.h.pool::<Probe>(crate::support::no_limits());
+    let make = |_: &_| {
+        throw();
+        Probe::new()
+    };
+    let listener = pool.listen("127.0.0.1:0", &Default::default(), make).unwrap();
+    let mut peer = connect(s.h.listener_addr(listener).unwrap().socket_addr().unwrap());
+    s.until("the newcomer is refused", || h.stats().panics == 5);
+    assert!(read_all(&mut peer).0.is_empty());
+}
+
+fn i38_the_end_of_a_loop_survives_panics(backend: Backend) {
+    struct Loud(Rc<Cell<u32>>);
+    impl Drop for Loud {
+        fn drop(&mut self) {
+            self.0.set(self.0.get() + 1);
+            panic!("in drop");
+        }
+    }
+    let drops = Rc::new(Cell::new(0));
+    let loud = || Loud(drops.clone());
+    let mut s = Server::new(backend);
+    let (mut peer, seen) = s.pair(Probe::new());
+    let (one, two) = (loud(), loud());
+    s.h.defer(move || drop(one));
+    s.h.after(Duration::from_secs(1000), move || drop(two));
+    s.h.remote().run(|_| ()).unwrap();
+    drop(s);
+    assert_eq!(drops.get(), 2);
+    assert_eq!(seen.why(), "loop ended");
+    assert!(read_all(&mut peer).0.is_empty());
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 
-use super::shared::{Phase, Shared};
+use super::shared::{OPERATIONS, Phase, Shared};
 use super::{
     ABORTED, CLOSED, DONE, HANDLE, Handle, LIVE, QUEUED, RUNNING, Stage, Task, TaskPtr, complete, disown,
     waker,
@@ -96,6 +96,7 @@ impl Core {
                 let Some(task) = shared.pop_ready() else { break };
                 let header = task.as_ref();
                 header.state.set(header.state.get() & !QUEUED | RUNNING);
+                shared.operations.set(OPERATIONS);
                 if !header.has(CLOSED) {
                     let ended = if header.has(ABORTED) {
                         (header.vtable.cancel)(task);
@@ -126,6 +127,19 @@ impl Core {
             }
             own
         }
+    }
+
+    /// Begins a poll from outside of the queue.
+    pub(in crate::task) fn refill(&self) {
+        self.shared.operations.set(OPERATIONS);
+    }
+
+    /// Takes one operation from the present poll's. False if it has none left.
+    #[inline]
+    pub(in crate::task) fn spend(&self) -> bool {
+        let left = self.shared.operations.get();
+        self.shared.operations.set(left.saturating_sub(1));
+        left > 0
     }
 
     /// Moves the wake-ups of other threads into the ready queue.

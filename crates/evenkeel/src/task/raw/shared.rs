@@ -28,9 +28,15 @@ pub(super) struct Shared {
     pub(super) phase: Cell<Phase>,
     /// Futures accepted since the shutdown began.
     pub(super) late_spawns: Cell<usize>,
+    /// Operations that the present poll has left.
+    pub(super) operations: Cell<u32>,
     /// A call of `run` or `cancel_all` is under way.
     pub(super) busy: Cell<bool>,
 }
+
+/// Operations of one poll, so that a task that never has to wait gives up its turn all the same. Enough for a few
+/// messages of a stream, each read and answered.
+pub(super) const OPERATIONS: u32 = 128;
 
 /// How far the shutdown has come.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -85,6 +91,7 @@ impl Shared {
             panics: Cell::new(0),
             phase: Cell::new(Phase::Open),
             late_spawns: Cell::new(0),
+            operations: Cell::new(OPERATIONS),
             busy: Cell::new(false),
         }
     }

@@ -10,6 +10,7 @@ use super::{Event, Ready, Selector};
 use crate::backend::Driver;
 use crate::core::pool::AnyPool;
 use crate::core::{Kind, Shared, Token, flag};
+use crate::handler::Conn;
 use crate::net::Addr;
 use crate::sys::{Fd, Sys, WakeFn};
 
@@ -49,20 +50,20 @@ const NOT_PLAIN: u32 = flag::CONNECTING
     | flag::LISTED;
 
 /// What the events of one turn share.
-struct Turn {
+struct Turn<'a> {
     /// Memory that bytes are received into.
     scratch: Box<[u8]>,
     /// The pool of the last event: the next one's is mostly the same.
     pool: Option<(u16, Rc<dyn AnyPool>)>,
+    /// What a handler is called with; its token is the last event's.
+    conn: Conn<'a>,
 }
 
-/// The pool at a place, from the last event's if it is the same.
-#[inline]
-fn find<'a>(last: &'a mut Option<(u16, Rc<dyn AnyPool>)>, lp: &Shared, place: u16) -> &'a dyn AnyPool {
-    if last.as_ref().is_none_or(|(at, _)| *at != place) {
-        *last = Some((place, lp.pool(place)));
+impl Turn<'_> {
+    #[cold]
+    fn find_pool(&mut self, place: u16) {
+        self.pool = Some((place, self.conn.shared.pool(place)));
     }
-    &*last.as_ref().expect("set just now").1
 }
 
 /// The wake-up's token: no source has generation 0.
@@ -109,36 +110,61 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
 
     /// One reported event. The usual one, bytes for a handler, is read and delivered here.
     #[inline]
-    fn event(&self, lp: &Rc<Shared>, event: Event, turn: &mut Turn) {
-        let token = event.token;
+    fn event(&self, event: Event, turn: &mut Turn<'_>) {
+        let lp: &Rc<Shared> = turn.conn.shared;
         let mut core = lp.core.borrow_mut();
-        let Some(s) = core.sources.get_mut(token) else {
+        let Some(s) = core.sources.get_mut(event.token) else {
             drop(core);
             return self.odd_event(lp, event);
         };
-        let was = s.flags;
-        let flags = was | event.flags;
+        let flags = s.flags | event.flags;
         // A connection whose next read is its last one if it is short, and that wants bytes.
         const LOOK: u32 =
             flag::KIND | flag::READABLE | flag::SHORT_READS | NOT_PLAIN | flag::HUNG_UP | flag::MESSAGE;
         const PLAIN: u32 = Kind::Callback as u32 | flag::READABLE | flag::SHORT_READS;
-        if flags & LOOK == PLAIN {
-            // As if the read were short already: it mostly is.
-            s.flags = flags & !flag::READABLE;
-            s.stamp = lp.now_ms.get();
-            let (fd, place, slot) = (s.fd, s.pool, s.slot);
+        if flags & LOOK != PLAIN {
             drop(core);
-            let Turn { scratch, pool } = turn;
-            let got = self.sys.recv(fd, scratch);
-            if let Ok(n @ 1..) = got {
-                lp.stats.add_n(&lp.stats.bytes_in, n as u64);
-                find(pool, lp, place).on_data(lp, token, slot, &scratch[..n]);
-                if n < scratch.len() {
-                    return;
-                }
-            }
-            return self.with_scratch(turn, |this| this.read_on(lp, token, got));
+            return self.other_event(event, turn);
         }
+        // As if the read were short already: it mostly is.
+        s.flags = flags & !flag::READABLE;
+        s.stamp = lp.now_ms.get();
+        let (fd, place) = (s.fd, s.pool);
+        (turn.conn.token, turn.conn.slot) = (event.token, s.slot);
+        drop(core);
+        let got = self.sys.recv(fd, &mut turn.scratch);
+        let Ok(n @ 1..) = got else { return self.not_read(turn, got) };
+        lp.stats.add_n(&lp.stats.bytes_in, n as u64);
+        match &turn.pool {
+            Some((at, _)) if *at == place => {}
+            _ => turn.find_pool(place),
+        }
+        let Some((_, pool)) = &turn.pool else { return };
+        pool.on_data(&mut turn.conn, &turn.scratch[..n]);
+        if turn.conn.moved {
+            pool.after(&mut turn.conn);
+        }
+        if n == turn.scratch.len() {
+            self.not_read(turn, Ok(n));
+        }
+    }
+
+    /// The first read of an event was not plainly short: it filled the memory, ended the stream, or failed.
+    #[cold]
+    #[inline(never)]
+    fn not_read(&self, turn: &mut Turn<'_>, got: io::Result<usize>) {
+        let (lp, token) = (turn.conn.shared, turn.conn.token);
+        self.with_scratch(turn, |this| this.read_on(lp, token, got));
+    }
+
+    /// An event of a source that is no handler's, or is more than plainly open.
+    #[inline(never)]
+    fn other_event(&self, event: Event, turn: &mut Turn<'_>) {
+        let (lp, token) = (turn.conn.shared, event.token);
+        let mut core = lp.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token) else { return };
+        let was = s.flags;
+        let flags = was | event.flags;
         s.flags = flags;
         const BUSY: u32 = flag::CONNECTING | flag::QUEUED | flag::LINGER;
         if flags & flag::KIND == Kind::Async as u32 && flags & BUSY == 0 {
@@ -160,7 +186,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
 
     /// Does something rare that may read for itself: it finds the memory where it expects it.
     #[cold]
-    fn with_scratch(&self, turn: &mut Turn, rare: impl FnOnce(&Self)) {
+    fn with_scratch(&self, turn: &mut Turn<'_>, rare: impl FnOnce(&Self)) {
         self.put_scratch(std::mem::take(&mut turn.scratch));
         rare(self);
         turn.scratch = self.take_scratch();
@@ -356,11 +382,12 @@ impl<P: Selector<Y>, Y: Sys> Driver for Readiness<P, Y> {
         lp.tick();
         lp.stats.add_n(&lp.stats.events, batch.len() as u64);
         self.serve_ready(lp);
-        let mut turn = Turn { scratch: Box::default(), pool: None };
+        let conn = Conn { shared: lp, token: WAKE, slot: 0, moved: false };
+        let mut turn = Turn { scratch: Box::default(), pool: None, conn };
         for round in batch.chunks(EVENTS_PER_ROUND) {
             turn.scratch = self.take_scratch();
             for event in round {
-                self.event(lp, P::decode(*event), &mut turn);
+                self.event(P::decode(*event), &mut turn);
             }
             self.put_scratch(std::mem::take(&mut turn.scratch));
             lp.executor.run(POLLS_PER_ROUND);

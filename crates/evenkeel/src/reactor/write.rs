@@ -45,47 +45,62 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         let mut guard = lp.core.borrow_mut();
         let core = &mut *guard;
         let mut cork = std::mem::take(&mut core.cork);
-        let (mut memory, mut messages) = (&cork.memory[..], cork.messages.iter());
+        let (mut memory, mut shared) = (cork.bytes(), 0);
         let now = lp.now_ms.get();
-        let (mut sends, mut sent) = (0, 0);
+        // What is not plainly sent is counted where it is.
+        let (mut sends, mut sent) = (cork.entries.len() as u64, memory.len() as u64);
         for entry in &cork.entries {
-            if entry.len == SHARED {
-                self.flush_entry(
-                    lp,
-                    core,
-                    entry.token,
-                    Corked::Shared(messages.next().expect("one for each such entry")),
-                );
-                continue;
-            }
-            let (bytes, after) = memory.split_at(entry.len as usize);
-            memory = after;
-            let Some(s) = core.sources.get_mut(entry.token) else { continue };
-            let flags = s.flags;
-            if flags & (flag::DEAD | flag::QUEUED | flag::CLOSING | flag::SHUT) != 0 {
-                self.flush_entry(lp, core, entry.token, Corked::Bytes(bytes));
-                continue;
-            }
-            s.flags = flags & !flag::CORKED;
-            // A message in progress keeps its stamp: answering does not make its sender faster.
-            if flags & flag::MESSAGE == 0 {
-                s.stamp = now;
-            }
-            sends += 1;
-            match self.sys.send(s.fd, bytes) {
-                Ok(n) if n == bytes.len() => sent += n,
-                other => self.sent_partly(lp, core, entry.token, Corked::Bytes(bytes), other),
-            }
+            let bytes: &[u8] = if entry.len == SHARED {
+                let message = &cork.messages[shared];
+                shared += 1;
+                sent += message.len() as u64;
+                message
+            } else {
+                let (bytes, after) = memory.split_at(entry.len as usize);
+                memory = after;
+                bytes
+            };
+            let first = match core.sources.get_mut(entry.token) {
+                Some(s) if s.flags & (flag::DEAD | flag::QUEUED | flag::CLOSING | flag::SHUT) == 0 => {
+                    // A message in progress keeps its stamp: answering does not make its sender faster.
+                    if s.flags & flag::MESSAGE == 0 {
+                        s.stamp = now;
+                    }
+                    s.flags &= !flag::CORKED;
+                    match self.sys.send(s.fd, bytes) {
+                        Ok(n) if n == bytes.len() => continue,
+                        other => Some(other),
+                    }
+                }
+                _ => None,
+            };
+            sends -= 1;
+            sent -= bytes.len() as u64;
+            let message = (entry.len == SHARED).then(|| &cork.messages[shared - 1]);
+            let corked = message.map_or(Corked::Bytes(bytes), Corked::Shared);
+            self.not_plainly_sent(lp, core, entry.token, corked, first);
         }
         lp.stats.add_n(&lp.stats.sends, sends);
-        lp.stats.add_n(&lp.stats.bytes_out, sent as u64);
+        lp.stats.add_n(&lp.stats.bytes_out, sent);
         cork.clear();
         core.cork = cork;
     }
 
-    /// Sends one entry of the cork, whatever the state of its source.
+    /// An entry of the cork whose source is more than plainly open, or whose first send left something.
     #[cold]
-    fn flush_entry(&self, lp: &Shared, core: &mut Core, token: Token, corked: Corked<'_>) {
+    #[inline(never)]
+    fn not_plainly_sent(
+        &self,
+        lp: &Shared,
+        core: &mut Core,
+        token: Token,
+        corked: Corked<'_>,
+        first: Option<io::Result<usize>>,
+    ) {
+        if let Some(first) = first {
+            lp.stats.add(&lp.stats.sends);
+            return self.sent_partly(lp, core, token, corked, first);
+        }
         let Some(s) = core.sources.get_mut(token) else { return };
         s.clear(flag::CORKED);
         if s.has(flag::DEAD) {
@@ -104,7 +119,6 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
 
     /// The first send of an entry may have left something: sends until the kernel refuses, since only a refusal
     /// arms the next event (I3), and queues the rest.
-    #[cold]
     fn sent_partly(
         &self,
         lp: &Shared,

@@ -36,6 +36,13 @@ fn own(fd: Fd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
+/// An error where there mostly is none.
+#[cold]
+#[inline(never)]
+fn refused(e: Errno) -> io::Error {
+    e.into()
+}
+
 /// Kernel waits take whole milliseconds; rounding up keeps a timer from firing early, and from spinning in
 /// its last millisecond (I18, I20).
 fn timespec(timeout: Duration) -> Timespec {
@@ -151,13 +158,15 @@ impl Sys for Real {
 
     #[inline]
     fn recv(&self, fd: Fd, into: &mut [u8]) -> io::Result<usize> {
-        let (n, _) = rustix::net::recv(at(fd), into, RecvFlags::empty())?;
-        Ok(n)
+        match rustix::net::recv(at(fd), into, RecvFlags::empty()) {
+            Ok((n, _)) => Ok(n),
+            Err(e) => Err(refused(e)),
+        }
     }
 
     #[inline]
     fn send(&self, fd: Fd, from: &[u8]) -> io::Result<usize> {
-        Ok(rustix::net::send(at(fd), from, SendFlags::NOSIGNAL)?)
+        rustix::net::send(at(fd), from, SendFlags::NOSIGNAL).map_err(refused)
     }
 
     fn send_vectored(&self, fd: Fd, from: &[IoSlice<'_>]) -> io::Result<usize> {

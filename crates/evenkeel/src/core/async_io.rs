@@ -27,6 +27,9 @@ impl Half {
     }
 }
 
+/// States in which an event of a stream is more than news for its tasks.
+pub(crate) const BUSY: u32 = flag::CONNECTING | flag::QUEUED | flag::LINGER;
+
 impl AsyncIo {
     #[inline]
     fn waker(&self, half: Half) -> Option<&Waker> {
@@ -53,6 +56,22 @@ impl Core {
         place.free = self.free_task;
         self.free_task = slot;
         Some(old)
+    }
+
+    /// An event of a stream that says nothing new but that it is readable, with a task of this loop waiting for that, if
+    /// any: the usual one. False, and nothing is done, for any other.
+    #[inline]
+    pub(crate) fn wake_reader(&mut self, executor: &Executor, token: Token, news: u32) -> bool {
+        let Some(s) = self.sources.get_mut(token) else { return false };
+        let flags = s.flags | news;
+        if flags & (flag::KIND | BUSY) != Kind::Async as u32 || flags ^ s.flags != flag::READABLE {
+            return false;
+        }
+        let woken = self.tasks[s.slot as usize].reader.as_ref().is_none_or(|waker| executor.wake(waker));
+        if woken {
+            s.flags = flags;
+        }
+        woken
     }
 
     /// Wakes what waits for a stream that has just become readable or writable. False if something waits that is not
@@ -122,7 +141,8 @@ impl Shared {
     /// Looks whether an operation of one half may succeed; if not, the waker is left.
     #[inline]
     fn look(&self, token: Token, half: Half, cx: &Context<'_>) -> Poll<io::Result<()>> {
-        let core = self.core.borrow();
+        // Exclusive, because that is the cheaper one to check.
+        let core = self.core.borrow_mut();
         let may = half.flag();
         if let Some(s) = core.sources.get(token) {
             if s.flags & (may | flag::CONNECTING | flag::HUNG_UP | flag::DEAD) == may {
@@ -176,6 +196,25 @@ impl Shared {
             }
             other => Poll::Ready(other),
         }
+    }
+
+    /// Lends what can be read, at most `most` bytes, from the loop's own memory; an empty slice at the end. `most` is
+    /// above zero.
+    #[inline]
+    pub(crate) fn poll_lend<R>(
+        &self,
+        token: Token,
+        most: usize,
+        cx: &mut Context<'_>,
+        lend: impl FnOnce(&[u8]) -> R,
+    ) -> Poll<io::Result<R>> {
+        self.poll_io(token, Half::Read, cx, || {
+            let mut memory = self.take_scratch();
+            let room = most.min(memory.len());
+            let result = self.driver.recv(self, token, &mut memory[..room]).map(|n| lend(&memory[..n]));
+            self.put_scratch(memory);
+            result
+        })
     }
 
     /// Puts a descriptor under the loop's care for tasks.

@@ -45,18 +45,18 @@ impl Cork {
         &self.memory[..self.used]
     }
 
-    /// The first write of a connection since the last flush, shorter than [`CORK_WRITE`], copied by `copy`. False,
-    /// and nothing is done, if the cork is full or has no memory yet.
+    /// The first write of a connection since the last flush, shorter than [`CORK_WRITE`]. False, and nothing is
+    /// done, if the cork is full or has no memory yet.
     #[inline(always)]
-    pub(crate) fn begin(&mut self, token: Token, bytes: &[u8], copy: impl FnOnce(&mut [u8], &[u8])) -> bool {
+    pub(crate) fn begin(&mut self, token: Token, bytes: &[u8]) -> bool {
         let free = self.memory.get_mut(self.used..);
         let Some(room) = free.and_then(|free| free.get_mut(..bytes.len())) else { return false };
         if self.entries.len() == self.entries.capacity() {
             return false;
         }
-        copy(room, bytes);
-        self.used += bytes.len();
         self.entries.push(Entry { token, len: bytes.len() as u32 });
+        self.used += bytes.len();
+        copy(room, bytes);
         true
     }
 
@@ -98,16 +98,16 @@ impl Cork {
     }
 }
 
-/// Lengths that [`copy_short`] is for.
+/// Lengths that are copied without a call.
 pub(crate) const SHORT: RangeInclusive<usize> = 16..=128;
 
-/// Copies between slices of one length, without a call: by two copies of a fixed size, which may overlap.
+/// Copies between slices of one length. Short ones take two copies of a fixed size, which may overlap.
 #[inline(always)]
-pub(crate) fn copy_short(into: &mut [u8], from: &[u8]) {
+fn copy(into: &mut [u8], from: &[u8]) {
     match from.len() {
-        16..32 => copy_ends::<16>(into, from),
-        32..64 => copy_ends::<32>(into, from),
-        64..=128 => copy_ends::<64>(into, from),
+        16..=32 => copy_ends::<16>(into, from),
+        33..=64 => copy_ends::<32>(into, from),
+        65..=128 => copy_ends::<64>(into, from),
         _ => into.copy_from_slice(from),
     }
 }
@@ -134,7 +134,7 @@ mod tests {
         let from: Vec<u8> = (0..=200).collect();
         for len in 0..from.len() {
             let mut into = vec![255; len];
-            copy_short(&mut into, &from[..len]);
+            copy(&mut into, &from[..len]);
             assert_eq!(into, from[..len], "{len} bytes");
         }
     }
@@ -142,10 +142,10 @@ mod tests {
     #[test]
     fn writes_follow_one_another() {
         let mut cork = Cork::default();
-        assert!(!cork.begin(A, b"no memory yet", copy_short));
+        assert!(!cork.begin(A, b"no memory yet"));
         cork.grow();
-        assert!(cork.begin(A, b"one", copy_short) && cork.extend(A, b"two"));
-        assert!(cork.begin(B, b"three", copy_short) && !cork.extend(A, b"not the last"));
+        assert!(cork.begin(A, b"one") && cork.extend(A, b"two"));
+        assert!(cork.begin(B, b"three") && !cork.extend(A, b"not the last"));
         assert_eq!(cork.bytes(), b"onetwothree");
         assert_eq!(cork.entries.iter().map(|e| e.len).collect::<Vec<_>>(), [6, 5]);
         cork.clear();
@@ -157,8 +157,8 @@ mod tests {
         let mut cork = Cork::default();
         cork.grow();
         let most = vec![1; CORK_FULL - 1];
-        assert!(cork.begin(A, &most, copy_short) && cork.has_room(1) && !cork.has_room(2));
-        assert!(!cork.begin(B, b"xy", copy_short) && !cork.extend(A, b"xy"));
+        assert!(cork.begin(A, &most) && cork.has_room(1) && !cork.has_room(2));
+        assert!(!cork.begin(B, b"xy") && !cork.extend(A, b"xy"));
         assert_eq!((cork.bytes().len(), cork.entries.len()), (CORK_FULL - 1, 1));
     }
 }

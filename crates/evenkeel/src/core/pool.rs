@@ -3,6 +3,7 @@
 //! A handler is lent by the slab for the length of a call. It stays where it is, and every other call of the API is
 //! legal meanwhile (I37).
 
+use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -62,13 +63,21 @@ impl<H: Handler> TypedPool<H> {
     #[inline(always)]
     fn call<'a>(&self, conn: &mut Conn<'a>, call: impl FnOnce(&mut H, &mut Conn<'a>)) {
         let Some(mut handler) = self.slots.lend(conn.slot) else { return };
-        if catch_unwind(AssertUnwindSafe(|| call(&mut handler, conn))).is_err() {
-            conn.shared.handler_panicked(conn.token);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| call(&mut handler, conn))) {
+            panicked(conn, panic);
         }
     }
 }
 
+#[cold]
+#[inline(never)]
+fn panicked(conn: &Conn<'_>, panic: Box<dyn Any + Send>) {
+    drop(panic);
+    conn.shared.handler_panicked(conn.token);
+}
+
 impl<H: Handler> AnyPool for TypedPool<H> {
+    #[inline(never)]
     fn on_data(&self, conn: &mut Conn<'_>, bytes: &[u8]) {
         self.call(conn, |handler, conn| handler.on_data(conn, bytes));
     }
@@ -81,17 +90,18 @@ impl<H: Handler> AnyPool for TypedPool<H> {
 
     fn dispatch(&self, shared: &Rc<Shared>, token: Token, slot: u32, event: Event<'_>) {
         let conn = &mut Conn { shared, token, slot, moved: false };
-        self.call(conn, |handler, conn| match event {
-            Event::Data(bytes) => handler.on_data(conn, bytes),
-            Event::Open => handler.on_open(conn),
-            Event::Eof => handler.on_eof(conn),
-            Event::Drained => handler.on_drained(conn),
-            Event::Notify => handler.on_notify(conn),
-            Event::Closed(reason) => {
+        match event {
+            // Not the handler's method: its only call is in there, so that it can be inlined.
+            Event::Data(bytes) => self.on_data(conn, bytes),
+            Event::Open => self.call(conn, |handler, conn| handler.on_open(conn)),
+            Event::Eof => self.call(conn, |handler, conn| handler.on_eof(conn)),
+            Event::Drained => self.call(conn, |handler, conn| handler.on_drained(conn)),
+            Event::Notify => self.call(conn, |handler, conn| handler.on_notify(conn)),
+            Event::Closed(reason) => self.call(conn, |handler, conn| {
                 conn.moved = true;
                 handler.on_close(conn.id(), reason);
-            }
-        });
+            }),
+        }
         if conn.moved {
             self.after(conn);
         }

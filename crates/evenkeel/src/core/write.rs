@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::cork::{CORK_WRITE, SHORT, copy_short};
+use super::cork::{CORK_WRITE, SHORT};
 use super::{Core, Kind, Shared, Token, flag};
 use crate::handler::{CloseReason, Flow};
 use crate::message::Message;
@@ -17,7 +17,7 @@ const STREAM_HOLD: usize = 64 << 10;
 impl Shared {
     #[inline]
     pub(crate) fn write(&self, token: Token, bytes: &[u8]) -> Flow {
-        if SHORT.contains(&bytes.len()) && self.cork_first(token, bytes, copy_short) {
+        if SHORT.contains(&bytes.len()) && self.cork_first(token, bytes) {
             return Flow::Go;
         }
         self.write_any(token, bytes)
@@ -26,7 +26,7 @@ impl Shared {
     #[inline(never)]
     fn write_any(&self, token: Token, bytes: &[u8]) -> Flow {
         let corks = (1..CORK_WRITE).contains(&bytes.len());
-        if corks && self.cork_first(token, bytes, |into, from| into.copy_from_slice(from)) {
+        if corks && self.cork_first(token, bytes) {
             return Flow::Go;
         }
         self.write_more(token, bytes)
@@ -34,12 +34,12 @@ impl Shared {
 
     /// The usual case: the first write since the last flush, of a connection that can write.
     #[inline(always)]
-    fn cork_first(&self, token: Token, bytes: &[u8], copy: impl FnOnce(&mut [u8], &[u8])) -> bool {
+    fn cork_first(&self, token: Token, bytes: &[u8]) -> bool {
         let mut core = self.core.borrow_mut();
         let core = &mut *core;
         let Some(s) = core.sources.get_mut(token) else { return false };
         const LOOK: u32 = REFUSED | flag::QUEUED | flag::CORKED | flag::CONNECTING | flag::WRITABLE;
-        if s.flags & LOOK != flag::WRITABLE || !core.cork.begin(token, bytes, copy) {
+        if s.flags & LOOK != flag::WRITABLE || !core.cork.begin(token, bytes) {
             return false;
         }
         s.flags |= flag::CORKED;
@@ -66,7 +66,7 @@ impl Shared {
                 }
                 if s.flags & (flag::CORKED | flag::WRITABLE) == flag::WRITABLE {
                     core.cork.grow();
-                    if core.cork.begin(token, bytes, |into, from| into.copy_from_slice(from)) {
+                    if core.cork.begin(token, bytes) {
                         s.set(flag::CORKED);
                         return Flow::Go;
                     }

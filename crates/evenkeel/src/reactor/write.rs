@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::ops::Deref;
 
 use super::{Readiness, Selector};
-use crate::core::cork::SHARED;
+use crate::core::cork::{Entry, SHARED};
 use crate::core::out::Extra;
 use crate::core::{Core, Kind, Shared, Token, flag};
 use crate::message::Message;
@@ -45,62 +45,79 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         let mut guard = lp.core.borrow_mut();
         let core = &mut *guard;
         let mut cork = std::mem::take(&mut core.cork);
-        let (mut memory, mut shared) = (cork.bytes(), 0);
+        let (mut memory, mut messages) = (cork.bytes(), 0);
         let now = lp.now_ms.get();
-        // What is not plainly sent is counted where it is.
-        let (mut sends, mut sent) = (cork.entries.len() as u64, memory.len() as u64);
+        // As if all of it were sent at once: it mostly is.
+        lp.stats.add_n(&lp.stats.sends, cork.entries.len() as u64);
+        lp.stats.add_n(&lp.stats.bytes_out, memory.len() as u64);
         for entry in &cork.entries {
-            let bytes: &[u8] = if entry.len == SHARED {
-                let message = &cork.messages[shared];
-                shared += 1;
-                sent += message.len() as u64;
-                message
-            } else {
-                let (bytes, after) = memory.split_at(entry.len as usize);
-                memory = after;
-                bytes
-            };
-            let first = match core.sources.get_mut(entry.token) {
-                Some(s) if s.flags & (flag::DEAD | flag::QUEUED | flag::CLOSING | flag::SHUT) == 0 => {
-                    // A message in progress keeps its stamp: answering does not make its sender faster.
-                    if s.flags & flag::MESSAGE == 0 {
-                        s.stamp = now;
-                    }
-                    s.flags &= !flag::CORKED;
-                    match self.sys.send(s.fd, bytes) {
-                        Ok(n) if n == bytes.len() => continue,
-                        other => Some(other),
-                    }
-                }
-                _ => None,
-            };
-            sends -= 1;
-            sent -= bytes.len() as u64;
-            let message = (entry.len == SHARED).then(|| &cork.messages[shared - 1]);
-            let corked = message.map_or(Corked::Bytes(bytes), Corked::Shared);
-            self.not_plainly_sent(lp, core, entry.token, corked, first);
+            if entry.len == SHARED {
+                self.flush_message(lp, core, entry, &cork.messages[messages]);
+                messages += 1;
+                continue;
+            }
+            let (bytes, after) = memory.split_at(entry.len as usize);
+            memory = after;
+            if let Err(first) = self.send_plainly(core, entry, bytes, now) {
+                self.not_sent(lp, core, entry, Corked::Bytes(bytes), first);
+            }
         }
-        lp.stats.add_n(&lp.stats.sends, sends);
-        lp.stats.add_n(&lp.stats.bytes_out, sent);
         cork.clear();
         core.cork = cork;
     }
 
-    /// An entry of the cork whose source is more than plainly open, or whose first send left something.
+    /// An entry that is a shared message.
+    #[inline(never)]
+    fn flush_message(&self, lp: &Shared, core: &mut Core, entry: &Entry, message: &Message) {
+        lp.stats.add_n(&lp.stats.bytes_out, message.len() as u64);
+        if let Err(first) = self.send_plainly(core, entry, message, lp.now_ms.get()) {
+            self.not_sent(lp, core, entry, Corked::Shared(message), first);
+        }
+    }
+
+    /// Sends one entry of the cork, which is counted as sent already. The error is what came of it if that was not
+    /// all, and none if its source is gone or more than plainly open.
+    #[inline(always)]
+    fn send_plainly(
+        &self,
+        core: &mut Core,
+        entry: &Entry,
+        bytes: &[u8],
+        now: u32,
+    ) -> Result<(), Option<io::Result<usize>>> {
+        let s = core.sources.get_mut(entry.token).ok_or(None)?;
+        let flags = s.flags;
+        if flags & (flag::DEAD | flag::QUEUED | flag::CLOSING | flag::SHUT) != 0 {
+            return Err(None);
+        }
+        // A message in progress keeps its stamp: answering does not make its sender faster.
+        if flags & flag::MESSAGE == 0 {
+            s.stamp = now;
+        }
+        s.flags = flags & !flag::CORKED;
+        match self.sys.send(s.fd, bytes) {
+            Ok(n) if n == bytes.len() => Ok(()),
+            other => Err(Some(other)),
+        }
+    }
+
+    /// Goes on with an entry that was not plainly sent.
     #[cold]
     #[inline(never)]
-    fn not_plainly_sent(
+    fn not_sent(
         &self,
         lp: &Shared,
         core: &mut Core,
-        token: Token,
+        entry: &Entry,
         corked: Corked<'_>,
         first: Option<io::Result<usize>>,
     ) {
+        let token = entry.token;
+        lp.stats.take_n(&lp.stats.bytes_out, corked.len() as u64);
         if let Some(first) = first {
-            lp.stats.add(&lp.stats.sends);
             return self.sent_partly(lp, core, token, corked, first);
         }
+        lp.stats.take_n(&lp.stats.sends, 1);
         let Some(s) = core.sources.get_mut(token) else { return };
         s.clear(flag::CORKED);
         if s.has(flag::DEAD) {

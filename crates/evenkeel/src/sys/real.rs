@@ -27,8 +27,11 @@ const SOCKET: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 /// The descriptor for the length of one call.
 fn at(fd: Fd) -> BorrowedFd<'static> {
     // SAFETY: a source owns its number from creation until `close`, and callers pass only numbers of live
-    // sources; the borrow ends with the call it is made for.
-    unsafe { BorrowedFd::borrow_raw(fd) }
+    // sources, which are never -1; the borrow ends with the call it is made for.
+    unsafe {
+        std::hint::assert_unchecked(fd != -1);
+        BorrowedFd::borrow_raw(fd)
+    }
 }
 
 fn own(fd: Fd) -> OwnedFd {

@@ -19,6 +19,15 @@ pub(crate) enum Half {
     Write,
 }
 
+/// What the first look at a stream says of an operation of one half.
+enum Look {
+    /// It may succeed.
+    May,
+    /// It cannot, and who asks will be woken when it may.
+    Waits,
+    Closer,
+}
+
 impl Half {
     /// The bit of a source that says that an operation of this half may succeed.
     #[inline]
@@ -138,26 +147,26 @@ impl Shared {
         io::Error::new(io::ErrorKind::NotConnected, "the loop that this stream belonged to has ended")
     }
 
-    /// Looks whether an operation of one half may succeed; if not, the waker is left.
-    #[inline]
-    fn look(&self, token: Token, half: Half, cx: &Context<'_>) -> Poll<io::Result<()>> {
+    /// Looks whether an operation of one half may succeed.
+    #[inline(always)]
+    fn look(&self, token: Token, half: Half, cx: &Context<'_>) -> Look {
         // Exclusive, because that is the cheaper one to check.
         let core = self.core.borrow_mut();
+        let Some(s) = core.sources.get(token) else { return Look::Closer };
         let may = half.flag();
-        if let Some(s) = core.sources.get(token) {
-            if s.flags & (may | flag::CONNECTING | flag::HUNG_UP | flag::DEAD) == may {
-                return Poll::Ready(Ok(()));
-            }
-            let left = core.tasks[s.slot as usize].waker(half);
-            if s.flags & (may | flag::DEAD) == 0 && left.is_some_and(|waker| waker.will_wake(cx.waker())) {
-                return Poll::Pending;
-            }
+        if s.flags & (may | flag::CONNECTING | flag::HUNG_UP | flag::DEAD) == may {
+            return Look::May;
         }
-        drop(core);
-        self.look_closer(token, half, cx)
+        let left = core.tasks[s.slot as usize].waker(half);
+        if s.flags & (may | flag::DEAD) == 0 && left.is_some_and(|waker| waker.will_wake(cx.waker())) {
+            return Look::Waits;
+        }
+        Look::Closer
     }
 
+    /// As [`look`](Self::look), in every state; if the operation may not succeed, the waker is left.
     #[cold]
+    #[inline(never)]
     fn look_closer(&self, token: Token, half: Half, cx: &Context<'_>) -> Poll<io::Result<()>> {
         let flags = self.flags(token);
         if flags & flag::DEAD != 0 {
@@ -188,7 +197,11 @@ impl Shared {
         cx: &mut Context<'_>,
         attempt: impl FnOnce() -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
-        ready!(self.look(token, half, cx))?;
+        match self.look(token, half, cx) {
+            Look::May => {}
+            Look::Waits => return Poll::Pending,
+            Look::Closer => ready!(self.look_closer(token, half, cx))?,
+        }
         match attempt() {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 self.wait_for(token, half, cx);

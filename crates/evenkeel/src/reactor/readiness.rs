@@ -124,7 +124,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
             // As if the read were short already: it mostly is.
             s.flags = (s.flags | news) & !flag::READABLE;
             s.stamp = lp.now_ms.get();
-            let Turn { scratch, conn, .. } = turn;
+            let (scratch, conn) = (&mut *turn.scratch, &mut turn.conn);
             (conn.token, conn.slot) = (token, s.slot);
             let fd = s.fd;
             drop(core);

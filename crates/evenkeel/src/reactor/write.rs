@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::ops::Deref;
 
 use super::{Readiness, Selector};
-use crate::core::cork::{Entry, SHARED};
+use crate::core::cork::{Cork, Entry, SHARED};
 use crate::core::out::Extra;
 use crate::core::{Core, Kind, Shared, Token, flag};
 use crate::message::Message;
@@ -52,7 +52,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         lp.stats.add_n(&lp.stats.bytes_out, memory.len() as u64);
         for entry in &cork.entries {
             if entry.len == SHARED {
-                self.flush_message(lp, core, entry, &cork.messages[messages]);
+                self.flush_message(lp, core, entry, &cork, messages);
                 messages += 1;
                 continue;
             }
@@ -66,9 +66,10 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         core.cork = cork;
     }
 
-    /// An entry that is a shared message.
+    /// An entry that is a shared message, the cork's at `at`.
     #[inline(never)]
-    fn flush_message(&self, lp: &Shared, core: &mut Core, entry: &Entry, message: &Message) {
+    fn flush_message(&self, lp: &Shared, core: &mut Core, entry: &Entry, cork: &Cork, at: usize) {
+        let message = &cork.messages[at];
         lp.stats.add_n(&lp.stats.bytes_out, message.len() as u64);
         if let Err(first) = self.send_plainly(core, entry, message, lp.now_ms.get()) {
             self.not_sent(lp, core, entry, Corked::Shared(message), first);

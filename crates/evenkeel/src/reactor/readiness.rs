@@ -129,19 +129,15 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
             let fd = s.fd;
             drop(core);
             events.next();
-            let got = self.sys.recv(fd, scratch);
-            let Ok(n @ 1..) = got else {
-                self.not_read(turn, got);
-                continue;
-            };
-            lp.stats.add_n(&lp.stats.bytes_in, n as u64);
-            let full = n == scratch.len();
-            pool.on_data(conn, &scratch[..n]);
-            if conn.moved {
-                pool.after(conn);
-            }
-            if full {
-                self.not_read(turn, Ok(n));
+            match self.sys.recv(fd, scratch) {
+                Ok(n) if n > 0 && n < scratch.len() => {
+                    lp.stats.add_n(&lp.stats.bytes_in, n as u64);
+                    pool.on_data(conn, &scratch[..n]);
+                    if conn.moved {
+                        pool.after(conn);
+                    }
+                }
+                other => self.not_short(turn, pool, other),
             }
         }
     }
@@ -149,8 +145,15 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
     /// The first read of an event was not plainly short: it filled the memory, ended the stream, or failed.
     #[cold]
     #[inline(never)]
-    fn not_read(&self, turn: &mut Turn<'_>, got: io::Result<usize>) {
+    fn not_short(&self, turn: &mut Turn<'_>, pool: &dyn AnyPool, got: io::Result<usize>) {
         let (lp, token) = (turn.conn.shared, turn.conn.token);
+        if let Ok(n @ 1..) = got {
+            lp.stats.add_n(&lp.stats.bytes_in, n as u64);
+            pool.on_data(&mut turn.conn, &turn.scratch[..n]);
+            if turn.conn.moved {
+                pool.after(&mut turn.conn);
+            }
+        }
         self.with_scratch(turn, |this| this.read_on(lp, token, got));
     }
 

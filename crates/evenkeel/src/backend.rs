@@ -171,15 +171,6 @@ pub(crate) trait Driver {
     fn resume(&self, lp: &Shared, token: Token);
     /// Reads into a task's buffer. `WouldBlock`: a later event will say that it is worth trying again.
     fn recv(&self, lp: &Shared, token: Token, into: &mut [u8]) -> io::Result<usize>;
-    /// Lends what can be read, at most `most` bytes and a scratch buffer full, to a task's closure; an empty slice
-    /// at the end. `most` is above zero.
-    fn recv_with(
-        &self,
-        lp: &Shared,
-        token: Token,
-        most: usize,
-        lend: &mut dyn FnMut(&[u8]),
-    ) -> io::Result<()>;
     /// Sends from a task's memory; nothing is queued. `WouldBlock` as for `recv`.
     fn send(&self, lp: &Shared, token: Token, from: &[u8]) -> io::Result<usize>;
     /// As `send`, from at most 1,024 places at once.

@@ -186,6 +186,9 @@ impl std::error::Error for StaleConn {}
 pub struct Conn<'a> {
     pub(crate) shared: &'a Rc<Shared>,
     pub(crate) token: Token,
+    /// Where the pool keeps its handler.
+    pub(crate) slot: u32,
+    /// It has no handler any more.
     pub(crate) moved: bool,
 }
 

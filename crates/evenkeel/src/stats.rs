@@ -35,6 +35,11 @@ impl Stats {
         counter.set(counter.get() + n);
     }
 
+    /// Takes back what was counted too early.
+    pub(crate) fn take_n(&self, counter: &Cell<u64>, n: u64) {
+        counter.set(counter.get() - n);
+    }
+
     pub(crate) fn turn_took(&self, nanoseconds: u64) {
         let us = nanoseconds / 1000;
         let bucket = (64 - us.leading_zeros() as usize).min(TURN_BUCKETS - 1);

@@ -67,7 +67,7 @@ impl Read for Stream {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        self.poll_lend_ref(cx, buf.remaining(), &mut |bytes| buf.put_slice(bytes))
+        self.poll_lend_ref(cx, buf.remaining(), |bytes| buf.put_slice(bytes))
     }
 }
 

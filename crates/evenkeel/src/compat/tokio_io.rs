@@ -16,7 +16,7 @@ fn read(stream: &Stream, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io
         return Poll::Ready(Ok(()));
     }
     if buf.initialized().len() < buf.capacity() {
-        return stream.poll_lend_ref(cx, buf.remaining(), &mut |bytes| buf.put_slice(bytes));
+        return stream.poll_lend_ref(cx, buf.remaining(), |bytes| buf.put_slice(bytes));
     }
     let n = ready!(stream.poll_read_ref(cx, buf.initialize_unfilled()))?;
     buf.advance(n);

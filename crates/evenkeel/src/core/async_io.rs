@@ -19,6 +19,15 @@ pub(crate) enum Half {
     Write,
 }
 
+/// What the first look at a stream says of an operation of one half.
+enum Look {
+    /// It may succeed.
+    May,
+    /// It cannot, and who asks will be woken when it may.
+    Waits,
+    Closer,
+}
+
 impl Half {
     /// The bit of a source that says that an operation of this half may succeed.
     #[inline]
@@ -26,6 +35,9 @@ impl Half {
         if self == Half::Read { flag::READABLE } else { flag::WRITABLE }
     }
 }
+
+/// States in which an event of a stream is more than news for its tasks.
+pub(crate) const BUSY: u32 = flag::CONNECTING | flag::QUEUED | flag::LINGER;
 
 impl AsyncIo {
     #[inline]
@@ -53,6 +65,22 @@ impl Core {
         place.free = self.free_task;
         self.free_task = slot;
         Some(old)
+    }
+
+    /// An event of a stream that says nothing new but that it is readable, with a task of this loop waiting for that, if
+    /// any: the usual one. False, and nothing is done, for any other.
+    #[inline]
+    pub(crate) fn wake_reader(&mut self, executor: &Executor, token: Token, news: u32) -> bool {
+        let Some(s) = self.sources.get_mut(token) else { return false };
+        let flags = s.flags | news;
+        if flags & (flag::KIND | BUSY) != Kind::Async as u32 || flags ^ s.flags != flag::READABLE {
+            return false;
+        }
+        let woken = self.tasks[s.slot as usize].reader.as_ref().is_none_or(|waker| executor.wake(waker));
+        if woken {
+            s.flags = flags;
+        }
+        woken
     }
 
     /// Wakes what waits for a stream that has just become readable or writable. False if something waits that is not
@@ -119,25 +147,26 @@ impl Shared {
         io::Error::new(io::ErrorKind::NotConnected, "the loop that this stream belonged to has ended")
     }
 
-    /// Looks whether an operation of one half may succeed; if not, the waker is left.
-    #[inline]
-    fn look(&self, token: Token, half: Half, cx: &Context<'_>) -> Poll<io::Result<()>> {
-        let core = self.core.borrow();
+    /// Looks whether an operation of one half may succeed.
+    #[inline(always)]
+    fn look(&self, token: Token, half: Half, cx: &Context<'_>) -> Look {
+        // Exclusive, because that is the cheaper one to check.
+        let core = self.core.borrow_mut();
+        let Some(s) = core.sources.get(token) else { return Look::Closer };
         let may = half.flag();
-        if let Some(s) = core.sources.get(token) {
-            if s.flags & (may | flag::CONNECTING | flag::HUNG_UP | flag::DEAD) == may {
-                return Poll::Ready(Ok(()));
-            }
-            let left = core.tasks[s.slot as usize].waker(half);
-            if s.flags & (may | flag::DEAD) == 0 && left.is_some_and(|waker| waker.will_wake(cx.waker())) {
-                return Poll::Pending;
-            }
+        if s.flags & (may | flag::CONNECTING | flag::HUNG_UP | flag::DEAD) == may {
+            return Look::May;
         }
-        drop(core);
-        self.look_closer(token, half, cx)
+        let left = core.tasks[s.slot as usize].waker(half);
+        if s.flags & (may | flag::DEAD) == 0 && left.is_some_and(|waker| waker.will_wake(cx.waker())) {
+            return Look::Waits;
+        }
+        Look::Closer
     }
 
+    /// As [`look`](Self::look), in every state; if the operation may not succeed, the waker is left.
     #[cold]
+    #[inline(never)]
     fn look_closer(&self, token: Token, half: Half, cx: &Context<'_>) -> Poll<io::Result<()>> {
         let flags = self.flags(token);
         if flags & flag::DEAD != 0 {
@@ -168,7 +197,11 @@ impl Shared {
         cx: &mut Context<'_>,
         attempt: impl FnOnce() -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
-        ready!(self.look(token, half, cx))?;
+        match self.look(token, half, cx) {
+            Look::May => {}
+            Look::Waits => return Poll::Pending,
+            Look::Closer => ready!(self.look_closer(token, half, cx))?,
+        }
         if !self.executor.spend() {
             return Self::give_up_turn(cx);
         }
@@ -186,6 +219,25 @@ impl Shared {
     fn give_up_turn<R>(cx: &Context<'_>) -> Poll<R> {
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Lends what can be read, at most `most` bytes, from the loop's own memory; an empty slice at the end. `most` is
+    /// above zero.
+    #[inline]
+    pub(crate) fn poll_lend<R>(
+        &self,
+        token: Token,
+        most: usize,
+        cx: &mut Context<'_>,
+        lend: impl FnOnce(&[u8]) -> R,
+    ) -> Poll<io::Result<R>> {
+        self.poll_io(token, Half::Read, cx, || {
+            let mut memory = self.take_scratch();
+            let room = most.min(memory.len());
+            let result = self.driver.recv(self, token, &mut memory[..room]).map(|n| lend(&memory[..n]));
+            self.put_scratch(memory);
+            result
+        })
     }
 
     /// Puts a descriptor under the loop's care for tasks.

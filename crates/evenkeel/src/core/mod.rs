@@ -8,6 +8,7 @@ mod flow;
 pub(crate) mod out;
 pub(crate) mod pool;
 pub(crate) mod shared;
+mod slab;
 pub(crate) mod source;
 mod write;
 

@@ -1,11 +1,12 @@
-//! Typed pools: the handlers of one kind, in one slab with a free list, and what they all share.
+//! Typed pools: the handlers of one kind, in one slab, and what they all share.
 //!
-//! A handler is moved out of its slot for the length of a call and back after it. That costs a copy of its
-//! few words and buys that every other call of the API is legal meanwhile (I37), without unsafe code.
+//! A handler is lent by the slab for the length of a call. It stays where it is, and every other call of the API is
+//! legal meanwhile (I37).
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 
+use super::slab::Slab;
 use super::{Shared, Token, caught};
 use crate::handler::{CloseReason, Conn, Handler};
 use crate::net::{Addr, Limits};
@@ -23,8 +24,11 @@ pub(crate) enum Event<'a> {
 
 /// A pool without its handlers' type.
 pub(crate) trait AnyPool {
-    /// Calls a handler with bytes: the usual call. No borrow of the loop's state may be held.
-    fn on_data(&self, shared: &Rc<Shared>, token: Token, slot: u32, bytes: &[u8]);
+    /// Calls the handler of `conn` with bytes: the usual call. No borrow of the loop's state may be held, and
+    /// [`after`](Self::after) must be called next if the connection has moved.
+    fn on_data(&self, conn: &mut Conn<'_>, bytes: &[u8]);
+    /// Drops the handler of a connection that has moved: it hears nothing more.
+    fn after(&self, conn: &mut Conn<'_>);
     /// Calls a handler. No borrow of the loop's state may be held.
     fn dispatch(&self, shared: &Rc<Shared>, token: Token, slot: u32, event: Event<'_>);
     /// Drops a handler that has no connection any more.
@@ -36,15 +40,9 @@ pub(crate) trait AnyPool {
 /// Makes the handler of an accepted connection; none if the user's function panicked.
 pub(crate) type Make = dyn Fn(&Rc<Shared>, Fd, &Addr) -> Option<u32>;
 
-/// A slab of handlers. An empty place is free, or its handler is being called.
-struct Slots<H> {
-    all: Vec<Option<H>>,
-    free: Vec<u32>,
-}
-
 /// The handlers of type `H` that share limits.
 pub(crate) struct TypedPool<H> {
-    slots: RefCell<Slots<H>>,
+    slots: Slab<H>,
     limits: Limits,
     /// Its place among the loop's pools.
     pub(crate) place: Cell<u16>,
@@ -52,81 +50,56 @@ pub(crate) struct TypedPool<H> {
 
 impl<H: Handler> TypedPool<H> {
     pub(crate) fn new(limits: Limits) -> Self {
-        let slots = RefCell::new(Slots { all: Vec::new(), free: Vec::new() });
-        TypedPool { slots, limits, place: Cell::new(0) }
+        TypedPool { slots: Slab::new(), limits, place: Cell::new(0) }
     }
 
     pub(crate) fn insert(&self, handler: H) -> u32 {
-        let mut slots = self.slots.borrow_mut();
-        if let Some(at) = slots.free.pop() {
-            slots.all[at as usize] = Some(handler);
-            return at;
+        self.slots.insert(handler)
+    }
+
+    /// Calls a handler, in its place.
+    #[inline(always)]
+    fn call<'a>(&self, conn: &mut Conn<'a>, call: impl FnOnce(&mut H, &mut Conn<'a>)) {
+        let Some(mut handler) = self.slots.lend(conn.slot) else { return };
+        if caught(|| call(&mut handler, conn)).is_none() {
+            conn.shared.handler_panicked(conn.token);
         }
-        slots.all.push(Some(handler));
-        (slots.all.len() - 1) as u32
-    }
-
-    #[inline]
-    fn take(&self, slot: u32) -> Option<H> {
-        self.slots.borrow_mut().all.get_mut(slot as usize)?.take()
-    }
-
-    #[inline]
-    fn put(&self, slot: u32, handler: H) {
-        self.slots.borrow_mut().all[slot as usize] = Some(handler);
-    }
-
-    fn free(&self, slot: u32) {
-        self.slots.borrow_mut().free.push(slot);
-    }
-
-    /// Takes a handler out for the length of a call.
-    #[inline]
-    fn call(&self, shared: &Rc<Shared>, token: Token, slot: u32, call: impl FnOnce(&mut H, &mut Conn<'_>)) {
-        let Some(mut handler) = self.take(slot) else { return };
-        let mut conn = Conn { shared, token, moved: false };
-        if caught(|| call(&mut handler, &mut conn)).is_none() {
-            shared.handler_panicked(token);
-        }
-        if conn.moved {
-            self.remove(shared, slot, handler);
-        } else {
-            self.put(slot, handler);
-        }
-    }
-
-    /// Drops a handler that hears nothing more, and gives its place back.
-    #[cold]
-    fn remove(&self, shared: &Rc<Shared>, slot: u32, handler: H) {
-        self.free(slot);
-        drop_quietly(shared, handler);
     }
 }
 
 impl<H: Handler> AnyPool for TypedPool<H> {
-    fn on_data(&self, shared: &Rc<Shared>, token: Token, slot: u32, bytes: &[u8]) {
-        self.call(shared, token, slot, |handler, conn| handler.on_data(conn, bytes));
+    #[inline(never)]
+    fn on_data(&self, conn: &mut Conn<'_>, bytes: &[u8]) {
+        self.call(conn, |handler, conn| handler.on_data(conn, bytes));
+    }
+
+    #[cold]
+    fn after(&self, conn: &mut Conn<'_>) {
+        conn.moved = false;
+        drop_quietly(conn.shared, self.slots.remove(conn.slot));
     }
 
     fn dispatch(&self, shared: &Rc<Shared>, token: Token, slot: u32, event: Event<'_>) {
+        let conn = &mut Conn { shared, token, slot, moved: false };
         match event {
-            Event::Data(bytes) => self.on_data(shared, token, slot, bytes),
-            Event::Open => self.call(shared, token, slot, |handler, conn| handler.on_open(conn)),
-            Event::Eof => self.call(shared, token, slot, |handler, conn| handler.on_eof(conn)),
-            Event::Drained => self.call(shared, token, slot, |handler, conn| handler.on_drained(conn)),
-            Event::Notify => self.call(shared, token, slot, |handler, conn| handler.on_notify(conn)),
-            Event::Closed(reason) => self.call(shared, token, slot, |handler, conn| {
+            // Not the handler's method: its only call is in there, so that it can be inlined.
+            Event::Data(bytes) => self.on_data(conn, bytes),
+            Event::Open => self.call(conn, |handler, conn| handler.on_open(conn)),
+            Event::Eof => self.call(conn, |handler, conn| handler.on_eof(conn)),
+            Event::Drained => self.call(conn, |handler, conn| handler.on_drained(conn)),
+            Event::Notify => self.call(conn, |handler, conn| handler.on_notify(conn)),
+            Event::Closed(reason) => self.call(conn, |handler, conn| {
                 conn.moved = true;
                 handler.on_close(conn.id(), reason);
             }),
         }
+        if conn.moved {
+            self.after(conn);
+        }
     }
 
     fn discard(&self, slot: u32) {
-        if let Some(handler) = self.take(slot) {
-            self.free(slot);
-            drop(handler);
-        }
+        drop(self.slots.remove(slot));
     }
 
     fn limits(&self) -> &Limits {
@@ -134,8 +107,7 @@ impl<H: Handler> AnyPool for TypedPool<H> {
     }
 
     fn len(&self) -> usize {
-        let slots = self.slots.borrow();
-        slots.all.len() - slots.free.len()
+        self.slots.len()
     }
 }
 

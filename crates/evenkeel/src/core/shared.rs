@@ -89,6 +89,8 @@ pub(crate) struct Shared {
     pub(crate) core: RefCell<Core>,
     pub(crate) pools: RefCell<Vec<Rc<dyn AnyPool>>>,
     pub(crate) driver: Box<dyn Driver>,
+    /// Made at the first read.
+    scratch: Cell<Option<Box<[u8]>>>,
     pub(crate) executor: Executor,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) stats: Stats,
@@ -102,6 +104,9 @@ pub(crate) struct Shared {
     pub(crate) ended: Cell<bool>,
 }
 
+/// Memory that bytes are received into and lent from: with much less, small reads would cost a system call for each
+/// few messages.
+const SCRATCH: usize = 64 << 10;
 /// Calls of each kind in one turn, so that none keeps the others waiting (I22, I24).
 const QUEUED_PER_TURN: usize = 1024;
 const TIMERS_PER_TURN: usize = 4096;
@@ -140,6 +145,7 @@ impl Shared {
             core: RefCell::new(core),
             pools: RefCell::default(),
             driver,
+            scratch: Cell::new(None),
             executor: Executor::new(Arc::new(move || notify.wake())),
             inbox,
             stats: Stats::default(),
@@ -150,6 +156,18 @@ impl Shared {
             running: Cell::new(false),
             ended: Cell::new(false),
         })
+    }
+
+    /// Takes the memory that bytes are received into, for the length of a delivery; a nested reader gets some of its
+    /// own.
+    #[inline]
+    pub(crate) fn take_scratch(&self) -> Box<[u8]> {
+        self.scratch.take().unwrap_or_else(new_scratch)
+    }
+
+    #[inline]
+    pub(crate) fn put_scratch(&self, memory: Box<[u8]>) {
+        self.scratch.set(Some(memory));
     }
 
     // ---- time ----
@@ -423,6 +441,11 @@ impl Shared {
         self.core.borrow_mut().sweep_from = if end >= capacity { 0 } else { end };
         self.sweep_after(every);
     }
+}
+
+#[cold]
+fn new_scratch() -> Box<[u8]> {
+    vec![0; SCRATCH].into_boxed_slice()
 }
 
 /// The limit that a connection has broken, if any.

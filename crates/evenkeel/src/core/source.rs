@@ -22,25 +22,25 @@ impl Token {
     }
 }
 
-/// What a source is; the lowest bits of its flags.
+/// What a source is; the highest bits of its flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum Kind {
     Free = 0,
     /// Accepts for a pool of handlers or for an asynchronous listener.
-    Listener = 1,
+    Listener = 1 << 29,
     /// A stream whose bytes go to a handler.
-    Callback = 2,
+    Callback = 2 << 29,
     /// A stream that tasks read and write.
-    Async = 3,
+    Async = 3 << 29,
     /// A foreign descriptor whose readiness is asked for.
-    Watch = 4,
+    Watch = 4 << 29,
 }
 
 impl Kind {
     #[inline]
     pub(crate) fn of(flags: u32) -> Kind {
-        match flags & flag::KIND {
+        match flags >> flag::KIND.trailing_zeros() {
             1 => Kind::Listener,
             2 => Kind::Callback,
             3 => Kind::Async,
@@ -52,13 +52,13 @@ impl Kind {
 
 /// Bits of a source's state. One word, so that an event looks at all of it at once.
 pub(crate) mod flag {
-    pub(crate) const KIND: u32 = 0b111;
+    pub(crate) const KIND: u32 = 0b111 << 29;
+    /// Bytes, or an end, may be there to be read. This and the next are where epoll has them.
+    pub(crate) const READABLE: u32 = 1;
+    /// The last attempt to write was not refused.
+    pub(crate) const WRITABLE: u32 = 1 << 2;
     /// A short read says that nothing is left: a TCP stream subscribed to RDHUP and PRI.
     pub(crate) const SHORT_READS: u32 = 1 << 3;
-    /// Bytes, or an end, may be there to be read.
-    pub(crate) const READABLE: u32 = 1 << 4;
-    /// The last attempt to write was not refused.
-    pub(crate) const WRITABLE: u32 = 1 << 5;
     /// RDHUP, HUP, ERR or PRI was reported: only a refusal or an end stops reading now.
     pub(crate) const HUNG_UP: u32 = 1 << 6;
     /// The handler does not want bytes for now.
@@ -104,7 +104,7 @@ pub(crate) mod flag {
     /// Reset instead of an orderly end.
     pub(crate) const RESET: u32 = 1 << 27;
     /// A Unix socket.
-    pub(crate) const UNIX: u32 = 1 << 29;
+    pub(crate) const UNIX: u32 = 1 << 28;
 }
 
 /// One descriptor that the loop serves.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::cork::{CORK_FULL, CORK_WRITE};
+use super::cork::{CORK_WRITE, SHORT};
 use super::{Core, Kind, Shared, Token, flag};
 use crate::handler::{CloseReason, Flow};
 use crate::message::Message;
@@ -13,24 +13,37 @@ const REFUSED: u32 = flag::CLOSING | flag::DEAD | flag::SHUT;
 /// What a stream's queue may cost, and from where on its writer is asked to wait.
 const STREAM_CAP: usize = 1 << 20;
 const STREAM_HOLD: usize = 64 << 10;
-/// Entries that the cork holds before it is flushed, so that a broadcast does not outgrow the caches.
-const CORK_ENTRIES: usize = 1024;
 
 impl Shared {
     #[inline]
     pub(crate) fn write(&self, token: Token, bytes: &[u8]) -> Flow {
-        let mut guard = self.core.borrow_mut();
-        let core = &mut *guard;
-        let Some(s) = core.sources.get_mut(token) else { return Flow::Closed };
-        const LOOK: u32 = REFUSED | flag::QUEUED | flag::CORKED | flag::CONNECTING | flag::WRITABLE;
-        let short = (1..CORK_WRITE).contains(&bytes.len());
-        if s.flags & LOOK == flag::WRITABLE && short && core.cork.memory.len() < CORK_FULL {
-            s.flags |= flag::CORKED;
-            core.cork.begin(token, bytes);
+        if SHORT.contains(&bytes.len()) && self.cork_first(token, bytes) {
             return Flow::Go;
         }
-        drop(guard);
+        self.write_any(token, bytes)
+    }
+
+    #[inline(never)]
+    fn write_any(&self, token: Token, bytes: &[u8]) -> Flow {
+        let corks = (1..CORK_WRITE).contains(&bytes.len());
+        if corks && self.cork_first(token, bytes) {
+            return Flow::Go;
+        }
         self.write_more(token, bytes)
+    }
+
+    /// The usual case: the first write since the last flush, of a connection that can write.
+    #[inline(always)]
+    fn cork_first(&self, token: Token, bytes: &[u8]) -> bool {
+        let mut core = self.core.borrow_mut();
+        let core = &mut *core;
+        let Some(s) = core.sources.get_mut(token) else { return false };
+        const LOOK: u32 = REFUSED | flag::QUEUED | flag::CORKED | flag::CONNECTING | flag::WRITABLE;
+        if s.flags & LOOK != flag::WRITABLE || !core.cork.begin(token, bytes) {
+            return false;
+        }
+        s.flags |= flag::CORKED;
+        true
     }
 
     /// A write that does not fit the usual case. Borrows the state anew.
@@ -52,9 +65,11 @@ impl Shared {
                     return Flow::Go;
                 }
                 if s.flags & (flag::CORKED | flag::WRITABLE) == flag::WRITABLE {
-                    s.set(flag::CORKED);
-                    core.cork.begin(token, bytes);
-                    return Flow::Go;
+                    core.cork.grow();
+                    if core.cork.begin(token, bytes) {
+                        s.set(flag::CORKED);
+                        return Flow::Go;
+                    }
                 }
             }
         }
@@ -115,8 +130,9 @@ impl Shared {
         if s.has(REFUSED) {
             return Some(Flow::Closed);
         }
-        let full = core.cork.memory.len() >= CORK_FULL || core.cork.entries.len() >= CORK_ENTRIES;
-        let in_the_way = s.has(flag::CORKED) && len >= CORK_WRITE;
+        let large = len >= CORK_WRITE;
+        let full = !core.cork.has_room(if large { 0 } else { len });
+        let in_the_way = s.has(flag::CORKED) && large;
         drop(core);
         if full || in_the_way {
             self.driver.flush(self);

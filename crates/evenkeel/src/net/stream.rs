@@ -167,27 +167,22 @@ impl Stream {
         let mut take = Some(take);
         poll_fn(move |cx| {
             let (shared, token) = (&*self.shared, self.token);
-            let mut result = None;
-            let mut lend = |bytes: &[u8]| {
-                if let (false, Some(take)) = (bytes.is_empty(), take.take()) {
-                    result = Some(take(bytes, &mut Reply { shared, token }));
-                }
-            };
-            ready!(self.poll_lend_ref(cx, usize::MAX, &mut lend))?;
-            Poll::Ready(Ok(result))
+            shared.poll_lend(token, usize::MAX, cx, |bytes| match take.take() {
+                Some(take) if !bytes.is_empty() => Some(take(bytes, &mut Reply { shared, token })),
+                _ => None,
+            })
         })
     }
 
-    /// Lends what can be read, at most `most` bytes; an empty slice at the end.
-    #[inline]
+    /// Lends what can be read, at most `most` bytes; an empty slice at the end. `most` is above zero.
+    #[cfg(any(feature = "hyper", feature = "tokio-io"))]
     pub(crate) fn poll_lend_ref(
         &self,
         cx: &mut Context<'_>,
         most: usize,
-        lend: &mut dyn FnMut(&[u8]),
+        lend: impl FnOnce(&[u8]),
     ) -> Poll<io::Result<()>> {
-        let (shared, token) = (&*self.shared, self.token);
-        shared.poll_io(token, Half::Read, cx, || shared.driver.recv_with(shared, token, most, lend))
+        self.shared.poll_lend(self.token, most, cx, lend)
     }
 
     #[inline]

@@ -23,9 +23,9 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         }
         // A peer that is gone already needs no end.
         let _ = self.sys.shutdown(fd, Shutdown::Write);
-        let mut memory = self.take_scratch();
+        let mut memory = lp.take_scratch();
         let got = self.sys.recv(fd, &mut memory);
-        self.put_scratch(memory);
+        lp.put_scratch(memory);
         match got {
             Ok(n) if n > 0 => {}
             _ => return true,

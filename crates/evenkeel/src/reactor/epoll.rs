@@ -106,14 +106,9 @@ impl<T: Trigger, Y: Sys> Selector<Y> for EpollBy<T> {
         if bits & HUNG_UP.bits() != 0 {
             return hung_up(token, flags);
         }
-        // Mostly it is data, room, or both: the kernel's bits, moved to where a source has them.
-        const {
-            assert!(
-                flag::READABLE == EpollFlags::IN.bits() << 4 && flag::WRITABLE == EpollFlags::OUT.bits() << 3
-            )
-        };
-        let flags = (bits & EpollFlags::IN.bits()) << 4 | (bits & EpollFlags::OUT.bits()) << 3;
-        Event { token, flags }
+        // Mostly it is data, room, or both: the kernel's bits, which a source has in the same places.
+        const { assert!(flag::READABLE == EpollFlags::IN.bits() && flag::WRITABLE == EpollFlags::OUT.bits()) };
+        Event { token, flags: bits & (flag::READABLE | flag::WRITABLE) }
     }
 }
 

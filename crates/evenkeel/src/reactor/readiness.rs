@@ -4,33 +4,28 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::Shutdown;
 use std::rc::Rc;
+use std::slice::Iter;
 use std::time::Duration;
 
 use super::{Event, Ready, Selector};
 use crate::backend::Driver;
+use crate::core::async_io::BUSY;
 use crate::core::pool::AnyPool;
 use crate::core::{Kind, Shared, Token, flag};
+use crate::handler::Conn;
 use crate::net::Addr;
 use crate::sys::{Fd, Sys, WakeFn};
 
-/// Memory that bytes are received into and lent from.
-pub(super) const SCRATCH: usize = 64 << 10;
 /// Events between looks at the ready tasks and the cork: tasks find what they need still in the caches.
 const EVENTS_PER_ROUND: usize = 32;
 /// Polls of tasks in each such round.
 const POLLS_PER_ROUND: usize = 64;
-
-#[cold]
-fn new_scratch() -> Box<[u8]> {
-    vec![0; SCRATCH].into_boxed_slice()
-}
 
 /// Bytes delivered from readiness: a selector `P` over a kernel `Y`.
 pub(crate) struct Readiness<P: Selector<Y>, Y: Sys> {
     pub(super) sys: Y,
     pub(super) selector: RefCell<P>,
     batch: Cell<Vec<P::Event>>,
-    scratch: Cell<Option<Box<[u8]>>>,
     /// A descriptor to be given up when numbers run out, so that the backlog can be shed.
     pub(super) spare: Cell<Option<Fd>>,
     wake_fd: Fd,
@@ -49,20 +44,13 @@ const NOT_PLAIN: u32 = flag::CONNECTING
     | flag::LISTED;
 
 /// What the events of one turn share.
-struct Turn {
+struct Turn<'a> {
     /// Memory that bytes are received into.
     scratch: Box<[u8]>,
-    /// The pool of the last event: the next one's is mostly the same.
-    pool: Option<(u16, Rc<dyn AnyPool>)>,
-}
-
-/// The pool at a place, from the last event's if it is the same.
-#[inline]
-fn find<'a>(last: &'a mut Option<(u16, Rc<dyn AnyPool>)>, lp: &Shared, place: u16) -> &'a dyn AnyPool {
-    if last.as_ref().is_none_or(|(at, _)| *at != place) {
-        *last = Some((place, lp.pool(place)));
-    }
-    &*last.as_ref().expect("set just now").1
+    /// What a handler is called with; its token is the last event's.
+    conn: Conn<'a>,
+    /// The place of the last event's pool among the loop's pools: the next one's is mostly the same.
+    place: u16,
 }
 
 /// The wake-up's token: no source has generation 0.
@@ -83,7 +71,6 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
             sys,
             selector: RefCell::new(selector),
             batch: Cell::default(),
-            scratch: Cell::new(None),
             spare: Cell::new(None),
             wake_fd,
             wake,
@@ -96,55 +83,96 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         Ok(this)
     }
 
-    /// Takes the scratch memory for the length of a delivery; a nested reader gets some of its own.
-    #[inline]
-    pub(super) fn take_scratch(&self) -> Box<[u8]> {
-        self.scratch.take().unwrap_or_else(new_scratch)
+    /// Serves reported events. The usual one, bytes for a handler, is read and delivered here.
+    fn serve(&self, lp: &Rc<Shared>, round: &[P::Event], turn: &mut Turn<'_>) {
+        let mut events = round.iter();
+        while !events.as_slice().is_empty() {
+            // None while no callback connection was ever adopted.
+            let pool = lp.pools.borrow().get(turn.place as usize).cloned();
+            self.serve_pool(lp, &mut events, turn, pool.as_deref());
+        }
     }
 
+    /// Serves events until one is of another pool's connection: it stays the next one, and `turn` has its pool.
     #[inline]
-    pub(super) fn put_scratch(&self, memory: Box<[u8]>) {
-        self.scratch.set(Some(memory));
-    }
-
-    /// One reported event. The usual one, bytes for a handler, is read and delivered here.
-    #[inline]
-    fn event(&self, lp: &Rc<Shared>, event: Event, turn: &mut Turn) {
-        let token = event.token;
-        let mut core = lp.core.borrow_mut();
-        let Some(s) = core.sources.get_mut(token) else {
-            drop(core);
-            return self.odd_event(lp, event);
-        };
-        let was = s.flags;
-        let flags = was | event.flags;
+    fn serve_pool(
+        &self,
+        lp: &Rc<Shared>,
+        events: &mut Iter<'_, P::Event>,
+        turn: &mut Turn<'_>,
+        pool: Option<&dyn AnyPool>,
+    ) {
         // A connection whose next read is its last one if it is short, and that wants bytes.
         const LOOK: u32 =
             flag::KIND | flag::READABLE | flag::SHORT_READS | NOT_PLAIN | flag::HUNG_UP | flag::MESSAGE;
         const PLAIN: u32 = Kind::Callback as u32 | flag::READABLE | flag::SHORT_READS;
-        if flags & LOOK == PLAIN {
-            // As if the read were short already: it mostly is.
-            s.flags = flags & !flag::READABLE;
-            s.stamp = lp.now_ms.get();
-            let (fd, place, slot) = (s.fd, s.pool, s.slot);
-            drop(core);
-            let Turn { scratch, pool } = turn;
-            let got = self.sys.recv(fd, scratch);
-            if let Ok(n @ 1..) = got {
-                lp.stats.add_n(&lp.stats.bytes_in, n as u64);
-                find(pool, lp, place).on_data(lp, token, slot, &scratch[..n]);
-                if n < scratch.len() {
-                    return;
+        while let Some(event) = events.as_slice().first() {
+            let Event { token, flags: news } = P::decode(*event);
+            let mut core = lp.core.borrow_mut();
+            let Some(s) = core.sources.get_mut(token).filter(|s| (s.flags | news) & LOOK == PLAIN) else {
+                events.next();
+                if !P::EDGE || !core.wake_reader(&lp.executor, token, news) {
+                    drop(core);
+                    self.other_event(lp, token, news, turn);
                 }
+                continue;
+            };
+            let Some(pool) = pool.filter(|_| s.pool == turn.place) else {
+                turn.place = s.pool;
+                return;
+            };
+            // As if the read were short already: it mostly is.
+            s.flags = (s.flags | news) & !flag::READABLE;
+            s.stamp = lp.now_ms.get();
+            let (scratch, conn) = (&mut *turn.scratch, &mut turn.conn);
+            (conn.token, conn.slot) = (token, s.slot);
+            let fd = s.fd;
+            drop(core);
+            events.next();
+            match self.sys.recv(fd, scratch) {
+                Ok(n) if n > 0 && n < scratch.len() => {
+                    lp.stats.add_n(&lp.stats.bytes_in, n as u64);
+                    pool.on_data(conn, &scratch[..n]);
+                    if conn.moved {
+                        pool.after(conn);
+                    }
+                }
+                other => self.not_short(turn, pool, other),
             }
-            return self.with_scratch(turn, |this| this.read_on(lp, token, got));
         }
+    }
+
+    /// The first read of an event was not plainly short: it filled the memory, ended the stream, or failed.
+    #[cold]
+    #[inline(never)]
+    fn not_short(&self, turn: &mut Turn<'_>, pool: &dyn AnyPool, got: io::Result<usize>) {
+        let (lp, token) = (turn.conn.shared, turn.conn.token);
+        if let Ok(n @ 1..) = got {
+            lp.stats.add_n(&lp.stats.bytes_in, n as u64);
+            pool.on_data(&mut turn.conn, &turn.scratch[..n]);
+            if turn.conn.moved {
+                pool.after(&mut turn.conn);
+            }
+        }
+        self.with_scratch(turn, |this| this.read_on(lp, token, got));
+    }
+
+    /// An event of a source that is no handler's, or is more than plainly open, or gone.
+    #[inline(never)]
+    fn other_event(&self, lp: &Rc<Shared>, token: Token, news: u32, turn: &mut Turn<'_>) {
+        let mut core = lp.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token) else {
+            drop(core);
+            return self.odd_event(lp, token);
+        };
+        let was = s.flags;
+        let flags = was | news;
         s.flags = flags;
-        const BUSY: u32 = flag::CONNECTING | flag::QUEUED | flag::LINGER;
-        if flags & flag::KIND == Kind::Async as u32 && flags & BUSY == 0 {
+        let event = Event { token, flags: news };
+        if flags & (flag::KIND | BUSY) == Kind::Async as u32 {
             // Who waits, waits for a bit that was not set. An edge reports all that is true, not what is news.
             let slot = s.slot;
-            let woken = core.wake_tasks(&lp.executor, token, slot, event.flags & !was);
+            let woken = core.wake_tasks(&lp.executor, token, slot, news & !was);
             drop(core);
             if !P::EDGE {
                 self.quiet_async(lp, token, was, event.ready());
@@ -160,16 +188,17 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
 
     /// Does something rare that may read for itself: it finds the memory where it expects it.
     #[cold]
-    fn with_scratch(&self, turn: &mut Turn, rare: impl FnOnce(&Self)) {
-        self.put_scratch(std::mem::take(&mut turn.scratch));
+    fn with_scratch(&self, turn: &mut Turn<'_>, rare: impl FnOnce(&Self)) {
+        let lp = turn.conn.shared;
+        lp.put_scratch(std::mem::take(&mut turn.scratch));
         rare(self);
-        turn.scratch = self.take_scratch();
+        turn.scratch = lp.take_scratch();
     }
 
     /// An event of no source: the loop's wake-up, or one of a source that is gone.
     #[cold]
-    fn odd_event(&self, lp: &Rc<Shared>, event: Event) {
-        if event.token == WAKE {
+    fn odd_event(&self, lp: &Shared, token: Token) {
+        if token == WAKE {
             // Each wake is an edge of its own, so nothing need be taken back; taking it back would be one more.
             if !P::EDGE {
                 self.sys.clear_wake(self.wake_fd);
@@ -355,13 +384,12 @@ impl<P: Selector<Y>, Y: Sys> Driver for Readiness<P, Y> {
         lp.tick();
         lp.stats.add_n(&lp.stats.events, batch.len() as u64);
         self.serve_ready(lp);
-        let mut turn = Turn { scratch: Box::default(), pool: None };
+        let conn = Conn { shared: lp, token: WAKE, slot: 0, moved: false };
+        let mut turn = Turn { scratch: Box::default(), conn, place: 0 };
         for round in batch.chunks(EVENTS_PER_ROUND) {
-            turn.scratch = self.take_scratch();
-            for event in round {
-                self.event(lp, P::decode(*event), &mut turn);
-            }
-            self.put_scratch(std::mem::take(&mut turn.scratch));
+            turn.scratch = lp.take_scratch();
+            self.serve(lp, round, &mut turn);
+            lp.put_scratch(std::mem::take(&mut turn.scratch));
             lp.executor.run(POLLS_PER_ROUND);
             self.flush(lp);
         }
@@ -420,20 +448,6 @@ impl<P: Selector<Y>, Y: Sys> Driver for Readiness<P, Y> {
 
     fn recv(&self, lp: &Shared, token: Token, into: &mut [u8]) -> io::Result<usize> {
         self.pull(lp, token, into)
-    }
-
-    fn recv_with(
-        &self,
-        lp: &Shared,
-        token: Token,
-        most: usize,
-        lend: &mut dyn FnMut(&[u8]),
-    ) -> io::Result<()> {
-        let mut memory = self.take_scratch();
-        let room = most.min(memory.len());
-        let result = self.pull(lp, token, &mut memory[..room]).map(|n| lend(&memory[..n]));
-        self.put_scratch(memory);
-        result
     }
 
     fn send(&self, lp: &Shared, token: Token, from: &[u8]) -> io::Result<usize> {

@@ -3,7 +3,6 @@
 use std::io;
 use std::rc::Rc;
 
-use super::readiness::SCRATCH;
 use super::{Readiness, Ready, Selector};
 use crate::core::pool::Event as Call;
 use crate::core::{Kind, Shared, Token, flag};
@@ -65,7 +64,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
 
     /// Reads and delivers until the source is drained, its budget is used up, or the handler has had enough.
     pub(super) fn read(&self, lp: &Rc<Shared>, token: Token, fd: Fd, mut flags: u32, pool: u16, slot: u32) {
-        let mut memory = self.take_scratch();
+        let mut memory = lp.take_scratch();
         for _ in 0..READS_PER_TURN {
             let n = match self.sys.recv(fd, &mut memory) {
                 Ok(0) => {
@@ -83,11 +82,11 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
             lp.deliver(pool, slot, token, Call::Data(&memory[..n]));
             flags = self.after_delivery(lp, token);
             if flags & flag::READABLE == 0 {
-                self.put_scratch(memory);
+                lp.put_scratch(memory);
                 return;
             }
         }
-        self.put_scratch(memory);
+        lp.put_scratch(memory);
         let mut core = lp.core.borrow_mut();
         let Some(s) = core.sources.get_mut(token) else { return };
         const GOES_ON: u32 =
@@ -152,7 +151,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
 
     /// Throws away what still arrives on a connection that is flushed and shut, until the peer's end.
     fn discard(&self, lp: &Shared, token: Token, fd: Fd) {
-        let mut memory = self.take_scratch();
+        let mut memory = lp.take_scratch();
         for _ in 0..READS_PER_TURN {
             match self.sys.recv(fd, &mut memory) {
                 Ok(0) => {
@@ -174,7 +173,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
                 }
             }
         }
-        self.put_scratch(memory);
+        lp.put_scratch(memory);
         let mut core = lp.core.borrow_mut();
         if let Some(s) =
             core.sources.get_mut(token).filter(|s| s.has(flag::READABLE) && !s.has(flag::DEAD | flag::LISTED))
@@ -276,5 +275,3 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         got
     }
 }
-
-const _: () = assert!(SCRATCH >= 16 << 10, "small reads would cost a system call for each few messages");

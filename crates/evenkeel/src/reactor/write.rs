@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::ops::Deref;
 
 use super::{Readiness, Selector};
-use crate::core::cork::SHARED;
+use crate::core::cork::{Cork, Entry, SHARED};
 use crate::core::out::Extra;
 use crate::core::{Core, Kind, Shared, Token, flag};
 use crate::message::Message;
@@ -45,47 +45,80 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         let mut guard = lp.core.borrow_mut();
         let core = &mut *guard;
         let mut cork = std::mem::take(&mut core.cork);
-        let (mut memory, mut messages) = (&cork.memory[..], cork.messages.iter());
+        let (mut memory, mut messages) = (cork.bytes(), 0);
         let now = lp.now_ms.get();
-        let (mut sends, mut sent) = (0, 0);
+        // As if all of it were sent at once: it mostly is.
+        lp.stats.add_n(&lp.stats.sends, cork.entries.len() as u64);
+        lp.stats.add_n(&lp.stats.bytes_out, memory.len() as u64);
         for entry in &cork.entries {
             if entry.len == SHARED {
-                self.flush_entry(
-                    lp,
-                    core,
-                    entry.token,
-                    Corked::Shared(messages.next().expect("one for each such entry")),
-                );
+                self.flush_message(lp, core, entry, &cork, messages);
+                messages += 1;
                 continue;
             }
             let (bytes, after) = memory.split_at(entry.len as usize);
             memory = after;
-            let Some(s) = core.sources.get_mut(entry.token) else { continue };
-            let flags = s.flags;
-            if flags & (flag::DEAD | flag::QUEUED | flag::CLOSING | flag::SHUT) != 0 {
-                self.flush_entry(lp, core, entry.token, Corked::Bytes(bytes));
-                continue;
-            }
-            s.flags = flags & !flag::CORKED;
-            // A message in progress keeps its stamp: answering does not make its sender faster.
-            if flags & flag::MESSAGE == 0 {
-                s.stamp = now;
-            }
-            sends += 1;
-            match self.sys.send(s.fd, bytes) {
-                Ok(n) if n == bytes.len() => sent += n,
-                other => self.sent_partly(lp, core, entry.token, Corked::Bytes(bytes), other),
+            if let Err(first) = self.send_plainly(core, entry, bytes, now) {
+                self.not_sent(lp, core, entry, Corked::Bytes(bytes), first);
             }
         }
-        lp.stats.add_n(&lp.stats.sends, sends);
-        lp.stats.add_n(&lp.stats.bytes_out, sent as u64);
         cork.clear();
         core.cork = cork;
     }
 
-    /// Sends one entry of the cork, whatever the state of its source.
+    /// An entry that is a shared message, the cork's at `at`.
+    #[inline(never)]
+    fn flush_message(&self, lp: &Shared, core: &mut Core, entry: &Entry, cork: &Cork, at: usize) {
+        let message = &cork.messages[at];
+        lp.stats.add_n(&lp.stats.bytes_out, message.len() as u64);
+        if let Err(first) = self.send_plainly(core, entry, message, lp.now_ms.get()) {
+            self.not_sent(lp, core, entry, Corked::Shared(message), first);
+        }
+    }
+
+    /// Sends one entry of the cork, which is counted as sent already. The error is what came of it if that was not
+    /// all, and none if its source is gone or more than plainly open.
+    #[inline(always)]
+    fn send_plainly(
+        &self,
+        core: &mut Core,
+        entry: &Entry,
+        bytes: &[u8],
+        now: u32,
+    ) -> Result<(), Option<io::Result<usize>>> {
+        let s = core.sources.get_mut(entry.token).ok_or(None)?;
+        let flags = s.flags;
+        if flags & (flag::DEAD | flag::QUEUED | flag::CLOSING | flag::SHUT) != 0 {
+            return Err(None);
+        }
+        // A message in progress keeps its stamp: answering does not make its sender faster.
+        if flags & flag::MESSAGE == 0 {
+            s.stamp = now;
+        }
+        s.flags = flags & !flag::CORKED;
+        match self.sys.send(s.fd, bytes) {
+            Ok(n) if n == bytes.len() => Ok(()),
+            other => Err(Some(other)),
+        }
+    }
+
+    /// Goes on with an entry that was not plainly sent.
     #[cold]
-    fn flush_entry(&self, lp: &Shared, core: &mut Core, token: Token, corked: Corked<'_>) {
+    #[inline(never)]
+    fn not_sent(
+        &self,
+        lp: &Shared,
+        core: &mut Core,
+        entry: &Entry,
+        corked: Corked<'_>,
+        first: Option<io::Result<usize>>,
+    ) {
+        let token = entry.token;
+        lp.stats.take_n(&lp.stats.bytes_out, corked.len() as u64);
+        if let Some(first) = first {
+            return self.sent_partly(lp, core, token, corked, first);
+        }
+        lp.stats.take_n(&lp.stats.sends, 1);
         let Some(s) = core.sources.get_mut(token) else { return };
         s.clear(flag::CORKED);
         if s.has(flag::DEAD) {
@@ -104,7 +137,6 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
 
     /// The first send of an entry may have left something: sends until the kernel refuses, since only a refusal
     /// arms the next event (I3), and queues the rest.
-    #[cold]
     fn sent_partly(
         &self,
         lp: &Shared,

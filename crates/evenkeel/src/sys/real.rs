@@ -27,13 +27,23 @@ const SOCKET: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 /// The descriptor for the length of one call.
 fn at(fd: Fd) -> BorrowedFd<'static> {
     // SAFETY: a source owns its number from creation until `close`, and callers pass only numbers of live
-    // sources; the borrow ends with the call it is made for.
-    unsafe { BorrowedFd::borrow_raw(fd) }
+    // sources, which are never -1; the borrow ends with the call it is made for.
+    unsafe {
+        std::hint::assert_unchecked(fd != -1);
+        BorrowedFd::borrow_raw(fd)
+    }
 }
 
 fn own(fd: Fd) -> OwnedFd {
     // SAFETY: the caller gives up the number that it owned; it is not used afterwards.
     unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// An error where there mostly is none.
+#[cold]
+#[inline(never)]
+fn refused(e: Errno) -> io::Error {
+    e.into()
 }
 
 /// Kernel waits take whole milliseconds; rounding up keeps a timer from firing early, and from spinning in
@@ -151,13 +161,15 @@ impl Sys for Real {
 
     #[inline]
     fn recv(&self, fd: Fd, into: &mut [u8]) -> io::Result<usize> {
-        let (n, _) = rustix::net::recv(at(fd), into, RecvFlags::empty())?;
-        Ok(n)
+        match rustix::net::recv(at(fd), into, RecvFlags::empty()) {
+            Ok((n, _)) => Ok(n),
+            Err(e) => Err(refused(e)),
+        }
     }
 
     #[inline]
     fn send(&self, fd: Fd, from: &[u8]) -> io::Result<usize> {
-        Ok(rustix::net::send(at(fd), from, SendFlags::NOSIGNAL)?)
+        rustix::net::send(at(fd), from, SendFlags::NOSIGNAL).map_err(refused)
     }
 
     fn send_vectored(&self, fd: Fd, from: &[IoSlice<'_>]) -> io::Result<usize> {

@@ -87,8 +87,9 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
     fn serve(&self, lp: &Rc<Shared>, round: &[P::Event], turn: &mut Turn<'_>) {
         let mut events = round.iter();
         while !events.as_slice().is_empty() {
-            // None while no callback connection was ever adopted.
-            let pool = lp.pools.borrow().get(turn.place as usize).cloned();
+            // Without pools there are no callback connections.
+            let none = lp.pools.borrow().is_empty();
+            let pool = (!none).then(|| lp.pool(turn.place));
             self.serve_pool(lp, &mut events, turn, pool.as_deref());
         }
     }

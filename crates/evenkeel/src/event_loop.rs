@@ -83,8 +83,9 @@ impl Builder {
 
 /// An event loop. It stays on the thread that made it; [`Remote`](crate::Remote) reaches it from others.
 ///
-/// Several loops can live on one thread, as simulations need it; one runs at a time. Dropping a loop closes its
-/// connections ([`CloseReason::LoopEnded`]), drops its tasks, and runs nothing further.
+/// Several loops can live on one thread, as simulations need it; one runs at a time. Dropping a loop drops its tasks,
+/// ends its connections ([`CloseReason::LoopEnded`]) and runs nothing further. What the kernel has taken still reaches
+/// the peers; a connection with more than that is reset, so that no peer takes a part for the whole.
 pub struct EventLoop {
     shared: Rc<Shared>,
 }
@@ -118,6 +119,9 @@ impl EventLoop {
         while !self.shared.stopping.take() {
             turn(&self.shared, None, &mut || false)?;
         }
+        // What the last calls wrote does not wait for the next run.
+        self.shared.driver.flush(&self.shared);
+        self.shared.reap();
         Ok(())
     }
 
@@ -209,6 +213,7 @@ impl Drop for EventLoop {
         let entered = Entered::new(lp);
         lp.executor.cancel_all();
         lp.guard(|| lp.inbox.close());
+        lp.driver.flush(lp);
         let capacity = lp.core.borrow().sources.capacity();
         for at in 0..capacity {
             let token = lp.core.borrow_mut().sources.at(at).map(|(token, _)| token);

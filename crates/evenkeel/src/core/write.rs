@@ -223,7 +223,13 @@ impl Core {
         }
         s.set(flag::DEAD);
         // Whoever breaks a limit, or aborts, leaves nothing to be flushed; a reset frees the peer at once.
-        if !matches!(reason, CloseReason::Local | CloseReason::Error(_) | CloseReason::ConnectFailed(_)) {
+        // What was handed to the kernel before a loop ends still reaches the peer, as it does when a process ends.
+        let lost = match reason {
+            CloseReason::Local | CloseReason::Error(_) | CloseReason::ConnectFailed(_) => false,
+            CloseReason::LoopEnded => s.has(flag::QUEUED | flag::CORKED),
+            _ => true,
+        };
+        if lost {
             s.set(flag::RESET);
         }
         self.closed.push((token, reason));

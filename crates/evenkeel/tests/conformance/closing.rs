@@ -28,6 +28,7 @@ on_every_backend! {
     ids_of_another_loop_are_errors,
     handles_outlive_the_loop,
     the_end_of_the_loop_ends_every_connection,
+    the_end_of_the_loop_keeps_what_was_sent_and_resets_what_was_not,
     i03_what_on_close_writes_to_others_leaves_at_once,
     on_close_may_use_every_part_of_the_loop,
     a_loop_may_live_until_its_thread_has_ended,
@@ -339,6 +340,21 @@ fn the_end_of_the_loop_ends_every_connection(backend: Backend) {
         let _ = read_all(peer);
     }
     assert_eq!(all[0].1.why(), "loop ended");
+}
+
+fn the_end_of_the_loop_keeps_what_was_sent_and_resets_what_was_not(backend: Backend) {
+    let mut s = Server::new(backend);
+    let (mut whole, first) = s.pair(Probe::new());
+    let (mut part, second) = s.pair(Probe::new());
+    s.h.write(second.id(), &pattern(9_000_000)).unwrap();
+    s.turns(2);
+    s.h.write(first.id(), b"the last word").unwrap();
+    drop(s);
+    let (got, end) = read_all(&mut whole);
+    assert!(end.is_ok(), "nothing was lost, so nothing is reset: {end:?}");
+    assert_eq!(got, b"the last word");
+    let (got, end) = read_all(&mut part);
+    assert!(got.len() < 9_000_000 && end.is_err(), "a part must not pass for the whole");
 }
 
 /// Nothing but the closing wakes the loop: what its `on_close` wrote must not wait for something else.

@@ -1,6 +1,6 @@
 //! A chat room with callbacks: `nc 127.0.0.1 7000`, say a name, then talk by lines.
 //!
-//! `cargo run --release --example chat -- --backend epoll --port 7000`
+//! `cargo run --release -p evenkeel --example chat -- --backend epoll --port 7000`
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! Echo with callbacks: one handler for each connection, and no buffer of its own.
 //!
-//! `cargo run --release --example echo -- --backend epoll --port 7000`
+//! `cargo run --release -p evenkeel --example echo -- --backend epoll --port 7000`
 
 mod common;
 

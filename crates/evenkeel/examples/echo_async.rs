@@ -1,7 +1,7 @@
 //! Echo with tasks: reads lend the loop's memory, so an idle connection needs no buffer. With `--own-buffer`, each
 //! task has 4 KiB of its own, as code that is written against `AsyncRead` does.
 //!
-//! `cargo run --release --example echo_async -- --backend epoll --port 7000`
+//! `cargo run --release -p evenkeel --example echo_async -- --backend epoll --port 7000`
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! A TCP proxy with tasks: every connection goes on to UPSTREAM, and each direction ends when it ends.
 //!
-//! `cargo run --release --example proxy -- --backend epoll --port 7000 127.0.0.1:8000`
+//! `cargo run --release -p evenkeel --example proxy -- --backend epoll --port 7000 127.0.0.1:8000`
 
 mod common;
 

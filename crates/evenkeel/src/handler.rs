@@ -36,10 +36,47 @@ use crate::net::{Addr, SocketOption, Stream};
 ///
 /// The calls for one connection come in the order `on_open`, then any of the others, then `on_close` exactly
 /// once and last. A handler never runs inside another handler's call: what a call causes is dispatched after it.
-/// No call comes after [`Conn::detach`]. A panic in any of them closes the connection with
+/// No call comes after [`Conn::detach`]. A panic in any of them resets the connection with
 /// [`CloseReason::Panicked`] and is counted; the loop goes on.
 ///
 /// A handler must not block: every other connection of the loop waits meanwhile.
+///
+/// A protocol of lines, whose incomplete lines have a deadline:
+///
+/// ```no_run
+/// use evenkeel::{Conn, EventLoop, Handler};
+///
+/// #[derive(Default)]
+/// struct Upper {
+///     line: Vec<u8>,
+/// }
+///
+/// impl Handler for Upper {
+///     fn on_open(&mut self, conn: &mut Conn<'_>) {
+///         conn.message_started();
+///     }
+///
+///     fn on_data(&mut self, conn: &mut Conn<'_>, bytes: &[u8]) {
+///         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+///             self.line.extend_from_slice(piece);
+///             if self.line.len() > 8192 {
+///                 return conn.abort();
+///             }
+///             if self.line.ends_with(b"\n") {
+///                 conn.write(&self.line.to_ascii_uppercase());
+///                 self.line.clear();
+///             }
+///         }
+///         if self.line.is_empty() { conn.message_done() } else { conn.message_started() }
+///     }
+/// }
+///
+/// # fn main() -> std::io::Result<()> {
+/// let mut events = EventLoop::new()?;
+/// events.handle().listen("127.0.0.1:7000", |_peer| Upper::default())?;
+/// events.run()
+/// # }
+/// ```
 pub trait Handler: 'static {
     /// The connection is established. Called before any bytes are delivered.
     fn on_open(&mut self, conn: &mut Conn<'_>) {
@@ -75,6 +112,9 @@ pub trait Handler: 'static {
 }
 
 /// Why a connection is over.
+///
+/// After `Local` the peer has read the end of the stream. A connection that broke a limit, panicked or was aborted is
+/// reset: what was queued is lost, and the peer sees an error, never a part that passes for the whole.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CloseReason {

@@ -5,6 +5,30 @@
 //! idle. Tasks (`async`/`await`) run on the same loop, on the same operations, and a connection can change from one
 //! model to the other.
 //!
+//! ```no_run
+//! use evenkeel::{Conn, EventLoop, Flow, Handler};
+//!
+//! struct Echo;
+//!
+//! impl Handler for Echo {
+//!     fn on_data(&mut self, conn: &mut Conn<'_>, bytes: &[u8]) {
+//!         if conn.write(bytes) == Flow::Hold {
+//!             conn.pause();
+//!         }
+//!     }
+//!
+//!     fn on_drained(&mut self, conn: &mut Conn<'_>) {
+//!         conn.resume();
+//!     }
+//! }
+//!
+//! fn main() -> std::io::Result<()> {
+//!     let mut events = EventLoop::new()?;
+//!     events.handle().listen("127.0.0.1:7000", |_peer| Echo)?;
+//!     events.run()
+//! }
+//! ```
+//!
 //! | you want | look at |
 //! |---|---|
 //! | callbacks: state machines, the least memory | [`Handler`], [`Conn`], [`net::Pool`] |

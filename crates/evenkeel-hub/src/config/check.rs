@@ -50,6 +50,9 @@ fn server(config: &Config, say: &mut dyn FnMut(&str, String)) {
             say("", format!("listen: {address} is given twice"));
         }
     }
+    if let Err(error) = server.backend.parse::<evenkeel::Backend>() {
+        say("", format!("backend: {}", text::escaped(&error.to_string(), 256)));
+    }
     if config.apps.is_empty() {
         let why = "the server can be reached from elsewhere, where there is no demonstration application";
         say("", format!("apps: none is configured, and {why}; add [[apps]] with id, key and secret"));

@@ -249,7 +249,7 @@ fn options_must_fit_together() {
 
 #[test]
 fn the_environment_wins_over_the_file_and_arguments_over_both() {
-    let file = "backend = 'a'\npath_prefix = '/a'\n[limits]\nmax_connections = 1\n[log]\nlevel = 'warn'\n";
+    let file = "backend = 'poll'\npath_prefix = '/a'\n[limits]\nmax_connections = 1\n[log]\nlevel = 'warn'\n";
     let environment = pairs(&[
         ("EVENKEEL_HUB_BACKEND", "b"),
         ("EVENKEEL_HUB_PATH_PREFIX", "/b"),
@@ -259,10 +259,10 @@ fn the_environment_wins_over_the_file_and_arguments_over_both() {
         ("EVENKEEL_HUB_CONFIG", "elsewhere.toml"),
         ("PATH", "/bin"),
     ]);
-    let arguments = pairs(&[("backend", "c"), ("limits.max_connections", "3")]);
+    let arguments = pairs(&[("backend", "select"), ("limits.max_connections", "3")]);
     let sources = Sources { file: Some(("f", file)), environment: &environment, arguments: &arguments };
     let config = Config::load(&sources).unwrap();
-    assert_eq!((config.server.backend.as_str(), config.limits.max_connections), ("c", 3));
+    assert_eq!((config.server.backend.as_str(), config.limits.max_connections), ("select", 3));
     assert_eq!(config.server.path_prefix, "/b");
     assert_eq!(config.log.level, crate::log::Level::Warn);
     assert_eq!((config.server.listen.len(), config.sse.enabled), (2, false));

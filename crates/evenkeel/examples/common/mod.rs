@@ -26,6 +26,10 @@ pub(crate) fn args(port: u16) -> std::io::Result<Args> {
             "--backend" => args.backend = value()?.parse()?,
             "--port" => args.port = value()?.parse().map_err(|e| Error::new(ErrorKind::InvalidInput, e))?,
             "--own-buffer" => args.own_buffer = true,
+            _ if word.starts_with('-') => {
+                let usage = "the options are --backend NAME, --port N and, for echo_async, --own-buffer";
+                return Err(Error::new(ErrorKind::InvalidInput, format!("{word} is not known: {usage}")));
+            }
             _ => args.rest.push(word),
         }
     }

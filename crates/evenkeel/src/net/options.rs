@@ -97,7 +97,7 @@ pub enum SocketOption {
 
 /// What a callback connection may cost and how slow its peer may be.
 ///
-/// A connection that breaks a limit is closed and its handler hears the reason in
+/// A connection that breaks a limit is reset, and its handler hears the reason in
 /// [`on_close`](crate::Handler::on_close). All connections of one [`Pool`](crate::net::Pool) share one `Limits`,
 /// so a connection pays nothing for them. Deadlines are checked by a sweep over the connections, late by at
 /// most an eighth of the shortest of them; an event pays one store for it.

@@ -114,6 +114,22 @@ impl<H: Handler> Pool<H> {
         Ok(ConnId { token, owner: self.shared.id })
     }
 
+    /// Closes every connection of the pool, each as by [`Conn::close`](crate::Conn::close): for a server that stops,
+    /// after its listeners are closed. [`is_empty`](Self::is_empty) tells when all are over.
+    pub fn close_all(&self) {
+        let place = self.typed.place.get();
+        let capacity = self.shared.core.borrow().sources.capacity();
+        for at in 0..capacity {
+            let mut core = self.shared.core.borrow_mut();
+            let found = core.sources.at(at).filter(|(_, s)| s.kind() == Kind::Callback && s.pool == place);
+            let token = found.map(|(token, _)| token);
+            drop(core);
+            if let Some(token) = token {
+                self.shared.close(token);
+            }
+        }
+    }
+
     /// The number of connections in the pool.
     pub fn len(&self) -> usize {
         self.typed.len()

@@ -28,6 +28,7 @@ on_every_backend! {
     ids_of_another_loop_are_errors,
     handles_outlive_the_loop,
     the_end_of_the_loop_ends_every_connection,
+    a_pool_closes_all_of_its_connections_and_no_others,
     the_end_of_the_loop_keeps_what_was_sent_and_resets_what_was_not,
     i03_what_on_close_writes_to_others_leaves_at_once,
     on_close_may_use_every_part_of_the_loop,
@@ -340,6 +341,21 @@ fn the_end_of_the_loop_ends_every_connection(backend: Backend) {
         let _ = read_all(peer);
     }
     assert_eq!(all[0].1.why(), "loop ended");
+}
+
+fn a_pool_closes_all_of_its_connections_and_no_others(backend: Backend) {
+    let mut s = Server::new(backend);
+    let mut other = Server::new(backend);
+    let (mut peer, seen) = s.pair(Probe::new());
+    let (_bystander, unharmed) = other.pair(Probe::new());
+    s.h.write(seen.id(), b"goodbye").unwrap();
+    s.pool.close_all();
+    s.until("all are closed", || seen.closed());
+    let (got, end) = read_all(&mut peer);
+    assert!(end.is_ok());
+    assert_eq!((got.as_slice(), seen.why()), (b"goodbye".as_slice(), "closed"));
+    other.turns(3);
+    assert!(s.pool.is_empty() && !unharmed.closed());
 }
 
 fn the_end_of_the_loop_keeps_what_was_sent_and_resets_what_was_not(backend: Backend) {

@@ -443,6 +443,16 @@ impl Shared {
     }
 }
 
+impl Core {
+    /// Puts a source on the ready list, once: it is served again in the next turn.
+    pub(crate) fn list(&mut self, token: Token) {
+        if let Some(s) = self.sources.get_mut(token).filter(|s| !s.has(flag::LISTED)) {
+            s.set(flag::LISTED);
+            self.ready.push(token);
+        }
+    }
+}
+
 #[cold]
 fn new_scratch() -> Box<[u8]> {
     vec![0; SCRATCH].into_boxed_slice()

@@ -74,11 +74,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
                 }
             }
         }
-        let mut core = lp.core.borrow_mut();
-        if let Some(s) = core.sources.get_mut(token).filter(|s| !s.has(flag::LISTED)) {
-            s.set(flag::LISTED);
-            core.ready.push(token);
-        }
+        lp.core.borrow_mut().list(token);
     }
 
     /// An accepted connection gets its handler and its place.

@@ -33,11 +33,8 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         let mut core = lp.core.borrow_mut();
         if let Some(s) = core.sources.get_mut(token) {
             s.set(flag::LINGER | flag::READABLE);
-            if !s.has(flag::LISTED) {
-                s.set(flag::LISTED);
-                core.ready.push(token);
-            }
         }
+        core.list(token);
         drop(core);
         self.settle(lp, token);
         false
@@ -100,11 +97,6 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
     /// The handler hears `on_open` before its first bytes, which the pending list sees to.
     fn resume_after_connect(&self, lp: &Shared, token: Token) {
         self.settle(lp, token);
-        let mut core = lp.core.borrow_mut();
-        let Some(s) = core.sources.get_mut(token) else { return };
-        if !s.has(flag::LISTED) {
-            s.set(flag::LISTED);
-            core.ready.push(token);
-        }
+        lp.core.borrow_mut().list(token);
     }
 }

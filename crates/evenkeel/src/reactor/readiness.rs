@@ -432,15 +432,13 @@ impl<P: Selector<Y>, Y: Sys> Driver for Readiness<P, Y> {
 
     fn resume(&self, lp: &Shared, token: Token) {
         let mut core = lp.core.borrow_mut();
-        let Some(s) = core.sources.get_mut(token) else { return };
-        let listed = s.flags & (flag::READABLE | flag::LISTED | flag::EOF) == flag::READABLE;
-        if listed && s.kind() == Kind::Callback {
-            s.set(flag::LISTED);
-            core.ready.push(token);
-            return;
+        let Some(s) = core.sources.get(token) else { return };
+        let kind = s.kind();
+        if kind == Kind::Callback && s.flags & (flag::READABLE | flag::LISTED | flag::EOF) == flag::READABLE {
+            return core.list(token);
         }
         drop(core);
-        if Kind::of(lp.flags(token)) == Kind::Callback {
+        if kind == Kind::Callback {
             self.settle(lp, token);
         } else {
             self.listen_for(lp, token, true, false);

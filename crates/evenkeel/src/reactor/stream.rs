@@ -34,10 +34,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
             // It must hear `on_open`, or read what came with it, first; that resumes reading.
             let mut core = lp.core.borrow_mut();
             core.pending.push(token);
-            if let Some(s) = core.sources.get_mut(token) {
-                s.set(flag::LISTED);
-            }
-            core.ready.push(token);
+            core.list(token);
             return;
         }
         if flags & (flag::PAUSED | flag::EOF) == 0 {
@@ -88,12 +85,10 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         }
         lp.put_scratch(memory);
         let mut core = lp.core.borrow_mut();
-        let Some(s) = core.sources.get_mut(token) else { return };
-        const GOES_ON: u32 =
-            flag::READABLE | flag::PAUSED | flag::EOF | flag::CLOSING | flag::DEAD | flag::LISTED;
+        let Some(s) = core.sources.get(token) else { return };
+        const GOES_ON: u32 = flag::READABLE | flag::PAUSED | flag::EOF | flag::CLOSING | flag::DEAD;
         if s.flags & GOES_ON == flag::READABLE && s.kind() == Kind::Callback {
-            s.set(flag::LISTED);
-            core.ready.push(token);
+            core.list(token);
         }
     }
 
@@ -175,11 +170,9 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         }
         lp.put_scratch(memory);
         let mut core = lp.core.borrow_mut();
-        if let Some(s) =
-            core.sources.get_mut(token).filter(|s| s.has(flag::READABLE) && !s.has(flag::DEAD | flag::LISTED))
+        if core.sources.get(token).is_some_and(|s| s.flags & (flag::READABLE | flag::DEAD) == flag::READABLE)
         {
-            s.set(flag::LISTED);
-            core.ready.push(token);
+            core.list(token);
         }
     }
 

@@ -81,8 +81,7 @@ impl Server {
     /// that are not the browser's own `EventSource`.
     pub(super) fn answer_preflight(&self, head: &Parts, path: &str) -> Reply {
         let key = path.strip_prefix("/sse/").and_then(|key| percent::decode(key, Plus::Literal).ok());
-        let id = key.and_then(|key| self.hub.borrow().app_by_key(&key));
-        let app = id.and_then(|id| self.app(id));
+        let app = key.and_then(|key| self.app_by_key(&key));
         let origin = head.headers.get(ORIGIN).and_then(|origin| origin.to_str().ok());
         let fields = app.zip(origin).and_then(|(app, origin)| app.origins.cors(origin));
         let Some(fields) = fields else { return text(403, "this origin may not connect") };

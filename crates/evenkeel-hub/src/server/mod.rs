@@ -202,6 +202,12 @@ impl Server {
         self.apps.iter().find(|app| app.id == id)
     }
 
+    /// The application that clients connect to by this key.
+    fn app_by_key(&self, key: &str) -> Option<&App> {
+        let id = self.hub.borrow().app_by_key(key)?;
+        self.app(id)
+    }
+
     fn schedule_tick(&self) {
         let this = self.this.clone();
         self.handle.after(TICK, move || {

@@ -67,7 +67,7 @@ impl EventStream {
         head: &RequestHead<'_>,
         key: &str,
     ) -> Result<SessionId, Refused> {
-        let app = server.hub.borrow().app_by_key(key).and_then(|id| server.app(id));
+        let app = server.app_by_key(key);
         let origin = RequestOrigin::from_head(head);
         if app.is_some_and(|app| !app.origins.allow_request(origin)) {
             return Err(Refused::new(403, "origin", "this origin may not connect"));

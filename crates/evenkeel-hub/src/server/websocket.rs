@@ -51,7 +51,7 @@ impl WebSocket {
                 return Next::Become(Role::Over);
             }
         };
-        let app = server.hub.borrow().app_by_key(key).and_then(|id| server.app(id));
+        let app = server.app_by_key(key);
         if app.is_some_and(|app| !app.origins.allow_request(RequestOrigin::from_head(head))) {
             server.refuse("origin", &[("client", Value::Display(&client))]);
             conn.write(&reply::refusal(403, &[], &"this origin may not connect"));

@@ -52,8 +52,10 @@ use std::rc::Rc;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::core::cork::CORK_WRITE;
 use crate::core::{Shared, Token};
 use crate::net::Addr;
+use crate::proactor::{Features, Uring, probe};
 use crate::reactor::{Epoll, EpollLevel, Poll, Readiness, Select};
 use crate::sys::{Fd, Real, Sys, WakeFn};
 
@@ -73,6 +75,9 @@ pub enum Backend {
     /// `epoll(7)`, edge-triggered: a wait costs in proportion to the ready descriptors, and interest is
     /// registered once for the life of a connection.
     Epoll,
+    /// `io_uring(7)`: what is wanted is asked for once, and the answers of a batch leave in the call that waits for the
+    /// next one.
+    IoUring,
 }
 
 /// A row of the table of backends.
@@ -92,7 +97,12 @@ const TABLE: &[Row] = &[
         make: || boxed(Readiness::<EpollLevel, Real>::new(Real)),
     },
     Row { backend: Backend::Epoll, name: "epoll", make: || boxed(Readiness::<Epoll, Real>::new(Real)) },
+    Row { backend: Backend::IoUring, name: "io_uring", make: || boxed(Uring::new(Real, probed()?)) },
 ];
+
+fn probed() -> io::Result<Features> {
+    probe(&Real, &std::env::var("EVENKEEL_IO_URING_WITHOUT").unwrap_or_default())
+}
 
 fn boxed<D: Driver + 'static>(driver: io::Result<D>) -> io::Result<Box<dyn Driver>> {
     Ok(Box::new(driver?))
@@ -100,7 +110,8 @@ fn boxed<D: Driver + 'static>(driver: io::Result<D>) -> io::Result<Box<dyn Drive
 
 impl Backend {
     /// Every backend that can be asked for by name, slowest first.
-    pub const ALL: &[Backend] = &[Backend::Select, Backend::Poll, Backend::EpollLevel, Backend::Epoll];
+    pub const ALL: &[Backend] =
+        &[Backend::Select, Backend::Poll, Backend::EpollLevel, Backend::Epoll, Backend::IoUring];
 
     /// The name by which the builder's users, command lines and `EVENKEEL_BACKEND` know it.
     pub fn name(self) -> &'static str {
@@ -163,15 +174,30 @@ pub(crate) trait Driver {
     fn wait(&self, lp: &Rc<Shared>, timeout: Option<Duration>) -> io::Result<()>;
     /// Begins to serve a source that is in the table. Fails if the interface cannot hold it.
     fn register(&self, lp: &Shared, token: Token) -> io::Result<()>;
-    /// Sends everything that is corked.
+    /// Sends everything that is corked, before it returns.
     fn flush(&self, lp: &Shared);
-    /// Sends what a source has queued, if it can be sent.
-    fn flush_one(&self, lp: &Shared, token: Token);
+    /// A batch of calls is over: sends what is corked, or leaves it for the next `wait` to send.
+    fn flush_batch(&self, lp: &Shared) {
+        self.flush(lp);
+    }
+    /// From which size on a write is offered to `send` by itself instead of being copied into the cork.
+    fn cork_write(&self) -> usize {
+        CORK_WRITE
+    }
     /// Bytes are wanted again, after a pause.
     fn resume(&self, lp: &Shared, token: Token);
     /// Reads into a task's buffer. `WouldBlock`: a later event will say that it is worth trying again.
     fn recv(&self, lp: &Shared, token: Token, into: &mut [u8]) -> io::Result<usize>;
-    /// Sends from a task's memory; nothing is queued. `WouldBlock` as for `recv`.
+    /// Lends a task at most `most` received bytes, above zero, in the driver's or the loop's memory; an empty slice at
+    /// the end. `WouldBlock` as for `recv`; only then `take` is not called.
+    fn lend(&self, lp: &Shared, token: Token, most: usize, take: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        let mut memory = lp.take_scratch();
+        let room = most.min(memory.len());
+        let result = self.recv(lp, token, &mut memory[..room]).map(|n| take(&memory[..n]));
+        lp.put_scratch(memory);
+        result
+    }
+    /// Sends from a task's or a large write's memory: hands it to the kernel, or copies it. `WouldBlock` as for `recv`.
     fn send(&self, lp: &Shared, token: Token, from: &[u8]) -> io::Result<usize>;
     /// As `send`, from at most 1,024 places at once.
     fn send_vectored(&self, lp: &Shared, token: Token, from: &[io::IoSlice<'_>]) -> io::Result<usize>;
@@ -186,6 +212,16 @@ pub(crate) trait Driver {
     fn finish(&self, lp: &Shared, token: Token) -> bool;
     /// A source has a new token: its owner changed.
     fn renamed(&self, lp: &Shared, token: Token);
-    /// Forgets a source. Its descriptor is still open; the loop closes or exports it next.
-    fn deregister(&self, lp: &Shared, token: Token);
+    /// Forgets a source. True: its descriptor is still open, and the loop closes it next. False: operations on it
+    /// have yet to end; the loop retires the source, and the driver closes it then.
+    fn deregister(&self, lp: &Shared, token: Token) -> bool;
+    /// Ends every operation on a source before it returns, so that its descriptor can be given away. What was
+    /// received ahead is among its unread bytes then.
+    fn withdraw(&self, _lp: &Shared, _token: Token) -> io::Result<()> {
+        Ok(())
+    }
+    /// Puts what was received ahead of a task among the source's unread bytes: its owner is about to change.
+    fn hand_over(&self, _lp: &Shared, _token: Token) {}
+    /// The loop has ended and released all its sources: ends what is still in flight.
+    fn end(&self, _lp: &Shared) {}
 }

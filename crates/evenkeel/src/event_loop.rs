@@ -168,12 +168,13 @@ fn turn(lp: &Rc<Shared>, most: Option<Duration>, main: &mut dyn FnMut() -> bool)
     lp.fire_timers();
     lp.run_queued();
     let done = main();
-    lp.driver.flush(lp);
+    lp.driver.flush_batch(lp);
     lp.reap();
-    // What `on_close` wrote to others leaves before the wait, too.
-    lp.driver.flush(lp);
     lp.run_wakes();
+    // What `on_close`, or a user's waker, wrote to others leaves before the wait, too, or with it.
+    lp.driver.flush_batch(lp);
     if done {
+        lp.driver.flush(lp);
         return Ok(());
     }
     let time = lp.turn_ends();
@@ -222,6 +223,7 @@ impl Drop for EventLoop {
             }
         }
         lp.reap();
+        lp.driver.end(lp);
         // Calls and wakers of users: their drops may still call the loop, which answers that it has ended.
         let (deferred, wakes, wheel) = {
             let mut core = lp.core.borrow_mut();

@@ -54,6 +54,7 @@ mod handle;
 mod handler;
 mod message;
 pub mod net;
+mod proactor;
 mod reactor;
 mod remote;
 pub mod signal;

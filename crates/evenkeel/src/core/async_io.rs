@@ -232,11 +232,9 @@ impl Shared {
         lend: impl FnOnce(&[u8]) -> R,
     ) -> Poll<io::Result<R>> {
         self.poll_io(token, Half::Read, cx, || {
-            let mut memory = self.take_scratch();
-            let room = most.min(memory.len());
-            let result = self.driver.recv(self, token, &mut memory[..room]).map(|n| lend(&memory[..n]));
-            self.put_scratch(memory);
-            result
+            let (mut lend, mut result) = (Some(lend), None);
+            self.driver.lend(self, token, most, &mut |bytes| result = lend.take().map(|lend| lend(bytes)))?;
+            result.ok_or_else(|| io::ErrorKind::WouldBlock.into())
         })
     }
 
@@ -328,6 +326,7 @@ impl Shared {
         handler: H,
         unread: &[u8],
     ) -> Result<Token, H> {
+        self.driver.hand_over(self, token);
         let mut core = self.core.borrow_mut();
         const OVER: u32 = flag::CLOSING | flag::DEAD | flag::RESET;
         let Some(s) = core.sources.get(token).filter(|s| !s.has(OVER)) else {

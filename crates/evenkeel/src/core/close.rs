@@ -144,7 +144,7 @@ impl Shared {
         let Some(s) = core.sources.get(token) else { return };
         let (kind, fd, pool, slot, flags) = (s.kind(), s.fd, s.pool, s.slot, s.flags);
         drop(core);
-        self.driver.deregister(self, token);
+        let over = self.driver.deregister(self, token);
         if flags & flag::UNLINK != 0
             && let Ok(Addr::Unix(Some(path))) = self.driver.sys().local_addr(fd)
         {
@@ -154,14 +154,18 @@ impl Shared {
             // A socket that cannot be reset is closed like any other.
             let _ = self.driver.sys().set_option(fd, SocketOption::ResetOnClose);
         }
-        let removed = self.core.borrow_mut().sources.remove(token);
+        let mut core = self.core.borrow_mut();
+        let removed = if over { core.sources.remove(token) } else { core.sources.retire(token) };
+        drop(core);
         // Shared messages in the queue may be the last ones of their kind.
         drop(removed);
         if kind == Kind::Callback {
             self.stats.add(&self.stats.closed);
             self.deliver(pool, slot, token, Event::Closed(&reason));
         }
-        self.driver.sys().close(fd);
+        if over {
+            self.driver.sys().close(fd);
+        }
         match kind {
             Kind::Callback => self.resume_listeners(pool),
             Kind::Listener => {

@@ -1,8 +1,9 @@
 //! The cork: what handlers and tasks wrote since the last flush. One memory for the whole loop, so that a
 //! connection that answers each message at once never owns a buffer.
 
-use std::ops::RangeInclusive;
+use std::ops::{Deref, RangeInclusive};
 
+use super::out::Extra;
 use super::source::Token;
 use crate::message::Message;
 
@@ -89,12 +90,53 @@ impl Cork {
         }
     }
 
+    /// Each source's writes, in the order of the entries.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = (Token, Corked<'_>)> {
+        let (mut memory, mut messages) = (self.bytes(), self.messages.iter());
+        self.entries.iter().map_while(move |entry| {
+            if entry.len == SHARED {
+                return Some((entry.token, Corked::Shared(messages.next()?)));
+            }
+            let (bytes, after) = memory.split_at(entry.len as usize);
+            memory = after;
+            Some((entry.token, Corked::Bytes(bytes)))
+        })
+    }
+
     /// Forgets everything and keeps the memory.
     #[inline]
     pub(crate) fn clear(&mut self) {
         self.used = 0;
         self.messages.clear();
         self.entries.clear();
+    }
+}
+
+/// What a source wrote into the cork.
+#[derive(Clone, Copy)]
+pub(crate) enum Corked<'a> {
+    Bytes(&'a [u8]),
+    Shared(&'a Message),
+}
+
+impl Deref for Corked<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Corked::Bytes(bytes) => bytes,
+            Corked::Shared(message) => message,
+        }
+    }
+}
+
+impl Corked<'_> {
+    /// Queues what begins at byte `from`.
+    pub(crate) fn keep(self, from: usize, queue: &mut Extra, now: u32) {
+        match self {
+            Corked::Bytes(bytes) => queue.push(&bytes[from..], now),
+            Corked::Shared(message) => queue.push_shared(message.clone(), from, now),
+        }
     }
 }
 

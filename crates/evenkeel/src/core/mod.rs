@@ -1,10 +1,13 @@
 //! The state of one loop that its driver, its handlers' contexts and its tasks share.
 
+pub(crate) mod accept;
 pub(crate) mod async_io;
 mod caught;
 mod close;
+mod connect;
 pub(crate) mod cork;
 mod flow;
+pub(crate) mod flush;
 pub(crate) mod out;
 pub(crate) mod pool;
 pub(crate) mod shared;

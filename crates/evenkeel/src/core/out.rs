@@ -2,7 +2,7 @@
 //! needed and freed when empty.
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 
 use crate::message::Message;
 
@@ -56,6 +56,15 @@ pub(crate) struct Extra {
     pub(crate) counting: bool,
     /// Bytes that came with the connection from its last owner and are to be read first.
     pub(crate) unread: Vec<u8>,
+    /// What comes after the unread bytes: the end of the stream, or a failure.
+    pub(crate) ended: Option<Ended>,
+}
+
+/// How reading ended, while its owner has not been told.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    Eof,
+    Failed(io::Error),
 }
 
 impl Extra {
@@ -65,7 +74,7 @@ impl Extra {
 
     /// Nothing in here is needed any more.
     pub(crate) fn is_idle(&self) -> bool {
-        self.bytes == 0 && !self.counting && self.unread.is_empty()
+        self.bytes == 0 && !self.counting && self.unread.is_empty() && self.ended.is_none()
     }
 
     /// Bytes that wait.

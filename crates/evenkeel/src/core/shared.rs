@@ -41,6 +41,8 @@ pub(crate) struct AsyncIo {
     /// What went wrong with bytes that had been taken for sending.
     pub(crate) error: Option<std::io::Error>,
     pub(crate) free: u32,
+    /// The driver's: where it keeps what it has received ahead of the task, if it does that.
+    pub(crate) held: u32,
 }
 
 /// The waker of one who listens for signals, shared with the loop.
@@ -89,6 +91,8 @@ pub(crate) struct Shared {
     pub(crate) core: RefCell<Core>,
     pub(crate) pools: RefCell<Vec<Rc<dyn AnyPool>>>,
     pub(crate) driver: Box<dyn Driver>,
+    /// Writes at least this long are the driver's business, whole.
+    pub(crate) cork_write: usize,
     /// Made at the first read.
     scratch: Cell<Option<Box<[u8]>>>,
     pub(crate) executor: Executor,
@@ -142,6 +146,7 @@ impl Shared {
         Rc::new(Shared {
             id,
             backend,
+            cork_write: driver.cork_write(),
             core: RefCell::new(core),
             pools: RefCell::default(),
             driver,
@@ -218,8 +223,6 @@ impl Shared {
         self.stats.turn_took(now.saturating_sub(self.now.get()));
         let core = self.core.borrow();
         let busy = !core.pending.is_empty() || !core.deferred.is_empty() || !core.ready.is_empty();
-        // A waker of a user may have written.
-        let busy = busy || !core.cork.entries.is_empty();
         let ending = !core.closed.is_empty() || !core.closing.is_empty();
         if busy || ending || self.executor.has_ready() || self.inbox.is_woken() {
             return Some(Duration::ZERO);

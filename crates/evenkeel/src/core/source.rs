@@ -55,10 +55,14 @@ pub(crate) mod flag {
     pub(crate) const KIND: u32 = 0b111 << 29;
     /// Bytes, or an end, may be there to be read. This and the next are where epoll has them.
     pub(crate) const READABLE: u32 = 1;
+    /// On a ring: a poll for the peer's hang-up is in flight.
+    pub(crate) const ARMED_HUP: u32 = 1 << 1;
     /// The last attempt to write was not refused.
     pub(crate) const WRITABLE: u32 = 1 << 2;
     /// A short read says that nothing is left: a TCP stream subscribed to RDHUP and PRI.
     pub(crate) const SHORT_READS: u32 = 1 << 3;
+    /// On a ring: everything in flight is being cancelled.
+    pub(crate) const CANCELLED: u32 = 1 << 4;
     /// RDHUP, HUP, ERR or PRI was reported: only a refusal or an end stops reading now.
     pub(crate) const HUNG_UP: u32 = 1 << 6;
     /// The handler does not want bytes for now.
@@ -87,9 +91,10 @@ pub(crate) mod flag {
     pub(crate) const MESSAGE: u32 = 1 << 18;
     /// The handler frames messages: it said when one started or was done.
     pub(crate) const FRAMED: u32 = 1 << 19;
-    /// Read interest is armed in the selector (level-triggered ones only).
+    /// Read interest is armed in the selector (level-triggered ones only); on a ring, a receive or an accept is in
+    /// flight.
     pub(crate) const ARMED_READ: u32 = 1 << 20;
-    /// Write interest is armed in the selector (level-triggered ones only).
+    /// Write interest is armed in the selector (level-triggered ones only); on a ring, a poll for room is in flight.
     pub(crate) const ARMED_WRITE: u32 = 1 << 21;
     /// Registered with the selector.
     pub(crate) const REGISTERED: u32 = 1 << 22;
@@ -170,6 +175,7 @@ impl Source {
 pub(crate) struct Sources {
     entries: Vec<Source>,
     free: Vec<u32>,
+    retired: usize,
 }
 
 impl Sources {
@@ -217,6 +223,38 @@ impl Sources {
         Some(old)
     }
 
+    /// Ends a source that the kernel still has operations of: its tokens are stale, and its place and its
+    /// descriptor stay taken until [`bury`](Self::bury) (I11).
+    pub(crate) fn retire(&mut self, token: Token) -> Option<Source> {
+        let s = self.get_mut(token)?;
+        let next = s.generation.wrapping_add(1).max(1);
+        // Free, and not among those that are given out again.
+        let rest = Source { generation: next, flags: s.flags & !flag::KIND, extra: None, ..*s };
+        let old = std::mem::replace(s, rest);
+        self.retired += 1;
+        Some(old)
+    }
+
+    /// The last operation of a retired source has ended: its place is free. Returns its descriptor.
+    pub(crate) fn bury(&mut self, index: u32) -> Option<Fd> {
+        let s = self.entries.get_mut(index as usize).filter(|s| s.kind() == Kind::Free && s.fd >= 0)?;
+        s.flags = 0;
+        self.retired -= 1;
+        self.free.push(index);
+        Some(std::mem::replace(&mut s.fd, -1))
+    }
+
+    /// Retired sources.
+    pub(crate) fn retired(&self) -> usize {
+        self.retired
+    }
+
+    /// Whatever is at a place, retired ones too.
+    #[inline]
+    pub(crate) fn place(&mut self, index: u32) -> Option<&mut Source> {
+        self.entries.get_mut(index as usize)
+    }
+
     /// Places in use or free; indices below this are valid for [`Sources::at`].
     pub(crate) fn capacity(&self) -> usize {
         self.entries.len()
@@ -224,7 +262,7 @@ impl Sources {
 
     /// Sources alive.
     pub(crate) fn len(&self) -> usize {
-        self.entries.len() - self.free.len()
+        self.entries.len() - self.free.len() - self.retired
     }
 
     /// The source at a place, whichever it is now, with its token.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::cork::{CORK_WRITE, SHORT};
+use super::cork::SHORT;
 use super::{Core, Kind, Shared, Token, flag};
 use crate::handler::{CloseReason, Flow};
 use crate::message::Message;
@@ -25,7 +25,7 @@ impl Shared {
 
     #[inline(never)]
     fn write_any(&self, token: Token, bytes: &[u8]) -> Flow {
-        let corks = (1..CORK_WRITE).contains(&bytes.len());
+        let corks = (1..self.cork_write).contains(&bytes.len());
         if corks && self.cork_first(token, bytes) {
             return Flow::Go;
         }
@@ -60,7 +60,7 @@ impl Shared {
             let mut core = self.core.borrow_mut();
             let core = &mut *core;
             let Some(s) = core.sources.get_mut(token) else { return Flow::Closed };
-            if !s.has(flag::QUEUED) && bytes.len() < CORK_WRITE {
+            if !s.has(flag::QUEUED) && bytes.len() < self.cork_write {
                 if s.has(flag::CORKED) && core.cork.extend(token, bytes) {
                     return Flow::Go;
                 }
@@ -130,7 +130,7 @@ impl Shared {
         if s.has(REFUSED) {
             return Some(Flow::Closed);
         }
-        let large = len >= CORK_WRITE;
+        let large = len >= self.cork_write;
         let full = !core.cork.has_room(if large { 0 } else { len });
         let in_the_way = s.has(flag::CORKED) && large;
         drop(core);

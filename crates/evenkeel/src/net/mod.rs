@@ -37,7 +37,7 @@ pub use listener::Listener;
 pub use options::{ConnectOptions, KeepAlive, Limits, ListenOptions, SocketOption};
 pub use pool::{ListenerId, Pool};
 pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
-pub use stream::{Reply, Stream};
+pub use stream::{Reply, Stream, StreamParts};
 
 /// A [`Stream`] over TCP. The address decides what kind a stream is.
 pub type TcpStream = Stream;

@@ -102,24 +102,37 @@ impl Stream {
         Ok(Stream { shared, token })
     }
 
-    /// Gives the socket away, non-blocking as it is. What was read but not consumed, or is queued, stays behind:
-    /// flush first.
+    /// Gives the socket away, non-blocking as it is, and with it what the loop has received and nobody has read. What is
+    /// queued stays behind: flush first.
     ///
     /// # Errors
-    /// `NotConnected` when the loop has ended.
-    pub fn into_fd(self) -> io::Result<OwnedFd> {
+    /// `NotConnected` when the loop has ended; the kernel's, if it will not end what it was asked to receive.
+    pub fn into_parts(self) -> io::Result<StreamParts> {
         let (shared, token) = (self.shared.clone(), self.token);
         shared.fd(token)?;
         // What was corked counts as flushed to whoever waited for that.
         self.shared.driver.flush(&self.shared);
         let _ = self.into_token();
+        if let Err(e) = shared.driver.withdraw(&shared, token) {
+            shared.close(token);
+            return Err(e);
+        }
         shared.driver.deregister(&shared, token);
         let mut core = shared.core.borrow_mut();
         let source = core.sources.remove(token).ok_or(io::ErrorKind::NotConnected)?;
         let state = core.free_async(source.slot);
         drop(core);
         drop(state);
-        shared.driver.sys().export(source.fd)
+        let unread = source.extra.map(|extra| extra.unread).unwrap_or_default();
+        Ok(StreamParts { fd: shared.driver.sys().export(source.fd)?, unread })
+    }
+
+    /// As [`into_parts`](Self::into_parts), for those who know that nothing is unread: it is lost.
+    ///
+    /// # Errors
+    /// As for [`into_parts`](Self::into_parts).
+    pub fn into_fd(self) -> io::Result<OwnedFd> {
+        Ok(self.into_parts()?.fd)
     }
 
     // ---- reading ----
@@ -365,6 +378,17 @@ impl Stream {
         let both = Rc::new(self);
         (OwnedReadHalf::new(both.clone()), OwnedWriteHalf::new(both))
     }
+}
+
+/// What a stream was made of, as [`Stream::into_parts`] gives it away.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct StreamParts {
+    /// The socket, non-blocking.
+    pub fd: OwnedFd,
+    /// Bytes that were received and not read: they come before all that the socket still has. Always empty on a
+    /// readiness backend unless the stream came from a handler with some.
+    pub unread: Vec<u8>,
 }
 
 impl Drop for Stream {

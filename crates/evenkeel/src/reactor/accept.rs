@@ -5,40 +5,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::{Readiness, Ready, Selector};
-use crate::core::pool::Event as Call;
+use crate::core::accept::{ACCEPTS_PER_TURN, REST, is_of_one_connection};
 use crate::core::shared::Timer;
 use crate::core::{Kind, Shared, Token, flag};
-use crate::net::{Addr, SocketOption};
+use crate::net::Addr;
 use crate::sys::{Fd, Sys};
-
-/// Connections accepted from one listener in one turn (I24).
-const ACCEPTS_PER_TURN: usize = 16;
-/// Connections shed at a time when descriptors have run out.
-const SHED: usize = 8;
-/// How long a listener rests after it ran out of descriptors: recovery takes less than 100 ms, and the attempts
-/// stay below 200 a second (I27).
-const REST: Duration = Duration::from_millis(50);
-
-/// Whether an error concerns the one connection that was about to be accepted, and the next may be fine.
-fn is_of_one_connection(e: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let Some(code) = e.raw_os_error() else { return false };
-    // accept(2): pending network errors of the new socket are reported as accept's own.
-    [
-        Errno::CONNABORTED,
-        Errno::PROTO,
-        Errno::PERM,
-        Errno::NETDOWN,
-        Errno::NOPROTOOPT,
-        Errno::HOSTDOWN,
-        Errno::NONET,
-        Errno::HOSTUNREACH,
-        Errno::OPNOTSUPP,
-        Errno::NETUNREACH,
-    ]
-    .iter()
-    .any(|errno| errno.raw_os_error() == code)
-}
 
 impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
     /// Accepts for a pool, or wakes the task that accepts.
@@ -57,7 +28,11 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
                 return self.rest(lp, token, None);
             }
             match self.sys.accept(fd) {
-                Ok((conn, peer)) => self.welcome(lp, conn, &peer, pool, &*make),
+                Ok((conn, peer)) => {
+                    if let Some(token) = lp.welcome(conn, &peer, pool, &*make) {
+                        self.settle(lp, token);
+                    }
+                }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     if let Some(s) = lp.core.borrow_mut().sources.get_mut(token) {
                         s.clear(flag::READABLE);
@@ -68,60 +43,13 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
                 Err(e) => {
                     lp.stats.add(&lp.stats.accept_errors);
                     if !is_of_one_connection(&e) {
-                        self.shed(lp, fd);
+                        lp.shed(&self.spare, fd);
                         return self.rest(lp, token, Some(REST));
                     }
                 }
             }
         }
         lp.core.borrow_mut().list(token);
-    }
-
-    /// An accepted connection gets its handler and its place.
-    fn welcome(&self, lp: &Rc<Shared>, fd: Fd, peer: &Addr, pool: u16, make: &crate::core::pool::Make) {
-        lp.stats.add(&lp.stats.accepted);
-        let Some(slot) = make(lp, fd, peer) else {
-            // The user's function panicked: the connection ends, the listener goes on.
-            lp.stats.add(&lp.stats.panics);
-            return self.sys.close(fd);
-        };
-        let unix = if peer.socket_addr().is_none() { flag::UNIX } else { 0 };
-        let flags = flag::MESSAGE | flag::OPENED | unix;
-        let mut core = lp.core.borrow_mut();
-        let token = core.sources.insert(fd, Kind::Callback, flags, pool, slot, lp.now_ms.get());
-        drop(core);
-        if let Err(e) = crate::backend::Driver::register(self, lp, token) {
-            // For want of memory, or past select's limit: this one is refused, the listener goes on.
-            lp.stats.add(&lp.stats.accept_errors);
-            lp.abort(token, crate::CloseReason::Error(e));
-            return;
-        }
-        lp.deliver(pool, slot, token, Call::Open);
-        if !P::EDGE {
-            self.settle(lp, token);
-        }
-    }
-
-    /// Descriptors have run out. Whoever waits in the backlog is told at once, by a reset, instead of waiting
-    /// for nothing: a spare descriptor is given up for each in turn.
-    fn shed(&self, lp: &Shared, listener: Fd) {
-        for _ in 0..SHED {
-            let Some(spare) = self.spare.take() else { break };
-            self.sys.close(spare);
-            match self.sys.accept(listener) {
-                Ok((fd, _)) => {
-                    // A Unix socket cannot be reset; closing tells its peer as well.
-                    let _ = self.sys.set_option(fd, SocketOption::ResetOnClose);
-                    self.sys.close(fd);
-                    lp.stats.add(&lp.stats.shed);
-                    self.spare.set(self.sys.spare().ok());
-                }
-                Err(_) => {
-                    self.spare.set(self.sys.spare().ok());
-                    break;
-                }
-            }
-        }
     }
 
     /// Stops a listener; `time` says for how long, none until somebody resumes it.
@@ -179,7 +107,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
                     if is_of_one_connection(&e) {
                         continue;
                     }
-                    self.shed(lp, listener);
+                    lp.shed(&self.spare, listener);
                     if let Some(s) = lp.core.borrow_mut().sources.get_mut(token) {
                         s.set(flag::PAUSED | flag::READABLE);
                     }

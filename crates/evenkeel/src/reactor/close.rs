@@ -1,12 +1,10 @@
 //! The last steps of a stream, and the first ones of a connection that is being made.
 
-use std::io;
 use std::net::Shutdown;
 use std::rc::Rc;
 
 use super::{Readiness, Ready, Selector};
 use crate::core::{Kind, Shared, Token, flag};
-use crate::handler::CloseReason;
 use crate::sys::Sys;
 
 impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
@@ -40,63 +38,37 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         false
     }
 
-    /// Something was reported of a connection in progress: writable, then no error, then a peer, in this order
-    /// (I32).
+    /// Something was reported of a connection in progress.
     pub(super) fn connect_ready(&self, lp: &Rc<Shared>, token: Token, ready: Ready) {
         if !ready.write && !ready.hung_up {
             return;
         }
         let Ok(fd) = lp.fd(token) else { return };
-        let error = match self.sys.take_error(fd) {
-            Ok(Some(e)) | Err(e) => e,
-            Ok(None) => match self.sys.peer_addr(fd) {
-                Ok(_) => return self.connected(lp, token, ready.hung_up),
-                // A stray report: still in progress.
-                Err(e) if e.kind() == io::ErrorKind::NotConnected => {
-                    if let Some(s) = lp.core.borrow_mut().sources.get_mut(token) {
-                        s.clear(flag::HUNG_UP);
-                    }
-                    return self.listen_for(lp, token, false, true);
+        match lp.connect_outcome(fd) {
+            Some(Ok(())) => self.connected(lp, token, ready.hung_up),
+            Some(Err(e)) => lp.connect_failed(token, e),
+            None => {
+                if let Some(s) = lp.core.borrow_mut().sources.get_mut(token) {
+                    s.clear(flag::HUNG_UP);
                 }
-                Err(e) => e,
-            },
-        };
-        let mut core = lp.core.borrow_mut();
-        let Some(s) = core.sources.get(token) else { return };
-        if s.kind() == Kind::Callback {
-            core.end(token, CloseReason::ConnectFailed(error));
-        } else {
-            core.fail_async(token, error);
-            drop(core);
-            lp.run_wakes();
+                self.listen_for(lp, token, false, true);
+            }
         }
     }
 
     /// `hung_up` tells of this event, not of an earlier stray one: the peer's end may be queued behind data, and
     /// is not reported again.
     fn connected(&self, lp: &Rc<Shared>, token: Token, hung_up: bool) {
-        let mut core = lp.core.borrow_mut();
-        let Some(s) = core.sources.get_mut(token) else { return };
-        s.clear(flag::CONNECTING | flag::HUNG_UP);
-        s.set(flag::WRITABLE | flag::READABLE | if hung_up { flag::HUNG_UP } else { 0 });
-        s.stamp = lp.now_ms.get();
-        let kind = s.kind();
-        if kind == Kind::Callback {
-            core.pending.push(token);
-            drop(core);
-            self.flush_queue(lp, token);
-            self.resume_after_connect(lp, token);
+        let hung_up = if hung_up { flag::HUNG_UP } else { 0 };
+        let kind = lp.core.borrow_mut().established(token, hung_up, lp.now_ms.get());
+        if kind == Some(Kind::Callback) {
+            lp.flush_queue(self, token);
+            // The handler hears `on_open` before its first bytes, which the pending list sees to.
+            self.settle(lp, token);
+            lp.core.borrow_mut().list(token);
         } else {
-            core.wake(token, true, true);
-            drop(core);
             self.listen_for(lp, token, true, false);
             lp.run_wakes();
         }
-    }
-
-    /// The handler hears `on_open` before its first bytes, which the pending list sees to.
-    fn resume_after_connect(&self, lp: &Shared, token: Token) {
-        self.settle(lp, token);
-        lp.core.borrow_mut().list(token);
     }
 }

@@ -230,7 +230,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
                     return self.connect_ready(lp, token, ready);
                 }
                 if ready.write && flags & flag::QUEUED != 0 {
-                    self.flush_one(lp, token);
+                    lp.flush_queue(self, token);
                 }
                 if Kind::of(flags) == Kind::Async && flags & flag::LINGER == 0 {
                     lp.core.borrow_mut().wake(token, ready.read, ready.write);
@@ -426,10 +426,6 @@ impl<P: Selector<Y>, Y: Sys> Driver for Readiness<P, Y> {
         }
     }
 
-    fn flush_one(&self, lp: &Shared, token: Token) {
-        self.flush_queue(lp, token);
-    }
-
     fn resume(&self, lp: &Shared, token: Token) {
         let mut core = lp.core.borrow_mut();
         let Some(s) = core.sources.get(token) else { return };
@@ -450,11 +446,11 @@ impl<P: Selector<Y>, Y: Sys> Driver for Readiness<P, Y> {
     }
 
     fn send(&self, lp: &Shared, token: Token, from: &[u8]) -> io::Result<usize> {
-        self.send_now(lp, token, |sys, fd| sys.send(fd, from))
+        lp.send_now(self, token, |sys, fd| sys.send(fd, from))
     }
 
     fn send_vectored(&self, lp: &Shared, token: Token, from: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        self.send_now(lp, token, |sys, fd| sys.send_vectored(fd, from))
+        lp.send_now(self, token, |sys, fd| sys.send_vectored(fd, from))
     }
 
     fn accept(&self, lp: &Shared, token: Token) -> io::Result<(Fd, Addr)> {
@@ -485,11 +481,13 @@ impl<P: Selector<Y>, Y: Sys> Driver for Readiness<P, Y> {
         }
     }
 
-    fn deregister(&self, lp: &Shared, token: Token) {
+    fn deregister(&self, lp: &Shared, token: Token) -> bool {
         let mut core = lp.core.borrow_mut();
-        let Some(s) = core.sources.get_mut(token).filter(|s| s.has(flag::REGISTERED)) else { return };
-        s.clear(flag::REGISTERED);
-        self.selector.borrow_mut().remove(&self.sys, s.fd);
+        if let Some(s) = core.sources.get_mut(token).filter(|s| s.has(flag::REGISTERED)) {
+            s.clear(flag::REGISTERED);
+            self.selector.borrow_mut().remove(&self.sys, s.fd);
+        }
+        true
     }
 }
 

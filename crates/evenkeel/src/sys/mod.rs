@@ -7,19 +7,24 @@
 //! A descriptor is a bare number here, since a simulated one has no `OwnedFd`. Its owner is the source that
 //! holds it; it is closed by [`Sys::close`], once, when the source ends.
 
+pub(crate) mod buffers;
 mod real;
+pub(crate) mod ring;
 pub(crate) mod signal;
 
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(crate) use real::Real;
 pub(crate) use rustix::event::FdSetElement;
 pub(crate) use rustix::event::epoll::{Event as EpollEvent, EventFlags as EpollFlags};
+
+use ring::RingParams;
 
 use crate::net::{Addr, ConnectOptions, ListenOptions, SocketOption};
 
@@ -112,4 +117,29 @@ pub(crate) trait Sys: 'static {
         sets: &mut [[FdSetElement; 16]; 3],
         timeout: Option<Duration>,
     ) -> io::Result<usize>;
+
+    /// Two Unix stream sockets that are connected to each other.
+    fn socket_pair(&self) -> io::Result<(Fd, Fd)>;
+
+    /// Makes an io_uring. What the kernel chose is in `params` afterwards.
+    fn ring_setup(&self, entries: u32, params: &mut RingParams) -> io::Result<Fd>;
+    /// The memory of a part of a ring, by the kernel's offset; [`unmap`](Self::unmap) gives it back.
+    fn ring_map(&self, ring: Fd, offset: u64, bytes: usize) -> io::Result<NonNull<u8>>;
+    /// Names `count` entries at `entries` as the ring of buffers of group 0.
+    fn ring_provide(&self, ring: Fd, entries: NonNull<u8>, count: u16, incremental: bool) -> io::Result<()>;
+    /// The operations that a ring knows, one bit for each.
+    fn ring_operations(&self, ring: Fd) -> io::Result<u128>;
+    /// Takes `submit` entries; with `events`, completes what it can, and waits for `wait` completions at most `timeout`.
+    fn ring_enter(
+        &self,
+        ring: Fd,
+        submit: u32,
+        wait: u32,
+        events: bool,
+        timeout: Option<Duration>,
+    ) -> io::Result<u32>;
+    /// Fresh, zeroed memory that begins at a page.
+    fn map(&self, bytes: usize) -> io::Result<NonNull<u8>>;
+    /// Gives memory back.
+    fn unmap(&self, at: NonNull<u8>, bytes: usize);
 }

@@ -5,16 +5,20 @@ use std::net::{Ipv6Addr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{FdSetElement, PollFd, PollFlags, Timespec, epoll, eventfd, poll, select};
 use rustix::io::Errno;
+use rustix::io_uring::{self, IoringEnterFlags as EnterFlags, IoringRegisterOp as RegisterOp};
+use rustix::mm::{self, Advice, MapFlags, ProtFlags};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags,
     SocketType, sockopt,
 };
 
+use super::ring::RingParams;
 use super::{EpollEvent, EpollFlags, EpollOp, Fd, PollEntry, Sys, WakeFn};
 use crate::net::{Addr, ConnectOptions, ListenOptions, SocketOption};
 
@@ -308,4 +312,92 @@ impl Sys for Real {
         let n = unsafe { select(bound, Some(read), Some(write), Some(except), timeout.as_ref())? };
         Ok(n as usize)
     }
+
+    fn socket_pair(&self) -> io::Result<(Fd, Fd)> {
+        let (a, b) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SOCKET, None)?;
+        Ok((a.into_raw_fd(), b.into_raw_fd()))
+    }
+
+    fn ring_setup(&self, entries: u32, params: &mut RingParams) -> io::Result<Fd> {
+        // SAFETY: no flag asks for memory or a descriptor of ours. The ring's descriptor is close-on-exec.
+        Ok(unsafe { io_uring::io_uring_setup(entries, params)? }.into_raw_fd())
+    }
+
+    fn ring_map(&self, ring: Fd, offset: u64, bytes: usize) -> io::Result<NonNull<u8>> {
+        let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::POPULATE);
+        // SAFETY: a new mapping, placed by the kernel, aliases nothing of ours.
+        let map = unsafe { mm::mmap(ptr::null_mut(), bytes, access, flags, at(ring), offset)? };
+        mapped(map, bytes)
+    }
+
+    fn ring_provide(&self, ring: Fd, entries: NonNull<u8>, count: u16, incremental: bool) -> io::Result<()> {
+        let mut what = io_uring::io_uring_buf_reg::default();
+        what.ring_addr = io_uring::io_uring_ptr::new(entries.as_ptr().cast());
+        what.ring_entries = count.into();
+        const INCREMENTAL: u16 = 2;
+        what.flags = if incremental { INCREMENTAL } else { 0 };
+        // SAFETY: the description outlives the call. The ring of buffers and the buffers themselves stay mapped until
+        // nothing is in flight, which their owner sees to.
+        unsafe {
+            io_uring::io_uring_register(at(ring), RegisterOp::RegisterPbufRing, (&raw const what).cast(), 1)?
+        };
+        Ok(())
+    }
+
+    fn ring_operations(&self, ring: Fd) -> io::Result<u128> {
+        // The kernel's struct: a head of 16 bytes, of which the first is the last operation, then 8 bytes for each
+        // operation, of which the first is its number and the third says whether it is supported.
+        const MOST: usize = 128;
+        let mut probe = [0u8; 16 + 8 * MOST];
+        // SAFETY: the kernel writes at most the head and `MOST` operations.
+        unsafe {
+            let to = probe.as_mut_ptr().cast_const().cast();
+            io_uring::io_uring_register(at(ring), RegisterOp::RegisterProbe, to, MOST as u32)?
+        };
+        let known = probe[16..].chunks_exact(8).filter(|op| op[2] & 1 != 0);
+        Ok(known.fold(0, |all, op| all | 1u128.checked_shl(op[0].into()).unwrap_or(0)))
+    }
+
+    #[inline]
+    fn ring_enter(
+        &self,
+        ring: Fd,
+        submit: u32,
+        wait: u32,
+        events: bool,
+        timeout: Option<Duration>,
+    ) -> io::Result<u32> {
+        let flags = if events { EnterFlags::GETEVENTS } else { EnterFlags::empty() };
+        let Some(timeout) = timeout else {
+            // SAFETY: what the entries name is in order, since pushing them required it.
+            return unsafe { io_uring::io_uring_enter(at(ring), submit, wait, flags) }.map_err(refused);
+        };
+        let time = timespec(timeout);
+        let mut arg = io_uring::io_uring_getevents_arg::default();
+        arg.ts = io_uring::io_uring_ptr::new((&raw const time).cast_mut().cast());
+        // SAFETY: as above; the kernel's `timespec` here is the 64-bit one, as rustix's is.
+        let taken = unsafe {
+            io_uring::io_uring_enter_arg(at(ring), submit, wait, flags | EnterFlags::EXT_ARG, Some(&arg))
+        };
+        taken.map_err(|e| if e == Errno::TIME { io::ErrorKind::TimedOut.into() } else { refused(e) })
+    }
+
+    fn map(&self, bytes: usize) -> io::Result<NonNull<u8>> {
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping, placed by the kernel, aliases nothing of ours.
+        let map = unsafe { mm::mmap_anonymous(ptr::null_mut(), bytes, access, MapFlags::PRIVATE)? };
+        mapped(map, bytes)
+    }
+
+    fn unmap(&self, at: NonNull<u8>, bytes: usize) {
+        // SAFETY: the caller got it from one of the calls above, and gives it up. Failing would only leak it.
+        let _ = unsafe { mm::munmap(at.as_ptr().cast(), bytes) };
+    }
+}
+
+/// Keeps a mapping from a child process, which would share it or see it change under a fork.
+fn mapped(map: *mut std::ffi::c_void, bytes: usize) -> io::Result<NonNull<u8>> {
+    // SAFETY: a mapping of this size that was made just now. Failing is harmless to us.
+    let _ = unsafe { mm::madvise(map, bytes, Advice::LinuxDontFork) };
+    NonNull::new(map.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
 }

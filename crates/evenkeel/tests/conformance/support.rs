@@ -52,6 +52,10 @@ macro_rules! each_backend {
             fn epoll() {
                 $how(Backend::Epoll, concat!(module_path!(), "::epoll"), super::$name);
             }
+            #[test]
+            fn io_uring() {
+                $how(Backend::IoUring, concat!(module_path!(), "::io_uring"), super::$name);
+            }
         }
     )* };
 }
@@ -60,7 +64,7 @@ macro_rules! each_backend {
 #[test]
 fn the_table_of_backends_is_the_one_that_the_macros_know() {
     let names: Vec<_> = Backend::ALL.iter().map(|b| b.name()).collect();
-    assert_eq!(names, ["select", "poll", "epoll-lt", "epoll"]);
+    assert_eq!(names, ["select", "poll", "epoll-lt", "epoll", "io_uring"]);
 }
 
 /// Runs a body on a thread of its own, and fails if it hangs or a handler's contract was broken.

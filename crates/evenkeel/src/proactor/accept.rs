@@ -1,0 +1,197 @@
+//! How connections are accepted: by a request that goes on, and calmly when descriptors run out.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::receive::ARMED;
+use super::uring::{Op, Uring};
+use crate::core::accept::{ACCEPTS_PER_TURN, REST, is_of_one_connection};
+use crate::core::shared::Timer;
+use crate::core::{Kind, Shared, Token, flag};
+use crate::net::Addr;
+use crate::sys::ring::Done;
+use crate::sys::{Fd, Sys};
+
+/// Accepted connections that a task's listener holds before the kernel is asked to stop.
+const WAITING: usize = 64;
+
+impl<Y: Sys> Uring<Y> {
+    /// A listener's request has something to say.
+    pub(super) fn accepted(&self, lp: &Rc<Shared>, index: u32, done: &Done) {
+        let token = if done.more() { self.alive(lp, index) } else { self.ended(lp, index, flag::ARMED_READ) };
+        let Some(token) = token else {
+            // Its listener is gone (I10).
+            if done.result >= 0 {
+                self.sys.close(done.result);
+            }
+            return;
+        };
+        if done.result >= 0 {
+            self.keep_accepted(lp, token, done.result);
+        } else {
+            let error = io::Error::from_raw_os_error(-done.result);
+            let none =
+                matches!(Errno::from_io_error(&error), Some(Errno::CANCELED | Errno::INTR | Errno::AGAIN));
+            if !none {
+                self.accept_failed(lp, token, &error);
+            }
+        }
+        self.want(&mut lp.core.borrow_mut(), index);
+    }
+
+    fn keep_accepted(&self, lp: &Shared, token: Token, fd: Fd) {
+        let mut accepted = self.accepted.borrow_mut();
+        accepted.push_back((token.index, fd));
+        let waiting = accepted.iter().filter(|(listener, _)| *listener == token.index).count();
+        drop(accepted);
+        let mut core = lp.core.borrow_mut();
+        if waiting >= WAITING {
+            self.cancel(&mut core, token.index);
+        }
+        let Some(s) = core.sources.get_mut(token) else { return };
+        if s.kind() == Kind::Watch {
+            s.set(flag::READABLE);
+            core.wake(token, true, false);
+            drop(core);
+            lp.run_wakes();
+        }
+    }
+
+    fn accept_failed(&self, lp: &Shared, token: Token, error: &io::Error) {
+        lp.stats.add(&lp.stats.accept_errors);
+        if !is_of_one_connection(error)
+            && let Ok(listener) = lp.fd(token)
+        {
+            lp.shed(&self.spare, listener);
+            self.rest(lp, token, Some(REST));
+        }
+    }
+
+    /// Stops a listener; `time` says for how long, none until somebody resumes it.
+    fn rest(&self, lp: &Shared, token: Token, time: Option<Duration>) {
+        let mut core = lp.core.borrow_mut();
+        if let Some(s) = core.sources.get_mut(token) {
+            s.set(flag::PAUSED);
+        }
+        self.cancel(&mut core, token.index);
+        drop(core);
+        if let Some(time) = time {
+            lp.timer_after(time, Timer::Accept(token));
+        }
+    }
+
+    /// Handlers for accepted connections, a few in each turn (I24).
+    pub(super) fn serve_accepted(&self, lp: &Rc<Shared>) {
+        let waiting = self.accepted.borrow().len();
+        let mut served = 0;
+        for _ in 0..waiting {
+            let Some((index, fd)) = self.accepted.borrow_mut().pop_front() else { return };
+            let mut core = lp.core.borrow_mut();
+            let Some((token, s)) = core.sources.at(index as usize) else {
+                self.sys.close(fd);
+                continue;
+            };
+            let (kind, slot, paused) = (s.kind(), s.slot, s.has(flag::PAUSED));
+            let later = kind != Kind::Listener || paused;
+            if !later && served >= ACCEPTS_PER_TURN {
+                core.list(token);
+            }
+            let listener = core.listeners.get(slot as usize).and_then(Option::as_ref);
+            let owner = listener.filter(|_| !later && served < ACCEPTS_PER_TURN);
+            let owner = owner.map(|l| (l.make.clone(), l.pool));
+            drop(core);
+            let Some((make, pool)) = owner else {
+                self.accepted.borrow_mut().push_back((index, fd));
+                continue;
+            };
+            let most = lp.pool(pool).limits().max_connections;
+            if most.is_some_and(|most| lp.pool(pool).len() >= most) {
+                self.accepted.borrow_mut().push_back((index, fd));
+                self.rest(lp, token, None);
+                continue;
+            }
+            served += 1;
+            match self.sys.peer_addr(fd) {
+                Ok(peer) => {
+                    lp.welcome(fd, &peer, pool, &*make);
+                }
+                Err(_) => self.gone(lp, fd),
+            }
+            self.want(&mut lp.core.borrow_mut(), index);
+        }
+    }
+
+    /// A peer that has gone before it was accepted: nobody hears of it.
+    fn gone(&self, lp: &Shared, fd: Fd) {
+        lp.stats.add(&lp.stats.accept_errors);
+        self.sys.close(fd);
+    }
+
+    /// A listener's rest is over.
+    pub(super) fn accept_again(&self, lp: &Rc<Shared>, token: Token) {
+        if self.spare.get().is_none() {
+            self.spare.set(self.sys.spare().ok());
+        }
+        let mut core = lp.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token) else { return };
+        s.clear(flag::PAUSED);
+        if s.kind() == Kind::Watch {
+            s.set(flag::READABLE);
+            core.wake(token, true, false);
+        } else {
+            // Those that were accepted before it had to rest come first.
+            core.list(token);
+        }
+        self.want(&mut core, token.index);
+        drop(core);
+        lp.run_wakes();
+    }
+
+    /// Takes one connection for a task.
+    pub(super) fn accept_for_task(&self, lp: &Shared, token: Token) -> io::Result<(Fd, Addr)> {
+        while let Some(fd) = self.take_accepted(token.index) {
+            match self.sys.peer_addr(fd) {
+                Ok(peer) => {
+                    lp.stats.add(&lp.stats.accepted);
+                    return Ok((fd, peer));
+                }
+                Err(_) => self.gone(lp, fd),
+            }
+        }
+        let mut core = lp.core.borrow_mut();
+        if let Some(s) = core.sources.get_mut(token) {
+            s.clear(flag::READABLE);
+        }
+        self.want(&mut core, token.index);
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    fn take_accepted(&self, listener: u32) -> Option<Fd> {
+        let mut accepted = self.accepted.borrow_mut();
+        let at = accepted.iter().position(|(index, _)| *index == listener)?;
+        accepted.remove(at).map(|(_, fd)| fd)
+    }
+
+    /// A completion that comes after the end of its loop.
+    pub(super) fn lose(&self, lp: &Shared, done: &Done) {
+        let armed = match Op::of(done.data) {
+            Op::Recv => flag::ARMED_READ,
+            Op::Accept => {
+                if done.result >= 0 {
+                    self.sys.close(done.result);
+                }
+                flag::ARMED_READ
+            }
+            Op::Room => flag::ARMED_WRITE,
+            Op::HangUp => flag::ARMED_HUP,
+            Op::Send | Op::Lease | Op::Wake | Op::Cancel => return,
+        };
+        debug_assert!(armed & ARMED != 0);
+        if !done.more() {
+            self.ended(lp, Op::index(done.data), armed);
+        }
+    }
+}

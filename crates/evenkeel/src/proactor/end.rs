@@ -1,0 +1,182 @@
+//! How operations end before their descriptor does: cancelled, waited for, and only then is the number free (I11).
+
+use std::io;
+use std::net::Shutdown;
+use std::time::Duration;
+
+use super::receive::ARMED;
+use super::submit::Wait;
+use super::uring::{Completion, Op, Uring};
+use crate::core::{Core, Kind, Shared, Token, flag};
+use crate::sys::Sys;
+use crate::sys::ring::Entry;
+
+/// How often a cancellation is waited for, and how long each time, before something is given up.
+const PATIENCE: usize = 50;
+const WAIT: Duration = Duration::from_millis(100);
+
+impl<Y: Sys> Uring<Y> {
+    /// The source at a place, if its owner still has it; an event of one that is gone is counted.
+    pub(super) fn alive(&self, lp: &Shared, index: u32) -> Option<Token> {
+        let mut core = lp.core.borrow_mut();
+        let alive = core.sources.at(index as usize).map(|(token, _)| token);
+        if alive.is_none() {
+            lp.stats.add(&lp.stats.stale);
+        }
+        alive
+    }
+
+    /// The operation that `armed` stands for has ended. If it was the last one of a source that is gone, so is its
+    /// descriptor now.
+    pub(super) fn ended(&self, lp: &Shared, index: u32, armed: u32) -> Option<Token> {
+        let mut core = lp.core.borrow_mut();
+        let s = core.sources.place(index)?;
+        s.clear(armed);
+        if !s.has(ARMED) {
+            s.clear(flag::CANCELLED);
+            if s.kind() == Kind::Free
+                && let Some(fd) = core.sources.bury(index)
+            {
+                self.sys.close(fd);
+            }
+        }
+        drop(core);
+        self.alive(lp, index)
+    }
+
+    /// Cancels whatever is in flight for a source.
+    pub(super) fn cancel(&self, core: &mut Core, index: u32) {
+        let Some(s) = core.sources.place(index) else { return };
+        if s.has(ARMED) && !s.has(flag::CANCELLED) {
+            s.set(flag::CANCELLED);
+            self.push(&Entry::cancel_all(s.fd).with(Op::Cancel.data(0)));
+        }
+    }
+
+    /// Forgets a source. True if nothing of it is in flight.
+    pub(super) fn forget(&self, lp: &Shared, token: Token) -> bool {
+        let mut core = lp.core.borrow_mut();
+        self.drop_held(&mut core, token.index);
+        let Some(s) = core.sources.get(token) else { return true };
+        if matches!(s.kind(), Kind::Listener | Kind::Watch) {
+            self.accepted.borrow_mut().retain(|(listener, fd)| {
+                let other = *listener != token.index;
+                if !other {
+                    self.sys.close(*fd);
+                }
+                other
+            });
+        }
+        if !s.has(ARMED) {
+            return true;
+        }
+        self.cancel(&mut core, token.index);
+        false
+    }
+
+    /// Ends the write half of a stream whose queue is empty. A socket that is closed with unread bytes resets the
+    /// connection, and the reset can destroy what was just flushed; so if anything is unread, the peer's end is waited
+    /// for.
+    pub(super) fn finish_stream(&self, lp: &Shared, token: Token) -> bool {
+        let mut core = lp.core.borrow_mut();
+        self.unhold(&mut core, token.index);
+        let Some(s) = core.sources.get_mut(token) else { return true };
+        let fd = s.fd;
+        let over = s.extra.as_ref().is_some_and(|extra| extra.ended.is_some());
+        let unread = s.extra.as_ref().is_some_and(|extra| !extra.unread.is_empty());
+        // Set for a stream that has not been asked what it has; then the kernel is asked below.
+        let unread = unread || s.has(flag::READABLE) && s.kind() == Kind::Callback;
+        if s.has(flag::EOF) || over {
+            return true;
+        }
+        drop(core);
+        // A peer that is gone already needs no end.
+        let _ = self.sys.shutdown(fd, Shutdown::Write);
+        if !unread {
+            let mut memory = lp.take_scratch();
+            let got = self.sys.recv(fd, &mut memory);
+            lp.put_scratch(memory);
+            if !matches!(got, Ok(1..)) {
+                return true;
+            }
+        }
+        let mut core = lp.core.borrow_mut();
+        if let Some(s) = core.sources.get_mut(token) {
+            s.set(flag::LINGER);
+            s.extra = None;
+        }
+        self.want(&mut core, token.index);
+        false
+    }
+
+    /// Ends everything that is in flight for a stream, and keeps what was received.
+    pub(super) fn withdraw_stream(&self, lp: &Shared, token: Token) -> io::Result<()> {
+        self.unhold(&mut lp.core.borrow_mut(), token.index);
+        for _ in 0..PATIENCE {
+            self.take_in(lp, token);
+            let mut core = lp.core.borrow_mut();
+            let Some(s) = core.sources.get(token) else { return Err(io::ErrorKind::NotConnected.into()) };
+            if !s.has(ARMED) {
+                return Ok(());
+            }
+            self.cancel(&mut core, token.index);
+            drop(core);
+            self.submit(lp, Wait::For(Some(WAIT)))?;
+        }
+        let what = "the kernel does not end what it was asked to receive for this stream";
+        Err(io::Error::new(io::ErrorKind::TimedOut, what))
+    }
+
+    /// Takes a stream's completions out of the batch: its bytes become unread ones.
+    fn take_in(&self, lp: &Shared, token: Token) {
+        let batch = std::mem::take(&mut *self.batch.borrow_mut());
+        let mut others = std::collections::VecDeque::with_capacity(batch.len());
+        for Completion { done, span } in batch {
+            let armed = match Op::of(done.data) {
+                Op::Recv => flag::ARMED_READ,
+                Op::Room => flag::ARMED_WRITE,
+                Op::HangUp => flag::ARMED_HUP,
+                _ => 0,
+            };
+            if armed == 0 || Op::index(done.data) != token.index {
+                others.push_back(Completion { done, span });
+                continue;
+            }
+            if !done.more() {
+                self.ended(lp, token.index, armed);
+            }
+            if let Some(span) = span {
+                if let Some(s) = lp.core.borrow_mut().sources.get_mut(token) {
+                    s.extra().unread.extend_from_slice(self.buffers.bytes(&span));
+                }
+                self.buffers.release(span);
+            }
+        }
+        *self.batch.borrow_mut() = others;
+    }
+
+    /// The loop has ended: everything in flight is cancelled and waited for. What the kernel does not end keeps its
+    /// memory for ever (I16).
+    pub(super) fn end_all(&self, lp: &Shared) {
+        let wakes = Entry::cancel_all(self.wake_fd).with(Op::Cancel.data(0));
+        self.push(&wakes);
+        let mut waking = true;
+        for _ in 0..PATIENCE {
+            let batch = std::mem::take(&mut *self.batch.borrow_mut());
+            for Completion { done, span } in batch {
+                if let Some(span) = span {
+                    self.buffers.release(span);
+                }
+                waking &= done.more() || Op::of(done.data) != Op::Wake;
+                self.lose(lp, &done);
+            }
+            if !waking && lp.core.borrow().sources.retired() == 0 {
+                return;
+            }
+            if self.submit(lp, Wait::For(Some(WAIT))).is_err() {
+                break;
+            }
+        }
+        self.leaked.set(true);
+    }
+}

@@ -1,0 +1,166 @@
+//! What this kernel's io_uring has, found out once and by trying (I17).
+
+use std::io;
+use std::time::Duration;
+
+use crate::sys::Sys;
+use crate::sys::buffers::{Buffers, Provision};
+use crate::sys::ring::{Done, Entry, Ring, Setup, SetupFlags, op};
+
+/// What a ring can do here. What is missing is done another way, one thing at a time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Features {
+    /// The flags that rings are made with.
+    pub(crate) setup: SetupFlags,
+    /// One request receives until it is cancelled (Linux 6.0); else each receives once.
+    pub(crate) multishot_recv: bool,
+    /// One request accepts until it is cancelled; else each accepts once.
+    pub(crate) multishot_accept: bool,
+    /// A buffer is filled piece by piece (Linux 6.12); else each receive takes a whole one.
+    pub(crate) incremental: bool,
+    /// A send that succeeds says nothing; else it completes like any other.
+    pub(crate) quiet_sends: bool,
+}
+
+/// What can be left out by name, to measure it or to do without: the value of `EVENKEEL_IO_URING_WITHOUT`.
+const NAMES: [&str; 6] = [
+    "defer-taskrun",
+    "no-sqarray",
+    "multishot-recv",
+    "multishot-accept",
+    "incremental-buffers",
+    "quiet-sends",
+];
+
+/// Finds out what a ring can do.
+///
+/// # Errors
+/// Why io_uring cannot be used at all.
+pub(crate) fn probe<Y: Sys>(sys: &Y, without: &str) -> io::Result<Features> {
+    let unknown = without.split(',').find(|name| !name.is_empty() && !NAMES.contains(name));
+    if let Some(unknown) = unknown {
+        let what = format!("EVENKEEL_IO_URING_WITHOUT: there is no `{unknown}`, only {}", NAMES.join(", "));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
+    let may = |name| !without.split(',').any(|left_out| left_out == name);
+    let setup = setup_flags(sys, may("defer-taskrun"), may("no-sqarray"))?;
+    let ring = Ring::new(sys, Setup { submissions: 8, completions: 16, flags: setup })?;
+    let tried = operations(sys, &ring).and_then(|()| receives(sys, &ring, may("incremental-buffers")));
+    ring.close(sys);
+    let (multishot_recv, incremental) = tried?;
+    Ok(Features {
+        setup,
+        multishot_recv: multishot_recv && may("multishot-recv"),
+        multishot_accept: may("multishot-accept"),
+        incremental,
+        quiet_sends: may("quiet-sends"),
+    })
+}
+
+/// The newest flags that the kernel takes.
+fn setup_flags<Y: Sys>(sys: &Y, defer: bool, no_array: bool) -> io::Result<SetupFlags> {
+    let base = SetupFlags::SUBMIT_ALL | SetupFlags::TASKRUN_FLAG;
+    let deferred = SetupFlags::SINGLE_ISSUER | SetupFlags::DEFER_TASKRUN;
+    let newest = if defer { base | deferred } else { base | SetupFlags::COOP_TASKRUN };
+    let tries = [
+        if no_array { newest | SetupFlags::NO_SQARRAY } else { newest },
+        newest,
+        base | SetupFlags::COOP_TASKRUN,
+    ];
+    let mut refusal = None;
+    for flags in tries {
+        match Ring::new(sys, Setup { submissions: 8, completions: 16, flags }) {
+            Ok(ring) => {
+                ring.close(sys);
+                return Ok(flags);
+            }
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => refusal = Some(e),
+            Err(e) => return Err(e),
+        }
+    }
+    Err(refusal.unwrap_or_else(|| io::ErrorKind::Unsupported.into()))
+}
+
+/// Whether the ring has what cannot be done in another way.
+fn operations<Y: Sys>(sys: &Y, ring: &Ring) -> io::Result<()> {
+    let known = sys.ring_operations(ring.fd)?;
+    let needed = [op::POLL_ADD, op::ACCEPT, op::ASYNC_CANCEL, op::SEND, op::RECV];
+    if needed.iter().all(|op| known & 1 << op != 0) {
+        return Ok(());
+    }
+    let what = "this kernel's io_uring lacks polling, accepting, cancelling, sending or receiving";
+    Err(io::Error::new(io::ErrorKind::Unsupported, what))
+}
+
+/// Tries to receive: again and again, into buffers that are filled piece by piece. Says which of the two works.
+fn receives<Y: Sys>(sys: &Y, ring: &Ring, incremental: bool) -> io::Result<(bool, bool)> {
+    let provision = Provision { count: 2, size: 4096, incremental };
+    let (buffers, incremental) = match Buffers::new(sys, ring, provision) {
+        Err(e) if incremental && e.kind() == io::ErrorKind::InvalidInput => {
+            (Buffers::new(sys, ring, Provision { incremental: false, ..provision })?, false)
+        }
+        other => (other?, incremental),
+    };
+    let (ours, theirs) = match sys.socket_pair() {
+        Ok(pair) => pair,
+        Err(e) => {
+            buffers.free(sys);
+            return Err(e);
+        }
+    };
+    let multishot = exchange(sys, ring, ours, theirs);
+    sys.close(ours);
+    sys.close(theirs);
+    // What is in flight was cancelled, or the ring is closed next; either way nobody sends any more.
+    buffers.free(sys);
+    Ok((multishot?, incremental))
+}
+
+const RECV: u64 = 1;
+const SEND: u64 = 2;
+
+/// Sends and receives, and cancels the receive. Says whether it would have gone on.
+fn exchange<Y: Sys>(sys: &Y, ring: &Ring, ours: i32, theirs: i32) -> io::Result<bool> {
+    static HELLO: [u8; 5] = *b"probe";
+    for multishot in [true, false] {
+        ring.push(&Entry::recv(ours, multishot).with(RECV));
+        // SAFETY: the bytes are static.
+        let send = unsafe { Entry::send(theirs, &HELLO, true) };
+        ring.push(&send.with(SEND));
+        let received = completions(sys, ring)?;
+        let [received] = received[..] else { return Err(strange("a send or a receive")) };
+        if received.result == HELLO.len() as i32 && received.data == RECV {
+            if received.more() {
+                ring.push(&Entry::cancel_all(ours));
+                let ended = completions(sys, ring)?;
+                if ended.iter().any(|done| done.data == RECV && !done.more()) {
+                    return Ok(true);
+                }
+                return Err(strange("a cancellation"));
+            }
+            return Ok(false);
+        }
+        if !multishot {
+            return Err(strange("a receive"));
+        }
+        // Too old to go on receiving. What was sent is there for the second try.
+        let mut sent = [0; 8];
+        let _ = sys.recv(ours, &mut sent);
+    }
+    Err(strange("a receive"))
+}
+
+fn completions<Y: Sys>(sys: &Y, ring: &Ring) -> io::Result<Vec<Done>> {
+    match ring.enter(sys, 1, true, Some(Duration::from_secs(1))) {
+        Err(e) if e.kind() != io::ErrorKind::TimedOut => return Err(e),
+        _ => {}
+    }
+    let mut all = Vec::new();
+    ring.reap(|done| all.push(done));
+    Ok(all)
+}
+
+fn strange(what: &str) -> io::Error {
+    let what = format!("this kernel's io_uring answers {what} in a way that is not known");
+    io::Error::new(io::ErrorKind::Unsupported, what)
+}

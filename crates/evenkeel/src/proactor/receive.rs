@@ -1,0 +1,434 @@
+//! How bytes reach handlers and tasks.
+//!
+//! A handler is lent them where the kernel put them. A task finds them held for it, and is lent them likewise if it reads
+//! in the turn in which they came; after that they are copied out, so that no reader keeps the kernel's buffers, and a
+//! stream that has enough unread is not received for until its task reads.
+
+use std::io;
+use std::rc::Rc;
+
+use rustix::io::Errno;
+
+use super::uring::{Completion, Op, Turn, Uring};
+use crate::core::out::Ended;
+use crate::core::pool::Event;
+use crate::core::{Core, Kind, Shared, Source, Token, flag};
+use crate::handler::CloseReason;
+use crate::sys::Sys;
+use crate::sys::buffers::{Buffers, Span};
+use crate::sys::ring::{Done, Entry};
+
+/// Unread bytes of one stream from which on nothing more is received for it.
+const UNREAD: usize = 64 << 10;
+
+/// Everything that can be in flight on a descriptor.
+pub(super) const ARMED: u32 = flag::ARMED_READ | flag::ARMED_WRITE | flag::ARMED_HUP;
+
+/// A span for as long as it is lent, whatever the borrower does.
+struct Lent<'a> {
+    buffers: &'a Buffers,
+    span: Option<Span>,
+}
+
+impl Lent<'_> {
+    fn bytes(&self) -> &[u8] {
+        self.span.as_ref().map_or(&[], |span| self.buffers.bytes(span))
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        if let Some(span) = self.span.take() {
+            self.buffers.release(span);
+        }
+    }
+}
+
+/// Nothing waits to be read before what comes next.
+fn is_caught_up(s: &Source) -> bool {
+    s.extra.as_ref().is_none_or(|extra| extra.unread.is_empty() && extra.ended.is_none())
+}
+
+impl<Y: Sys> Uring<Y> {
+    /// Serves a completion. The usual one, bytes for an open stream, is delivered here.
+    #[inline]
+    pub(super) fn serve(&self, lp: &Rc<Shared>, completion: Completion, turn: &mut Turn<'_>) {
+        const STATES: u32 =
+            flag::KIND | flag::CONNECTING | flag::CLOSING | flag::DEAD | flag::EOF | flag::LISTED;
+        const HANDLER: u32 = STATES | flag::PAUSED | flag::OPENED | flag::MESSAGE;
+        let Completion { done, span: Some(span) } = completion else { return self.other(lp, completion) };
+        let index = Op::index(done.data);
+        let mut guard = lp.core.borrow_mut();
+        let core = &mut *guard;
+        let plain = done.more() && span.len() > 0;
+        let Some(s) = core.sources.place(index).filter(|_| plain) else {
+            drop(guard);
+            return self.other(lp, Completion { done, span: Some(span) });
+        };
+        let token = Token { index, generation: s.generation };
+        if s.flags & HANDLER == Kind::Callback as u32 | flag::OPENED && is_caught_up(s) {
+            s.stamp = lp.now_ms.get();
+            (turn.conn.token, turn.conn.slot) = (token, s.slot);
+            let place = s.pool;
+            drop(guard);
+            lp.stats.add_n(&lp.stats.bytes_in, span.len() as u64);
+            if turn.pool.is_none() || turn.place != place {
+                (turn.pool, turn.place) = (Some(lp.pool(place)), place);
+            }
+            if let Some(pool) = &turn.pool {
+                pool.on_data(&mut turn.conn, self.buffers.bytes(&span));
+                if turn.conn.moved {
+                    pool.after(&mut turn.conn);
+                }
+            }
+            self.buffers.release(span);
+        } else if s.flags & STATES == Kind::Async as u32 {
+            s.stamp = lp.now_ms.get();
+            lp.stats.add_n(&lp.stats.bytes_in, span.len() as u64);
+            let slot = s.slot;
+            self.hold(core, index, slot, span);
+            if !core.wake_reader(&lp.executor, token, flag::READABLE) {
+                drop(guard);
+                self.wake_any_reader(lp, token);
+            }
+        } else {
+            drop(guard);
+            self.other(lp, Completion { done, span: Some(span) });
+        }
+    }
+
+    /// Keeps a span for a task.
+    fn hold(&self, core: &mut Core, index: u32, slot: u32, span: Span) {
+        let list = &mut core.tasks[slot as usize].held;
+        let mut held = self.held.borrow_mut();
+        if *list == 0 {
+            held.begun.push(index);
+        }
+        held.push(list, span);
+    }
+
+    /// A reader that is no task of this loop, or one that has not taken what came before.
+    #[cold]
+    fn wake_any_reader(&self, lp: &Shared, token: Token) {
+        let mut core = lp.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token) else { return };
+        let (slot, news) = (s.slot, !s.flags & flag::READABLE);
+        s.set(flag::READABLE);
+        let woken = core.wake_tasks(&lp.executor, token, slot, news);
+        drop(core);
+        if !woken {
+            lp.run_wakes();
+        }
+    }
+
+    /// Something came of a receive that is not plain.
+    pub(super) fn received(&self, lp: &Rc<Shared>, index: u32, done: &Done, span: Option<Span>) {
+        let token = if done.more() { self.alive(lp, index) } else { self.ended(lp, index, flag::ARMED_READ) };
+        let lent = Lent { buffers: &self.buffers, span };
+        let Some(token) = token else { return };
+        match done.result {
+            1.. => self.arrived(lp, token, lent),
+            0 => self.read_ended(lp, token, Ended::Eof),
+            _ => {
+                let error = io::Error::from_raw_os_error(-done.result);
+                match Errno::from_io_error(&error) {
+                    Some(Errno::NOBUFS) => return self.starved.borrow_mut().push(index),
+                    // Tried again below, if it is still wanted.
+                    Some(Errno::CANCELED | Errno::INTR | Errno::AGAIN) => {}
+                    _ => self.read_ended(lp, token, Ended::Failed(error)),
+                }
+            }
+        }
+        self.want(&mut lp.core.borrow_mut(), index);
+    }
+
+    fn arrived(&self, lp: &Rc<Shared>, token: Token, mut lent: Lent<'_>) {
+        let mut guard = lp.core.borrow_mut();
+        let core = &mut *guard;
+        let Some(s) = core.sources.get_mut(token) else { return };
+        if s.has(flag::CLOSING | flag::DEAD) {
+            // Thrown away; one that closes waits for the peer's end now, which a reset could overtake.
+            return s.set(flag::READABLE);
+        }
+        lp.stats.add_n(&lp.stats.bytes_in, lent.bytes().len() as u64);
+        if !s.has(flag::MESSAGE) {
+            s.stamp = lp.now_ms.get();
+        }
+        if s.kind() == Kind::Async {
+            let slot = s.slot;
+            if let Some(span) = lent.span.take() {
+                self.hold(core, token.index, slot, span);
+            }
+            drop(guard);
+            return self.wake_any_reader(lp, token);
+        }
+        let (flags, pool, slot) = (s.flags, s.pool, s.slot);
+        if flags & flag::PAUSED != 0 || flags & flag::OPENED == 0 || !is_caught_up(s) {
+            s.extra().unread.extend_from_slice(lent.bytes());
+            if flags & flag::PAUSED == 0 {
+                core.pending.push(token);
+                core.list(token);
+            } else {
+                self.cancel(core, token.index);
+            }
+            return;
+        }
+        if let Some(extra) = s.extra.as_mut().filter(|extra| extra.counting) {
+            extra.received += lent.bytes().len() as u64;
+        }
+        drop(guard);
+        lp.deliver(pool, slot, token, Event::Data(lent.bytes()));
+        lp.delivered(token);
+    }
+
+    /// The read half has ended, in one way or another: its owner hears it after what is unread.
+    fn read_ended(&self, lp: &Rc<Shared>, token: Token, how: Ended) {
+        let mut core = lp.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token) else { return };
+        if s.has(flag::LINGER) {
+            // The peer has everything or will never have it.
+            return core.end(token, CloseReason::Local);
+        }
+        if s.has(flag::CLOSING) {
+            return s.set(flag::EOF);
+        }
+        s.extra().ended = Some(how);
+        if s.kind() == Kind::Async {
+            drop(core);
+            return self.wake_any_reader(lp, token);
+        }
+        drop(core);
+        self.catch_up(lp, token);
+    }
+
+    /// A callback connection hears what is left to be heard, or is received for again.
+    pub(super) fn catch_up(&self, lp: &Rc<Shared>, token: Token) {
+        let mut core = lp.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token) else { return };
+        if s.has(flag::PAUSED | flag::CLOSING | flag::DEAD | flag::CONNECTING) {
+            return;
+        }
+        let unread = s.extra.as_ref().is_some_and(|extra| !extra.unread.is_empty());
+        if !s.has(flag::OPENED) || unread {
+            core.pending.push(token);
+            return core.list(token);
+        }
+        let Some(ended) = s.extra.as_mut().and_then(|extra| extra.ended.take()) else {
+            return self.want(&mut core, token.index);
+        };
+        if s.extra.as_ref().is_some_and(|extra| extra.is_idle()) {
+            s.extra = None;
+        }
+        match ended {
+            Ended::Eof => {
+                drop(core);
+                self.end_of_stream(lp, token);
+            }
+            Ended::Failed(e) => core.end(token, CloseReason::Error(e)),
+        }
+    }
+
+    fn end_of_stream(&self, lp: &Rc<Shared>, token: Token) {
+        let mut core = lp.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token) else { return };
+        s.set(flag::EOF);
+        let (pool, slot) = (s.pool, s.slot);
+        drop(core);
+        lp.deliver(pool, slot, token, Event::Eof);
+        let mut core = lp.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token) else { return };
+        if s.has(flag::CLOSING | flag::DEAD | flag::ARMED_HUP) || s.kind() != Kind::Callback {
+            return;
+        }
+        if s.flags & (flag::SHUT | flag::QUEUED | flag::CORKED) == flag::SHUT {
+            // Both halves have ended: nothing can happen any more.
+            return core.end(token, CloseReason::Local);
+        }
+        // Reading cannot tell any more whether the peer has reset.
+        s.set(flag::ARMED_HUP);
+        let data = Op::HangUp.data(token.index);
+        self.push(&Entry::poll(s.fd, 0, false).with(data));
+    }
+
+    /// Receives for a stream, or accepts for a listener, if it is not being done and the owner wants it.
+    pub(super) fn want(&self, core: &mut Core, index: u32) {
+        let Some(s) = core.sources.place(index) else { return };
+        const NOT_NOW: u32 = flag::ARMED_READ | flag::CANCELLED | flag::DEAD | flag::EOF | flag::CONNECTING;
+        if s.has(NOT_NOW) {
+            return;
+        }
+        let unread = s.extra.as_ref().map_or(0, |extra| extra.unread.len());
+        let over = s.extra.as_ref().is_some_and(|extra| extra.ended.is_some());
+        let open = !s.has(flag::CLOSING) && !over;
+        let entry = match s.kind() {
+            Kind::Callback if s.has(flag::LINGER) || open && !s.has(flag::PAUSED) && unread == 0 => {
+                Entry::recv(s.fd, self.features.multishot_recv).with(Op::Recv.data(index))
+            }
+            Kind::Async if s.has(flag::LINGER) || open && unread < UNREAD => {
+                Entry::recv(s.fd, self.features.multishot_recv).with(Op::Recv.data(index))
+            }
+            Kind::Listener | Kind::Watch if !s.has(flag::PAUSED) => {
+                Entry::accept(s.fd, self.features.multishot_accept).with(Op::Accept.data(index))
+            }
+            _ => return,
+        };
+        s.set(flag::ARMED_READ);
+        self.push(&entry);
+    }
+
+    /// At the end of a batch: what tasks have not read is copied out, and who has enough is not received for.
+    pub(super) fn copy_held(&self, lp: &Shared) {
+        let mut begun = std::mem::take(&mut self.held.borrow_mut().begun);
+        if !self.held.borrow().is_empty() {
+            let mut core = lp.core.borrow_mut();
+            for index in &begun {
+                self.unhold(&mut core, *index);
+                let unread = core.sources.place(*index).and_then(|s| s.extra.as_ref());
+                if unread.is_some_and(|extra| extra.unread.len() >= UNREAD) {
+                    self.cancel(&mut core, *index);
+                }
+            }
+        }
+        begun.clear();
+        self.held.borrow_mut().begun = begun;
+    }
+
+    /// Puts what is held for a stream behind its unread bytes.
+    pub(super) fn unhold(&self, core: &mut Core, index: u32) {
+        let Core { sources, tasks, .. } = core;
+        let Some(s) = sources.place(index).filter(|s| s.kind() == Kind::Async) else { return };
+        let list = &mut tasks[s.slot as usize].held;
+        let mut held = self.held.borrow_mut();
+        while let Some(span) = held.pop(list) {
+            s.extra().unread.extend_from_slice(self.buffers.bytes(&span));
+            self.buffers.release(span);
+        }
+    }
+
+    /// Forgets what is held for a stream.
+    pub(super) fn drop_held(&self, core: &mut Core, index: u32) {
+        let Core { sources, tasks, .. } = core;
+        let Some(s) = sources.place(index).filter(|s| s.kind() == Kind::Async) else { return };
+        let list = &mut tasks[s.slot as usize].held;
+        let mut held = self.held.borrow_mut();
+        while let Some(span) = held.pop(list) {
+            self.buffers.release(span);
+        }
+    }
+
+    /// Buffers have come back: whoever found none tries again (I13).
+    pub(super) fn feed_starved(&self, lp: &Shared) {
+        if self.starved.borrow().is_empty() {
+            return;
+        }
+        let starved = std::mem::take(&mut *self.starved.borrow_mut());
+        let mut core = lp.core.borrow_mut();
+        for index in starved {
+            self.want(&mut core, index);
+        }
+    }
+
+    /// Lends a task what it can read: an empty slice at the end of the stream.
+    #[inline]
+    pub(super) fn pull<R>(
+        &self,
+        lp: &Shared,
+        token: Token,
+        most: usize,
+        take: impl FnOnce(&[u8]) -> R,
+    ) -> io::Result<R> {
+        let mut guard = lp.core.borrow_mut();
+        let core = &mut *guard;
+        let s = core.sources.get_mut(token).ok_or(io::ErrorKind::NotConnected)?;
+        if s.extra.as_ref().is_some_and(|extra| !extra.unread.is_empty()) {
+            drop(guard);
+            return self.pull_unread(lp, token, most, take);
+        }
+        let list = &mut core.tasks[s.slot as usize].held;
+        let Some(span) = self.held.borrow_mut().pop(list) else {
+            let end = self.nothing_held(core, token)?;
+            drop(guard);
+            return end.map(|()| take(&[]));
+        };
+        if *list == 0 && !s.has(flag::EOF) && is_caught_up(s) {
+            s.clear(flag::READABLE);
+        }
+        drop(guard);
+        let mut lent = Lent { buffers: &self.buffers, span: Some(span) };
+        let n = most.min(lent.bytes().len());
+        let result = take(&lent.bytes()[..n]);
+        if n < lent.bytes().len()
+            && let Some(mut span) = lent.span.take()
+        {
+            self.buffers.advance(&mut span, n);
+            self.hold_first(lp, token, span);
+        }
+        Ok(result)
+    }
+
+    #[cold]
+    fn hold_first(&self, lp: &Shared, token: Token, span: Span) {
+        let mut guard = lp.core.borrow_mut();
+        let core = &mut *guard;
+        let Some(s) = core.sources.get_mut(token) else { return self.buffers.release(span) };
+        s.set(flag::READABLE);
+        let list = &mut core.tasks[s.slot as usize].held;
+        let mut held = self.held.borrow_mut();
+        held.begun.push(token.index);
+        held.push_first(list, span);
+    }
+
+    #[cold]
+    fn pull_unread<R>(
+        &self,
+        lp: &Shared,
+        token: Token,
+        most: usize,
+        take: impl FnOnce(&[u8]) -> R,
+    ) -> io::Result<R> {
+        let mut core = lp.core.borrow_mut();
+        let s = core.sources.get_mut(token).ok_or(io::ErrorKind::NotConnected)?;
+        let mut unread = std::mem::take(&mut s.extra().unread);
+        drop(core);
+        let n = most.min(unread.len());
+        let result = take(&unread[..n]);
+        unread.drain(..n);
+        let mut core = lp.core.borrow_mut();
+        if let Some(s) = core.sources.get_mut(token) {
+            if !unread.is_empty() {
+                unread.append(&mut s.extra().unread);
+                s.extra().unread = unread;
+            } else if s.extra().is_idle() {
+                s.extra = None;
+            }
+        }
+        Ok(result)
+    }
+
+    /// Nothing is there to be read: the end, a failure, or not yet, which is the outer error.
+    #[cold]
+    fn nothing_held(&self, core: &mut Core, token: Token) -> io::Result<io::Result<()>> {
+        let s = core.sources.get_mut(token).ok_or(io::ErrorKind::NotConnected)?;
+        if s.has(flag::EOF) {
+            return Ok(Ok(()));
+        }
+        let ended = s.extra.as_mut().and_then(|extra| extra.ended.take());
+        if s.extra.as_ref().is_some_and(|extra| extra.is_idle()) {
+            s.extra = None;
+        }
+        match ended {
+            Some(ended) => {
+                s.set(flag::EOF);
+                Ok(match ended {
+                    Ended::Eof => Ok(()),
+                    Ended::Failed(e) => Err(e),
+                })
+            }
+            None => {
+                s.clear(flag::READABLE);
+                self.want(core, token.index);
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+        }
+    }
+}

@@ -215,6 +215,8 @@ pub(crate) trait Driver {
     /// Forgets a source. True: its descriptor is still open, and the loop closes it next. False: operations on it
     /// have yet to end; the loop retires the source, and the driver closes it then.
     fn deregister(&self, lp: &Shared, token: Token) -> bool;
+    /// Sources have been released: closes the descriptors of those that were retired, as far as it can.
+    fn released(&self, _lp: &Shared) {}
     /// Ends every operation on a source before it returns, so that its descriptor can be given away. What was
     /// received ahead is among its unread bytes then.
     fn withdraw(&self, _lp: &Shared, _token: Token) -> io::Result<()> {

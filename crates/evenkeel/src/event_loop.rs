@@ -158,7 +158,10 @@ impl EventLoop {
     /// As for [`run`](Self::run).
     pub fn poll(&mut self) -> io::Result<()> {
         let _running = Running::new(&self.shared)?;
-        turn(&self.shared, Some(Duration::ZERO), &mut || false)
+        turn(&self.shared, Some(Duration::ZERO), &mut || false)?;
+        // Nobody knows when the next turn is: what was answered does not wait for it.
+        self.shared.driver.flush(&self.shared);
+        Ok(())
     }
 }
 

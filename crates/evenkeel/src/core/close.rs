@@ -93,7 +93,8 @@ impl Shared {
                 drop(core);
                 self.release(token, reason);
             } else {
-                return;
+                drop(core);
+                return self.driver.released(self);
             }
         }
     }

@@ -222,9 +222,7 @@ impl Shared {
         self.stats.add(&self.stats.turns);
         self.stats.turn_took(now.saturating_sub(self.now.get()));
         let core = self.core.borrow();
-        let busy = !core.pending.is_empty() || !core.deferred.is_empty() || !core.ready.is_empty();
-        let ending = !core.closed.is_empty() || !core.closing.is_empty();
-        if busy || ending || self.executor.has_ready() || self.inbox.is_woken() {
+        if core.is_owed() || self.executor.has_ready() || self.inbox.is_woken() {
             return Some(Duration::ZERO);
         }
         let next = core.wheel.next_deadline()?;
@@ -447,6 +445,12 @@ impl Shared {
 }
 
 impl Core {
+    /// Something is to be done before the kernel is waited for.
+    pub(crate) fn is_owed(&self) -> bool {
+        let calls = !self.pending.is_empty() || !self.deferred.is_empty() || !self.ready.is_empty();
+        calls || !self.closed.is_empty() || !self.closing.is_empty() || !self.wakes.is_empty()
+    }
+
     /// Puts a source on the ready list, once: it is served again in the next turn.
     pub(crate) fn list(&mut self, token: Token) {
         if let Some(s) = self.sources.get_mut(token).filter(|s| !s.has(flag::LISTED)) {

@@ -55,14 +55,14 @@ pub(crate) mod flag {
     pub(crate) const KIND: u32 = 0b111 << 29;
     /// Bytes, or an end, may be there to be read. This and the next are where epoll has them.
     pub(crate) const READABLE: u32 = 1;
-    /// On a ring: a poll for the peer's hang-up is in flight.
-    pub(crate) const ARMED_HUP: u32 = 1 << 1;
     /// The last attempt to write was not refused.
     pub(crate) const WRITABLE: u32 = 1 << 2;
     /// A short read says that nothing is left: a TCP stream subscribed to RDHUP and PRI.
     pub(crate) const SHORT_READS: u32 = 1 << 3;
     /// On a ring: everything in flight is being cancelled.
     pub(crate) const CANCELLED: u32 = 1 << 4;
+    /// On a ring: so much comes that it is received piece by piece, one in each turn.
+    pub(crate) const FLOOD: u32 = 1 << 5;
     /// RDHUP, HUP, ERR or PRI was reported: only a refusal or an end stops reading now.
     pub(crate) const HUNG_UP: u32 = 1 << 6;
     /// The handler does not want bytes for now.

@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::receive::ARMED;
-use super::uring::{Op, Uring};
+use super::uring::Uring;
 use crate::core::accept::{ACCEPTS_PER_TURN, REST, is_of_one_connection};
 use crate::core::shared::Timer;
 use crate::core::{Kind, Shared, Token, flag};
-use crate::net::Addr;
+use crate::net::{Addr, SocketOption};
 use crate::sys::ring::Done;
 use crate::sys::{Fd, Sys};
 
@@ -25,7 +24,7 @@ impl<Y: Sys> Uring<Y> {
         let Some(token) = token else {
             // Its listener is gone (I10).
             if done.result >= 0 {
-                self.sys.close(done.result);
+                self.turn_away(done.result);
             }
             return;
         };
@@ -91,11 +90,17 @@ impl<Y: Sys> Uring<Y> {
             let Some((index, fd)) = self.accepted.borrow_mut().pop_front() else { return };
             let mut core = lp.core.borrow_mut();
             let Some((token, s)) = core.sources.at(index as usize) else {
-                self.sys.close(fd);
+                drop(core);
+                self.turn_away(fd);
                 continue;
             };
-            let (kind, slot, paused) = (s.kind(), s.slot, s.has(flag::PAUSED));
-            let later = kind != Kind::Listener || paused;
+            if s.has(flag::DEAD) {
+                drop(core);
+                self.turn_away(fd);
+                continue;
+            }
+            let (kind, slot) = (s.kind(), s.slot);
+            let later = kind != Kind::Listener;
             if !later && served >= ACCEPTS_PER_TURN {
                 core.list(token);
             }
@@ -122,6 +127,13 @@ impl<Y: Sys> Uring<Y> {
             }
             self.want(&mut lp.core.borrow_mut(), index);
         }
+    }
+
+    /// A connection whose listener is gone is reset, as the kernel does with those that it has not handed out.
+    pub(super) fn turn_away(&self, fd: Fd) {
+        // A Unix socket cannot be reset; closing tells its peer as well.
+        let _ = self.sys.set_option(fd, SocketOption::ResetOnClose);
+        self.sys.close(fd);
     }
 
     /// A peer that has gone before it was accepted: nobody hears of it.
@@ -173,25 +185,5 @@ impl<Y: Sys> Uring<Y> {
         let mut accepted = self.accepted.borrow_mut();
         let at = accepted.iter().position(|(index, _)| *index == listener)?;
         accepted.remove(at).map(|(_, fd)| fd)
-    }
-
-    /// A completion that comes after the end of its loop.
-    pub(super) fn lose(&self, lp: &Shared, done: &Done) {
-        let armed = match Op::of(done.data) {
-            Op::Recv => flag::ARMED_READ,
-            Op::Accept => {
-                if done.result >= 0 {
-                    self.sys.close(done.result);
-                }
-                flag::ARMED_READ
-            }
-            Op::Room => flag::ARMED_WRITE,
-            Op::HangUp => flag::ARMED_HUP,
-            Op::Send | Op::Lease | Op::Wake | Op::Cancel => return,
-        };
-        debug_assert!(armed & ARMED != 0);
-        if !done.more() {
-            self.ended(lp, Op::index(done.data), armed);
-        }
     }
 }

@@ -1,5 +1,6 @@
 //! How operations end before their descriptor does: cancelled, waited for, and only then is the number free (I11).
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::Shutdown;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use super::submit::Wait;
 use super::uring::{Completion, Op, Uring};
 use crate::core::{Core, Kind, Shared, Token, flag};
 use crate::sys::Sys;
-use crate::sys::ring::Entry;
+use crate::sys::ring::{Done, Entry};
 
 /// How often a cancellation is waited for, and how long each time, before something is given up.
 const PATIENCE: usize = 50;
@@ -62,7 +63,7 @@ impl<Y: Sys> Uring<Y> {
             self.accepted.borrow_mut().retain(|(listener, fd)| {
                 let other = *listener != token.index;
                 if !other {
-                    self.sys.close(*fd);
+                    self.turn_away(*fd);
                 }
                 other
             });
@@ -129,30 +130,77 @@ impl<Y: Sys> Uring<Y> {
 
     /// Takes a stream's completions out of the batch: its bytes become unread ones.
     fn take_in(&self, lp: &Shared, token: Token) {
-        let batch = std::mem::take(&mut *self.batch.borrow_mut());
-        let mut others = std::collections::VecDeque::with_capacity(batch.len());
-        for Completion { done, span } in batch {
-            let armed = match Op::of(done.data) {
-                Op::Recv => flag::ARMED_READ,
-                Op::Room => flag::ARMED_WRITE,
-                Op::HangUp => flag::ARMED_HUP,
-                _ => 0,
-            };
-            if armed == 0 || Op::index(done.data) != token.index {
-                others.push_back(Completion { done, span });
-                continue;
-            }
-            if !done.more() {
-                self.ended(lp, token.index, armed);
-            }
-            if let Some(span) = span {
-                if let Some(s) = lp.core.borrow_mut().sources.get_mut(token) {
-                    s.extra().unread.extend_from_slice(self.buffers.bytes(&span));
+        self.pick(
+            lp,
+            |core, done| {
+                armed_by(done) != 0
+                    && Op::index(done.data) == token.index
+                    && core.sources.get(token).is_some()
+            },
+            |Completion { done, span }| {
+                if let Some(span) = span {
+                    if let Some(s) = lp.core.borrow_mut().sources.get_mut(token) {
+                        s.extra().unread.extend_from_slice(self.buffers.bytes(&span));
+                    }
+                    self.buffers.release(span);
                 }
-                self.buffers.release(span);
+                self.lose(lp, &done);
+            },
+        );
+    }
+
+    /// Closes the descriptors of sources that are gone, now that what was in flight has been cancelled. What the kernel
+    /// does not end at once ends in a later turn.
+    pub(super) fn close_retired(&self, lp: &Shared) {
+        if lp.core.borrow().sources.retired() == 0 {
+            return;
+        }
+        // An error is met again by the next wait, which reports it.
+        let _ = self.submit(lp, Wait::Poll);
+        self.pick(
+            lp,
+            |core, done| {
+                armed_by(done) != 0
+                    && core.sources.place(Op::index(done.data)).is_some_and(|s| s.kind() == Kind::Free)
+            },
+            |Completion { done, span }| {
+                if let Some(span) = span {
+                    self.buffers.release(span);
+                }
+                self.lose(lp, &done);
+            },
+        );
+    }
+
+    /// Takes those completions out of the batch that are `wanted`, in their order.
+    fn pick(
+        &self,
+        lp: &Shared,
+        mut wanted: impl FnMut(&mut Core, &Done) -> bool,
+        mut take: impl FnMut(Completion),
+    ) {
+        let batch = std::mem::take(&mut *self.batch.borrow_mut());
+        let mut others = VecDeque::with_capacity(batch.len());
+        for completion in batch {
+            let picked = wanted(&mut lp.core.borrow_mut(), &completion.done);
+            if picked {
+                take(completion);
+            } else {
+                others.push_back(completion);
             }
         }
         *self.batch.borrow_mut() = others;
+    }
+
+    /// A completion that nobody is left to hear of.
+    fn lose(&self, lp: &Shared, done: &Done) {
+        if Op::of(done.data) == Op::Accept && done.result >= 0 {
+            self.turn_away(done.result);
+        }
+        let armed = armed_by(done);
+        if armed != 0 && !done.more() {
+            self.ended(lp, Op::index(done.data), armed);
+        }
     }
 
     /// The loop has ended: everything in flight is cancelled and waited for. What the kernel does not end keeps its
@@ -178,5 +226,14 @@ impl<Y: Sys> Uring<Y> {
             }
         }
         self.leaked.set(true);
+    }
+}
+
+/// The bit of a source that says that the operation is in flight.
+fn armed_by(done: &Done) -> u32 {
+    match Op::of(done.data) {
+        Op::Recv | Op::Accept => flag::ARMED_READ,
+        Op::Room => flag::ARMED_WRITE,
+        Op::Send | Op::Lease | Op::Wake | Op::Cancel => 0,
     }
 }

@@ -21,8 +21,14 @@ use crate::sys::ring::{Done, Entry};
 /// Unread bytes of one stream from which on nothing more is received for it.
 const UNREAD: usize = 64 << 10;
 
+/// Bytes of one stream in one batch, with nobody else's between, from which on it is read by calls, as readiness backends
+/// do, until it has nothing left: the kernel would go on to receive for it until it has used up the buffers (I24).
+const FLOOD: usize = 256 << 10;
+/// Calls for such a stream in one turn.
+const READS_PER_TURN: usize = 8;
+
 /// Everything that can be in flight on a descriptor.
-pub(super) const ARMED: u32 = flag::ARMED_READ | flag::ARMED_WRITE | flag::ARMED_HUP;
+pub(super) const ARMED: u32 = flag::ARMED_READ | flag::ARMED_WRITE;
 
 /// A span for as long as it is lent, whatever the borrower does.
 struct Lent<'a> {
@@ -66,6 +72,14 @@ impl<Y: Sys> Uring<Y> {
             return self.other(lp, Completion { done, span: Some(span) });
         };
         let token = Token { index, generation: s.generation };
+        turn.run = if turn.last == index { turn.run + span.len() } else { 0 };
+        turn.last = index;
+        if turn.run > FLOOD && !s.has(flag::FLOOD) {
+            s.set(flag::FLOOD);
+            self.cancel(core, index);
+            drop(guard);
+            return self.other(lp, Completion { done, span: Some(span) });
+        }
         if s.flags & HANDLER == Kind::Callback as u32 | flag::OPENED && is_caught_up(s) {
             s.stamp = lp.now_ms.get();
             (turn.conn.token, turn.conn.slot) = (token, s.slot);
@@ -140,6 +154,7 @@ impl<Y: Sys> Uring<Y> {
             }
         }
         self.want(&mut lp.core.borrow_mut(), index);
+        lp.run_wakes();
     }
 
     fn arrived(&self, lp: &Rc<Shared>, token: Token, mut lent: Lent<'_>) {
@@ -192,6 +207,9 @@ impl<Y: Sys> Uring<Y> {
         if s.has(flag::CLOSING) {
             return s.set(flag::EOF);
         }
+        if matches!(how, Ended::Failed(_)) {
+            s.set(flag::HUNG_UP);
+        }
         s.extra().ended = Some(how);
         if s.kind() == Kind::Async {
             drop(core);
@@ -214,6 +232,10 @@ impl<Y: Sys> Uring<Y> {
             return core.list(token);
         }
         let Some(ended) = s.extra.as_mut().and_then(|extra| extra.ended.take()) else {
+            if s.has(flag::FLOOD) && !s.has(flag::ARMED_READ) {
+                drop(core);
+                return self.read_flood(lp, token);
+            }
             return self.want(&mut core, token.index);
         };
         if s.extra.as_ref().is_some_and(|extra| extra.is_idle()) {
@@ -228,6 +250,65 @@ impl<Y: Sys> Uring<Y> {
         }
     }
 
+    /// Reads a handler's stream that has too much for the ring: a few calls in each turn.
+    fn read_flood(&self, lp: &Rc<Shared>, token: Token) {
+        let mut memory = lp.take_scratch();
+        for _ in 0..READS_PER_TURN {
+            let core = lp.core.borrow();
+            let Some(s) = core.sources.get(token).filter(|s| s.kind() == Kind::Callback) else { break };
+            if s.has(flag::PAUSED | flag::CLOSING | flag::DEAD) {
+                break;
+            }
+            let (fd, pool, slot) = (s.fd, s.pool, s.slot);
+            drop(core);
+            match self.sys.recv(fd, &mut memory) {
+                Ok(n @ 1..) => {
+                    self.note_received(lp, token, n);
+                    lp.deliver(pool, slot, token, Event::Data(&memory[..n]));
+                    lp.delivered(token);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                other => {
+                    lp.put_scratch(memory);
+                    return self.flood_over(lp, token, other);
+                }
+            }
+        }
+        lp.put_scratch(memory);
+        let mut core = lp.core.borrow_mut();
+        const OVER: u32 = flag::PAUSED | flag::CLOSING | flag::DEAD;
+        if core.sources.get(token).is_some_and(|s| s.kind() == Kind::Callback && !s.has(OVER)) {
+            core.list(token);
+        }
+    }
+
+    /// A read of a flooded stream brought nothing: the ring receives for it again, or it has ended.
+    fn flood_over(&self, lp: &Rc<Shared>, token: Token, got: io::Result<usize>) {
+        let mut core = lp.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token) else { return };
+        s.clear(flag::FLOOD);
+        match got {
+            Ok(_) => {
+                drop(core);
+                self.end_of_stream(lp, token);
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.want(&mut core, token.index),
+            Err(e) => core.end(token, CloseReason::Error(e)),
+        }
+    }
+
+    /// Before a delivery: the state that must be right when the handler looks.
+    fn note_received(&self, lp: &Shared, token: Token, n: usize) {
+        lp.stats.add_n(&lp.stats.bytes_in, n as u64);
+        let mut core = lp.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token) else { return };
+        if !s.has(flag::MESSAGE) {
+            s.stamp = lp.now_ms.get();
+        } else if let Some(extra) = s.extra.as_mut().filter(|extra| extra.counting) {
+            extra.received += n as u64;
+        }
+    }
+
     fn end_of_stream(&self, lp: &Rc<Shared>, token: Token) {
         let mut core = lp.core.borrow_mut();
         let Some(s) = core.sources.get_mut(token) else { return };
@@ -237,7 +318,7 @@ impl<Y: Sys> Uring<Y> {
         lp.deliver(pool, slot, token, Event::Eof);
         let mut core = lp.core.borrow_mut();
         let Some(s) = core.sources.get_mut(token) else { return };
-        if s.has(flag::CLOSING | flag::DEAD | flag::ARMED_HUP) || s.kind() != Kind::Callback {
+        if s.has(flag::CLOSING | flag::DEAD) || s.kind() != Kind::Callback {
             return;
         }
         if s.flags & (flag::SHUT | flag::QUEUED | flag::CORKED) == flag::SHUT {
@@ -245,9 +326,7 @@ impl<Y: Sys> Uring<Y> {
             return core.end(token, CloseReason::Local);
         }
         // Reading cannot tell any more whether the peer has reset.
-        s.set(flag::ARMED_HUP);
-        let data = Op::HangUp.data(token.index);
-        self.push(&Entry::poll(s.fd, 0, false).with(data));
+        self.poll(&mut core, token);
     }
 
     /// Receives for a stream, or accepts for a listener, if it is not being done and the owner wants it.
@@ -260,12 +339,22 @@ impl<Y: Sys> Uring<Y> {
         let unread = s.extra.as_ref().map_or(0, |extra| extra.unread.len());
         let over = s.extra.as_ref().is_some_and(|extra| extra.ended.is_some());
         let open = !s.has(flag::CLOSING) && !over;
+        let multishot = self.features.multishot_recv;
+        if s.has(flag::FLOOD) && s.flags & (flag::CLOSING | flag::LINGER) == 0 {
+            let token = Token { index, generation: s.generation };
+            if s.kind() == Kind::Callback {
+                return core.list(token);
+            }
+            // An attempt reads it.
+            s.set(flag::READABLE);
+            return core.wake(token, true, false);
+        }
         let entry = match s.kind() {
             Kind::Callback if s.has(flag::LINGER) || open && !s.has(flag::PAUSED) && unread == 0 => {
-                Entry::recv(s.fd, self.features.multishot_recv).with(Op::Recv.data(index))
+                Entry::recv(s.fd, multishot).with(Op::Recv.data(index))
             }
             Kind::Async if s.has(flag::LINGER) || open && unread < UNREAD => {
-                Entry::recv(s.fd, self.features.multishot_recv).with(Op::Recv.data(index))
+                Entry::recv(s.fd, multishot).with(Op::Recv.data(index))
             }
             Kind::Listener | Kind::Watch if !s.has(flag::PAUSED) => {
                 Entry::accept(s.fd, self.features.multishot_accept).with(Op::Accept.data(index))
@@ -346,6 +435,11 @@ impl<Y: Sys> Uring<Y> {
         }
         let list = &mut core.tasks[s.slot as usize].held;
         let Some(span) = self.held.borrow_mut().pop(list) else {
+            const DRY: u32 = flag::FLOOD | flag::ARMED_READ | flag::EOF;
+            if s.flags & DRY == flag::FLOOD && is_caught_up(s) {
+                drop(guard);
+                return self.pull_flood(lp, token, most, take);
+            }
             let end = self.nothing_held(core, token)?;
             drop(guard);
             return end.map(|()| take(&[]));
@@ -364,6 +458,41 @@ impl<Y: Sys> Uring<Y> {
             self.hold_first(lp, token, span);
         }
         Ok(result)
+    }
+
+    /// Reads a task's stream that has too much for the ring, by a call.
+    #[cold]
+    fn pull_flood<R>(
+        &self,
+        lp: &Shared,
+        token: Token,
+        most: usize,
+        take: impl FnOnce(&[u8]) -> R,
+    ) -> io::Result<R> {
+        let mut memory = lp.take_scratch();
+        let room = most.min(memory.len());
+        let got = loop {
+            match self.sys.recv(lp.fd(token)?, &mut memory[..room]) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
+        match &got {
+            Ok(n @ 1..) => self.note_received(lp, token, *n),
+            Ok(_) | Err(_) => {
+                let mut core = lp.core.borrow_mut();
+                if let Some(s) = core.sources.get_mut(token) {
+                    s.clear(flag::FLOOD);
+                    let blocked = got.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock);
+                    s.set(if blocked { 0 } else { flag::EOF });
+                    s.clear(if blocked { flag::READABLE } else { 0 });
+                }
+                self.want(&mut core, token.index);
+            }
+        }
+        let result = got.map(|n| take(&memory[..n]));
+        lp.put_scratch(memory);
+        result
     }
 
     #[cold]

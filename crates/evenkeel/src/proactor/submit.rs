@@ -11,7 +11,7 @@ use crate::core::flush::Outlet;
 use crate::core::{Core, Shared, Token, flag};
 use crate::sys::buffers::Span;
 use crate::sys::ring::Entry;
-use crate::sys::{Fd, Sys, poll_bits};
+use crate::sys::{Fd, Sys};
 
 /// What a submission waits for.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +30,11 @@ pub(super) struct Lease {
     span: Span,
 }
 
+/// Completions from which on one call may have left some behind: the kernel does a bounded amount of deferred work in
+/// each, and does not say that there is more.
+const WORK_PER_ENTER: usize = 16;
+/// Completions that one turn collects, by several calls if need be, so that who is ready is served in it.
+const BATCH: usize = 256;
 /// How often the kernel may refuse to take entries before it is believed.
 const REFUSALS: usize = 64;
 
@@ -39,6 +44,8 @@ impl<Y: Sys> Uring<Y> {
     pub(super) fn submit(&self, lp: &Shared, wait: Wait) -> io::Result<()> {
         let cork = self.queue_corked(lp);
         let leases = self.queue_leases(lp);
+        // What was sent by the way may have given somebody something to do.
+        let wait = if matches!(wait, Wait::For(_)) && lp.core.borrow().is_owed() { Wait::Poll } else { wait };
         let result = self.enter(wait);
         if result.is_err() {
             let mut failed = self.failed.borrow_mut();
@@ -148,8 +155,10 @@ impl<Y: Sys> Uring<Y> {
                 }
                 Err(e) => return Err(e),
             }
-            self.harvest();
-            if self.ring.pending() == 0 && !self.ring.overflowed() {
+            let came = self.harvest();
+            self.unfinished.set(events && came >= WORK_PER_ENTER);
+            let more = self.unfinished.get() && self.batch.borrow().len() < BATCH;
+            if self.ring.pending() == 0 && !self.ring.overflowed() && !more {
                 return Ok(());
             }
             (least, events, timeout) = (0, events || self.ring.overflowed(), None);
@@ -158,13 +167,15 @@ impl<Y: Sys> Uring<Y> {
 
     /// Entering the kernel would bring nothing.
     fn nothing_to_come(&self) -> bool {
-        !self.ring.has_work()
+        !self.ring.has_work() && !self.unfinished.get()
     }
 
-    /// Takes completions in: those of sends are kept apart, the others wait to be served.
-    fn harvest(&self) {
+    /// Takes completions in: those of sends are kept apart, the others wait to be served. Returns how many came.
+    fn harvest(&self) -> usize {
+        let mut came = 0;
         let (mut batch, mut failed) = (self.batch.borrow_mut(), self.failed.borrow_mut());
         self.ring.reap(|done| {
+            came += 1;
             let span = self.buffers.take(&done);
             match Op::of(done.data) {
                 Op::Send | Op::Lease => failed.push((done.data, done.result)),
@@ -172,6 +183,7 @@ impl<Y: Sys> Uring<Y> {
                 _ => batch.push_back(Completion { done, span }),
             }
         });
+        came
     }
 
     /// Goes on with the sends of a submission that the kernel did not take whole, or that completed because all do.
@@ -245,12 +257,7 @@ impl<Y: Sys> Outlet for Uring<Y> {
     }
 
     fn await_room(&self, core: &mut Core, token: Token) -> io::Result<()> {
-        let Some(s) = core.sources.get_mut(token).filter(|s| !s.has(flag::ARMED_WRITE)) else {
-            return Ok(());
-        };
-        s.set(flag::ARMED_WRITE);
-        let data = Op::Room.data(token.index);
-        self.push(&Entry::poll(s.fd, poll_bits::OUT, false).with(data));
+        self.poll(core, token);
         Ok(())
     }
 

@@ -12,9 +12,8 @@ use super::held::Held;
 use super::submit::{Lease, Wait};
 use crate::backend::Driver;
 use crate::core::cork::CORK_WRITE;
-use crate::core::flush::Outlet;
 use crate::core::pool::AnyPool;
-use crate::core::{Kind, Shared, Token, flag};
+use crate::core::{Core, Kind, Shared, Token, flag};
 use crate::handler::Conn;
 use crate::net::Addr;
 use crate::sys::buffers::{Buffers, Provision, Span};
@@ -38,16 +37,14 @@ const LEASE: usize = 2048;
 pub(super) enum Op {
     Recv = 1,
     Accept = 2,
-    /// There is room to send, or a connection is made.
+    /// There is room to send, a connection is made, or the peer has gone.
     Room = 3,
-    /// The peer has reset a connection whose end was read before.
-    HangUp = 4,
     /// An entry of the cork.
-    Send = 5,
+    Send = 4,
     /// A large write of received bytes.
-    Lease = 6,
-    Wake = 7,
-    Cancel = 8,
+    Lease = 5,
+    Wake = 6,
+    Cancel = 7,
 }
 
 const OP: u32 = 60;
@@ -64,10 +61,9 @@ impl Op {
             1 => Op::Recv,
             2 => Op::Accept,
             3 => Op::Room,
-            4 => Op::HangUp,
-            5 => Op::Send,
-            6 => Op::Lease,
-            7 => Op::Wake,
+            4 => Op::Send,
+            5 => Op::Lease,
+            6 => Op::Wake,
             _ => Op::Cancel,
         }
     }
@@ -105,6 +101,8 @@ pub(crate) struct Uring<Y: Sys> {
     pub(super) spare: Cell<Option<Fd>>,
     pub(super) wake_fd: Fd,
     wake: WakeFn,
+    /// The last call may have left completions behind.
+    pub(super) unfinished: Cell<bool>,
     /// The kernel may still use the memory: it is never freed.
     pub(super) leaked: Cell<bool>,
 }
@@ -116,6 +114,9 @@ pub(super) struct Turn<'a> {
     /// The place of the last completion's pool, and the pool: the next one's is mostly the same.
     pub(super) place: u16,
     pub(super) pool: Option<Rc<dyn AnyPool>>,
+    /// The place of the last completion's source, and the bytes that came for it without another's between.
+    pub(super) last: u32,
+    pub(super) run: usize,
 }
 
 /// No source's.
@@ -131,7 +132,7 @@ impl<Y: Sys> Uring<Y> {
         let ring = Ring::new(&sys, setup)?;
         // Two MiB either way.
         let provision = if features.incremental {
-            Provision { count: 32, size: 64 << 10, incremental: true }
+            Provision { count: 64, size: 32 << 10, incremental: true }
         } else {
             Provision { count: 512, size: 4 << 10, incremental: false }
         };
@@ -165,6 +166,7 @@ impl<Y: Sys> Uring<Y> {
             spare: Cell::new(None),
             wake_fd,
             wake,
+            unfinished: Cell::new(false),
             leaked: Cell::new(false),
         };
         this.spare.set(Some(this.sys.spare()?));
@@ -189,7 +191,6 @@ impl<Y: Sys> Uring<Y> {
             Op::Recv => self.received(lp, index, &done, span),
             Op::Accept => self.accepted(lp, index, &done),
             Op::Room => self.room(lp, index, &done),
-            Op::HangUp => self.hung_up(lp, index),
             Op::Wake => {
                 lp.wake_signal_waiters();
                 if !done.more() && !lp.ended.get() {
@@ -200,43 +201,60 @@ impl<Y: Sys> Uring<Y> {
         }
     }
 
-    /// There is room to send, or a connection in progress has come to something.
+    /// Asks to be told of room to send, of the end of connecting, and of the peer's reset. But for connecting it goes on
+    /// to be told, at each change: a single report would come at once for a peer that has ended its half, whatever was
+    /// asked for, and so again and again.
+    pub(super) fn poll(&self, core: &mut Core, token: Token) {
+        let Some(s) = core.sources.get_mut(token).filter(|s| !s.has(flag::ARMED_WRITE)) else { return };
+        s.set(flag::ARMED_WRITE);
+        let entry = Entry::poll(s.fd, poll_bits::OUT, !s.has(flag::CONNECTING));
+        self.push(&entry.with(Op::Room.data(token.index)));
+    }
+
+    /// Something has changed for a sender.
     fn room(&self, lp: &Rc<Shared>, index: u32, done: &Done) {
-        let Some(token) = self.ended(lp, index, flag::ARMED_WRITE) else { return };
+        let token =
+            if done.more() { self.alive(lp, index) } else { self.ended(lp, index, flag::ARMED_WRITE) };
+        let Some(token) = token else { return };
         let mut core = lp.core.borrow_mut();
         let Some(s) = core.sources.get_mut(token).filter(|s| !s.has(flag::DEAD)) else { return };
         let (flags, fd) = (s.flags, s.fd);
-        if done.result < 0 {
-            // Cancelled along with a receive, or the kernel was short of memory: asked again if it is wanted.
-            if flags & flag::WRITABLE == 0 {
-                let asked = Outlet::await_room(self, &mut core, token);
-                debug_assert!(asked.is_ok(), "asking is queueing an entry");
-            }
+        let wanted = flags & flag::WRITABLE == 0 || flags & flag::EOF != 0;
+        if !done.more() && wanted && flags & flag::CONNECTING == 0 {
+            // Cancelled along with a receive, or the kernel was short of memory.
+            self.poll(&mut core, token);
+        }
+        const GONE: i16 = poll_bits::ERR | poll_bits::HUP;
+        let has = |bits: i16| done.result > 0 && done.result & i32::from(bits) != 0;
+        if !has(poll_bits::OUT | GONE) {
             return;
         }
         if flags & flag::CONNECTING != 0 {
             drop(core);
             return self.connect_news(lp, token, fd);
         }
-        s.set(flag::WRITABLE);
+        let Some(s) = core.sources.get_mut(token) else { return };
+        s.set(flag::WRITABLE | if has(GONE) { flag::HUNG_UP } else { 0 });
+        let asynchronous = s.kind() == Kind::Async;
+        drop(core);
         if flags & flag::QUEUED != 0 {
-            drop(core);
             lp.flush_queue(self, token);
-            core = lp.core.borrow_mut();
         }
-        if flags & flag::KIND == Kind::Async as u32 {
-            core.wake(token, false, true);
-            drop(core);
+        if asynchronous {
+            lp.core.borrow_mut().wake(token, false, true);
             lp.run_wakes();
+        } else if has(GONE) && flags & flag::EOF != 0 {
+            // Reading cannot tell any more whether the peer has reset.
+            if let Ok(Some(e)) = self.sys.take_error(fd) {
+                lp.abort(token, crate::CloseReason::Error(e));
+            }
         }
     }
 
     fn connect_news(&self, lp: &Rc<Shared>, token: Token, fd: Fd) {
         match lp.connect_outcome(fd) {
             None => {
-                let mut core = lp.core.borrow_mut();
-                let asked = Outlet::await_room(self, &mut core, token);
-                debug_assert!(asked.is_ok(), "asking is queueing an entry");
+                self.poll(&mut lp.core.borrow_mut(), token);
             }
             Some(Err(e)) => lp.connect_failed(token, e),
             Some(Ok(())) => {
@@ -251,16 +269,6 @@ impl<Y: Sys> Uring<Y> {
         }
     }
 
-    /// A connection whose end was read has something to say still: whether the peer has reset it.
-    fn hung_up(&self, lp: &Rc<Shared>, index: u32) {
-        let Some(token) = self.ended(lp, index, flag::ARMED_HUP) else { return };
-        let callback = lp.flags(token) & flag::KIND == Kind::Callback as u32;
-        let error = lp.fd(token).and_then(|fd| self.sys.take_error(fd));
-        if let (Ok(Some(e)), true) = (error, callback) {
-            lp.abort(token, crate::CloseReason::Error(e));
-        }
-    }
-
     /// Sources that are owed a look: they were paused, or not yet open, when something came.
     fn serve_ready(&self, lp: &Rc<Shared>) {
         let list = match &mut lp.core.borrow_mut().ready {
@@ -268,12 +276,12 @@ impl<Y: Sys> Uring<Y> {
             some => std::mem::take(some),
         };
         for token in list {
-            if let Some(s) = lp.core.borrow_mut().sources.get_mut(token) {
+            let kind = lp.core.borrow_mut().sources.get_mut(token).map(|s| {
                 s.clear(flag::LISTED);
-                let kind = s.kind();
-                if kind == Kind::Callback {
-                    self.catch_up(lp, token);
-                }
+                s.kind()
+            });
+            if kind == Some(Kind::Callback) {
+                self.catch_up(lp, token);
             }
         }
     }
@@ -300,11 +308,12 @@ impl<Y: Sys> Driver for Uring<Y> {
         let now = timeout == Some(Duration::ZERO) || !self.batch.borrow().is_empty();
         self.submit(lp, if now { Wait::Poll } else { Wait::For(timeout) })?;
         lp.tick();
+        lp.run_wakes();
         let mut left = self.batch.borrow().len();
         lp.stats.add_n(&lp.stats.events, left as u64);
         self.serve_ready(lp);
         let conn = Conn { shared: lp, token: NONE, slot: 0, moved: false };
-        let mut turn = Turn { conn, place: 0, pool: None };
+        let mut turn = Turn { conn, place: 0, pool: None, last: u32::MAX, run: 0 };
         while left > 0 {
             for _ in 0..left.min(COMPLETIONS_PER_ROUND) {
                 if let Some(completion) = self.next() {
@@ -323,7 +332,8 @@ impl<Y: Sys> Driver for Uring<Y> {
         let s = core.sources.get_mut(token).ok_or(io::ErrorKind::NotFound)?;
         s.set(flag::REGISTERED);
         if s.has(flag::CONNECTING) {
-            return Outlet::await_room(self, &mut core, token);
+            self.poll(&mut core, token);
+            return Ok(());
         }
         s.set(flag::WRITABLE);
         if matches!(s.kind(), Kind::Async | Kind::Watch) {
@@ -381,8 +391,10 @@ impl<Y: Sys> Driver for Uring<Y> {
     }
 
     fn send(&self, lp: &Shared, token: Token, from: &[u8]) -> io::Result<usize> {
-        const OTHERS: u32 =
+        const BUSY: u32 =
             flag::SHUT | flag::CLOSING | flag::DEAD | flag::QUEUED | flag::CORKED | flag::CONNECTING;
+        // One that was hung up on learns at once what becomes of its bytes.
+        const OTHERS: u32 = BUSY | flag::HUNG_UP;
         let flags = lp.flags(token);
         if flags & (OTHERS | flag::WRITABLE) == flag::WRITABLE {
             if from.len() >= LEASE && self.lease(lp, token, from) {
@@ -428,6 +440,10 @@ impl<Y: Sys> Driver for Uring<Y> {
 
     fn deregister(&self, lp: &Shared, token: Token) -> bool {
         self.forget(lp, token)
+    }
+
+    fn released(&self, lp: &Shared) {
+        self.close_retired(lp);
     }
 
     fn withdraw(&self, lp: &Shared, token: Token) -> io::Result<()> {

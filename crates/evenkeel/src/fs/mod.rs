@@ -21,9 +21,8 @@
 //!     assert_eq!(fs::read(&path).await?, b"good evening");
 //! #   std::fs::remove_dir_all(&folder)?;
 //!     Ok::<(), std::io::Error>(())
-//! })?
-//! # }
-//! # fn test() -> std::io::Result<()> { Ok(())
+//! })??;
+//! # Ok::<(), std::io::Error>(())
 //! ```
 //!
 //! # Semantics

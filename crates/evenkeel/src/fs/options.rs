@@ -26,9 +26,8 @@ use crate::handle::Handle;
 ///     assert_eq!(again.kind(), std::io::ErrorKind::AlreadyExists);
 /// #   std::fs::remove_file(&path)?;
 ///     Ok::<(), std::io::Error>(())
-/// })?
-/// # }
-/// # fn test() -> std::io::Result<()> { Ok(())
+/// })??;
+/// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct OpenOptions {

@@ -69,7 +69,7 @@ pub struct LoopStats {
     pub shed: u64,
     /// Callback connections closed.
     pub closed: u64,
-    /// Panics caught in handlers, deferred calls and tasks.
+    /// Panics caught in handlers, deferred calls, tasks, and file operations on threads.
     pub panics: u64,
     /// Bytes received.
     pub bytes_in: u64,

@@ -79,7 +79,10 @@ impl Files {
         }
         for (id, result) in self.pool.take_done() {
             let waiter = self.waiters.borrow_mut().remove(&id);
-            let done = result.unwrap_or_else(|| Err(io::Error::other("the file operation panicked")));
+            let done = result.unwrap_or_else(|| {
+                lp.stats.add(&lp.stats.panics);
+                Err(io::Error::other("the file operation panicked"))
+            });
             if let Some(waiter) = waiter {
                 waiter.complete(lp, done);
             }
@@ -258,5 +261,4 @@ impl Drop for InLine {
 }
 
 #[cfg(test)]
-#[path = "flight_tests.rs"]
 mod tests;

@@ -170,5 +170,4 @@ impl<R> Drop for Pool<R> {
 }
 
 #[cfg(test)]
-#[path = "pool_tests.rs"]
 mod tests;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
 
 use super::*;
+use crate::EventLoop;
 use crate::fs::op::Output;
 
 #[derive(Default)]
@@ -99,4 +100,27 @@ fn i07_a_waiter_without_a_result_gives_an_error() {
     drop(FileWaiter { slot: slot.clone(), _place: Place(places.clone()) });
     let Poll::Ready(Err(error)) = slot.poll(&mut cx) else { panic!("the future still waits") };
     assert_eq!((error.kind(), places.free.get()), (io::ErrorKind::NotConnected, 1));
+}
+
+#[test]
+fn i26_a_panic_on_a_thread_reaches_the_caller() {
+    let mut events = EventLoop::new().unwrap();
+    let h = events.handle();
+    let lp = &h.shared;
+    for (id, job) in [(0, panics as fn() -> FileDone), (1, || Ok(Output::Written(7)))] {
+        let slot = Rc::new(Slot::default());
+        let waiter = FileWaiter { slot: slot.clone(), _place: Place(lp.files.places.clone()) };
+        lp.files.waiters.borrow_mut().insert(id, waiter);
+        lp.files.pool.submit(id, Box::new(job)).unwrap();
+        match events.block_on(poll_fn(|cx| slot.poll(cx))).unwrap() {
+            Err(e) if id == 0 => assert_eq!(e.to_string(), "the file operation panicked"),
+            Ok(Output::Written(7)) if id == 1 => {}
+            other => panic!("the job {id} gave {other:?}"),
+        }
+    }
+    assert_eq!((h.stats().panics, h.stats().file_ops), (1, 2));
+}
+
+fn panics() -> FileDone {
+    panic!("as the test wants it")
 }

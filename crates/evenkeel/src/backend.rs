@@ -36,6 +36,8 @@
 //!   more to come and no further edge. A source that used up its budget stays on the list for the next turn.
 //! - **No re-entrancy.** Nothing completes inside the call that asked for it. A handler never runs inside
 //!   another handler's call; running the loop from inside the loop is an error.
+//! - **Files.** An operation on a file is completed by the kernel, where it can, or by a few threads. It owns its memory
+//!   and a share of its descriptor until it has ended, whether anybody still waits for it or not.
 //! - **Everything ends exactly once**, completed, failed or cancelled.
 //!
 //! # The cut
@@ -54,6 +56,7 @@ use std::time::Duration;
 
 use crate::core::cork::CORK_WRITE;
 use crate::core::{Shared, Token};
+use crate::fs::{FileOp, FileWaiter};
 use crate::net::Addr;
 use crate::proactor::{Features, Uring, probe};
 use crate::reactor::{Epoll, EpollLevel, Poll, Readiness, Select};
@@ -226,4 +229,11 @@ pub(crate) trait Driver {
     fn hand_over(&self, _lp: &Shared, _token: Token) {}
     /// The loop has ended and released all its sources: ends what is still in flight.
     fn end(&self, _lp: &Shared) {}
+    /// Begins a file operation. It is completed by [`FileWaiter::complete`], once, later and never inside this call,
+    /// from wherever nothing is borrowed; the driver keeps all that the operation owns until then.
+    ///
+    /// `Err` gives both back: this interface has no way of its own for this operation, and threads perform it.
+    fn file(&self, _: &Shared, op: FileOp, done: FileWaiter) -> Result<(), (FileOp, FileWaiter)> {
+        Err((op, done))
+    }
 }

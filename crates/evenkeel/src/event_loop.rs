@@ -217,6 +217,7 @@ impl Drop for EventLoop {
         let entered = Entered::new(lp);
         lp.executor.cancel_all();
         lp.guard(|| lp.inbox.close());
+        lp.files.end();
         lp.driver.flush(lp);
         let capacity = lp.core.borrow().sources.capacity();
         for at in 0..capacity {

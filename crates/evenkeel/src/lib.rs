@@ -33,6 +33,7 @@
 //! |---|---|
 //! | callbacks: state machines, the least memory | [`Handler`], [`Conn`], [`net::Pool`] |
 //! | tasks: straight-line code | [`spawn`], [`net::Stream`], [`time`], [`task`] |
+//! | files, without blocking the loop | [`fs`] |
 //! | another kernel interface | [`Backend`] |
 //! | work from other threads | [`Remote`] |
 //! | the operating system's signals | [`signal`] |
@@ -50,6 +51,7 @@ mod backend;
 pub mod compat;
 mod core;
 mod event_loop;
+pub mod fs;
 mod handle;
 mod handler;
 mod message;

@@ -20,6 +20,7 @@ pub(crate) struct Stats {
     pub(crate) bytes_in: Cell<u64>,
     pub(crate) bytes_out: Cell<u64>,
     pub(crate) sends: Cell<u64>,
+    pub(crate) file_ops: Cell<u64>,
     pub(crate) turn_times: [Cell<u64>; TURN_BUCKETS],
     pub(crate) longest_turn: Cell<u64>,
 }
@@ -68,7 +69,7 @@ pub struct LoopStats {
     pub shed: u64,
     /// Callback connections closed.
     pub closed: u64,
-    /// Panics caught in handlers, deferred calls and tasks.
+    /// Panics caught in handlers, deferred calls, tasks, and file operations on threads.
     pub panics: u64,
     /// Bytes received.
     pub bytes_in: u64,
@@ -76,6 +77,12 @@ pub struct LoopStats {
     pub bytes_out: u64,
     /// Sends: system calls, or submissions.
     pub sends: u64,
+    /// File operations that have ended, with success or not, abandoned ones included.
+    pub file_ops: u64,
+    /// File operations in flight: given to the kernel or the pool of threads. At most 1,024; one that stays is stuck.
+    pub files_in_flight: usize,
+    /// File operations that wait for others to end, because so many are in flight.
+    pub files_waiting: usize,
     /// Sources alive: connections, listeners, and a few of the loop's own.
     pub sources: usize,
     /// Tasks alive.

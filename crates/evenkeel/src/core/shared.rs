@@ -11,10 +11,12 @@ use super::cork::Cork;
 use super::pool::{AnyPool, Event};
 use super::source::{Kind, Sources, Token, flag};
 use crate::backend::{Backend, Driver};
+use crate::fs::Files;
 use crate::handler::CloseReason;
 use crate::net::Limits;
 use crate::remote::Inbox;
 use crate::stats::Stats;
+use crate::sys::WakeFn;
 use crate::task::Executor;
 use crate::time::wheel::{Key, Wheel};
 
@@ -97,6 +99,7 @@ pub(crate) struct Shared {
     scratch: Cell<Option<Box<[u8]>>>,
     pub(crate) executor: Executor,
     pub(crate) inbox: Arc<Inbox>,
+    pub(crate) files: Files,
     pub(crate) stats: Stats,
     pub(crate) epoch: Instant,
     /// The clock as read after the last wait, in nanoseconds since the epoch.
@@ -124,7 +127,8 @@ const SWEEP_PARTS: usize = 8;
 impl Shared {
     pub(crate) fn new(id: u32, backend: Backend, driver: Box<dyn Driver>) -> Rc<Self> {
         let inbox = Arc::new(Inbox::new(driver.waker()));
-        let notify = inbox.clone();
+        let woken = inbox.clone();
+        let notify: WakeFn = Arc::new(move || woken.wake());
         let epoch = driver.sys().clock();
         let core = Core {
             sources: Sources::default(),
@@ -151,8 +155,9 @@ impl Shared {
             pools: RefCell::default(),
             driver,
             scratch: Cell::new(None),
-            executor: Executor::new(Arc::new(move || notify.wake())),
+            executor: Executor::new(notify.clone()),
             inbox,
+            files: Files::new(notify),
             stats: Stats::default(),
             epoch,
             now: Cell::new(0),
@@ -254,10 +259,11 @@ impl Shared {
         }
     }
 
-    /// Runs what was queued: messages from other threads, deferred calls, calls owed to handlers, tasks.
+    /// Runs what was queued: messages from other threads, files' results, deferred calls, calls owed to handlers, tasks.
     pub(crate) fn run_queued(self: &Rc<Self>) {
         if self.inbox.run(self, QUEUED_PER_TURN) {
             self.executor.drain_remote();
+            self.files.deliver(self);
         }
         self.run_deferred();
         self.run_pending();

@@ -1,0 +1,264 @@
+//! Operations in flight: how one gets from a future to the driver or the pool, and its result back.
+//!
+//! ```text
+//!   future ── a place ──> Driver::file ──────────────> the ring ────────────┐
+//!                              └─ Err ──> Pool ──> a thread ──> take_done ──┤
+//!   future <── Slot <── FileWaiter::complete <──────────────────────────────┘
+//! ```
+//!
+//! A future holds nothing that the operation needs. Dropping it before it has a place means that nothing happens;
+//! dropping it later abandons the operation, which still runs to its end and keeps its place until then.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use super::op::{FileDone, FileOp};
+use super::pool::Pool;
+use crate::core::{Shared, caught};
+use crate::sys::WakeFn;
+
+/// Operations that a loop has in flight at most, on whatever backend; further ones wait their turn. It bounds the
+/// pool's queue, and the memory that operations own.
+const MOST: usize = 1024;
+
+/// The file operations of one loop.
+pub(crate) struct Files {
+    places: Rc<Places>,
+    pool: Pool<FileDone>,
+    /// Who waits for what the pool was given.
+    waiters: RefCell<BTreeMap<u64, FileWaiter>>,
+    next: Cell<u64>,
+}
+
+/// Performs an operation: waits for a place, makes the operation, has it run, and waits for its result.
+///
+/// # Errors
+/// The operation's, and those of the pool: no thread can be started, or the loop has ended.
+pub(super) async fn perform(lp: &Rc<Shared>, make: impl FnOnce() -> FileOp) -> FileDone {
+    let place = InLine { places: lp.files.places.clone(), ticket: None }.await;
+    if lp.ended.get() {
+        return Err(ended());
+    }
+    let slot = Rc::new(Slot::default());
+    let waiter = FileWaiter { slot: slot.clone(), _place: place };
+    if let Err((op, waiter)) = lp.driver.file(lp, make(), waiter) {
+        lp.files.to_pool(op, waiter)?;
+    }
+    poll_fn(|cx| slot.poll(cx)).await
+}
+
+fn ended() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the loop has ended")
+}
+
+impl Files {
+    /// `notify` wakes the loop, which then calls [`deliver`](Self::deliver).
+    pub(crate) fn new(notify: WakeFn) -> Self {
+        let places = Places { free: Cell::new(MOST), line: RefCell::default(), next: Cell::new(0) };
+        let pool = Pool::new(notify);
+        Files { places: Rc::new(places), pool, waiters: RefCell::default(), next: Cell::new(0) }
+    }
+
+    fn to_pool(&self, op: FileOp, waiter: FileWaiter) -> io::Result<()> {
+        let id = self.next.get();
+        self.next.set(id + 1);
+        self.pool.submit(id, Box::new(move || op.run()))?;
+        self.waiters.borrow_mut().insert(id, waiter);
+        Ok(())
+    }
+
+    /// Passes on what the pool has done. Called on each wake of the loop, when nothing of it is borrowed.
+    pub(crate) fn deliver(&self, lp: &Shared) {
+        if self.waiters.borrow().is_empty() {
+            return;
+        }
+        for (id, result) in self.pool.take_done() {
+            let waiter = self.waiters.borrow_mut().remove(&id);
+            let done = result.unwrap_or_else(|| {
+                lp.stats.add(&lp.stats.panics);
+                Err(io::Error::other("the file operation panicked"))
+            });
+            if let Some(waiter) = waiter {
+                waiter.complete(lp, done);
+            }
+        }
+    }
+
+    /// The loop has ended: whoever still waits hears so.
+    pub(crate) fn end(&self) {
+        self.pool.end();
+        let waiters = std::mem::take(&mut *self.waiters.borrow_mut());
+        drop(waiters);
+        // Each is told that it has a place, and finds that the loop has ended.
+        let line = std::mem::take(&mut *self.places.line.borrow_mut());
+        for waker in line.into_values() {
+            caught(|| waker.wake());
+        }
+    }
+
+    /// Operations that have a place.
+    pub(crate) fn in_flight(&self) -> usize {
+        MOST.saturating_sub(self.places.free.get())
+    }
+
+    /// Operations that wait for a place.
+    pub(crate) fn waiting(&self) -> usize {
+        self.places.line.borrow().len()
+    }
+}
+
+/// Where the result of one operation goes. It belongs to the loop's thread, and outlives the future that waits.
+///
+/// Dropped without a result, as a driver does at the loop's end, it gives the future an error.
+pub(crate) struct FileWaiter {
+    slot: Rc<Slot>,
+    /// Free again when the operation has ended.
+    _place: Place,
+}
+
+impl FileWaiter {
+    /// Hands over the result and wakes who waits for it; if nobody does any more, the result is dropped here, which
+    /// closes what was opened. Wakers may be the user's code: nothing of the loop or of the driver may be borrowed.
+    pub(crate) fn complete(self, lp: &Shared, done: FileDone) {
+        lp.stats.add(&lp.stats.file_ops);
+        if let Some(waker) = self.slot.put(|| done) {
+            lp.guard(|| waker.wake());
+        }
+    }
+}
+
+impl Drop for FileWaiter {
+    fn drop(&mut self) {
+        if let Some(waker) = self.slot.put(|| Err(ended())) {
+            caught(|| waker.wake());
+        }
+    }
+}
+
+/// What a future and its operation share.
+struct Slot(Cell<SlotState>);
+
+enum SlotState {
+    Waiting(Option<Waker>),
+    Done(FileDone),
+    Taken,
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Slot(Cell::new(SlotState::Waiting(None)))
+    }
+}
+
+impl Slot {
+    /// Puts a result in, unless there is or was one; returns who is to be woken.
+    fn put(&self, done: impl FnOnce() -> FileDone) -> Option<Waker> {
+        match self.0.replace(SlotState::Taken) {
+            SlotState::Waiting(waker) => {
+                self.0.set(SlotState::Done(done()));
+                waker
+            }
+            over => {
+                self.0.set(over);
+                None
+            }
+        }
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<FileDone> {
+        // Cloning and dropping wakers may run the user's code, which finds the slot whole.
+        let waker = cx.waker().clone();
+        let left = match self.0.replace(SlotState::Taken) {
+            SlotState::Done(done) => return Poll::Ready(done),
+            SlotState::Waiting(left) => left,
+            SlotState::Taken => unreachable!("a future is not polled after it was ready"),
+        };
+        self.0.set(SlotState::Waiting(Some(waker)));
+        drop(left);
+        Poll::Pending
+    }
+}
+
+/// The places for operations in flight, and who waits for one, first come first served.
+struct Places {
+    /// Above 0 only when nobody waits.
+    free: Cell<usize>,
+    line: RefCell<BTreeMap<u64, Waker>>,
+    next: Cell<u64>,
+}
+
+impl Places {
+    /// Takes a free place, if there is one.
+    fn take(&self) -> bool {
+        let free = self.free.get();
+        self.free.set(free.saturating_sub(1));
+        free > 0
+    }
+
+    fn new_ticket(&self) -> u64 {
+        let ticket = self.next.get();
+        self.next.set(ticket + 1);
+        ticket
+    }
+}
+
+/// The right to have one operation in flight.
+struct Place(Rc<Places>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let next = self.0.line.borrow_mut().pop_first();
+        match next {
+            // The place is the next one's now: who finds its ticket gone from the line has one.
+            Some((_, waker)) => drop(caught(|| waker.wake())),
+            None => self.0.free.set(self.0.free.get() + 1),
+        }
+    }
+}
+
+/// Waits for a place.
+struct InLine {
+    places: Rc<Places>,
+    ticket: Option<u64>,
+}
+
+impl Future for InLine {
+    type Output = Place;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Place> {
+        // Cloning a waker may run the user's code, which may free a place; so it comes before the look.
+        let waker = cx.waker().clone();
+        let places = self.places.clone();
+        let has_place = match self.ticket {
+            None => places.take(),
+            Some(ticket) => !places.line.borrow().contains_key(&ticket),
+        };
+        if has_place {
+            self.ticket = None;
+            return Poll::Ready(Place(places));
+        }
+        let ticket = *self.ticket.get_or_insert_with(|| places.new_ticket());
+        let left = places.line.borrow_mut().insert(ticket, waker);
+        drop(left);
+        Poll::Pending
+    }
+}
+
+impl Drop for InLine {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket else { return };
+        let waker = self.places.line.borrow_mut().remove(&ticket);
+        if waker.is_none() {
+            // It has a place, and nobody to use it: the next one gets it.
+            drop(Place(self.places.clone()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -29,7 +29,7 @@ const SUBMISSIONS: u32 = 1024;
 /// Completions that the kernel can leave; more of them wait in the kernel until these are taken.
 const COMPLETIONS: u32 = 8192;
 /// From here on, sending from where bytes were received beats copying them.
-const LEASE: usize = 2048;
+const LEASE: usize = 4 << 10;
 
 /// What an entry asks for: the highest bits of its data, above a place among the sources or in a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,7 +132,7 @@ impl<Y: Sys> Uring<Y> {
         let ring = Ring::new(&sys, setup)?;
         // Two MiB either way.
         let provision = if features.incremental {
-            Provision { count: 64, size: 32 << 10, incremental: true }
+            Provision { count: 32, size: 64 << 10, incremental: true }
         } else {
             Provision { count: 512, size: 4 << 10, incremental: false }
         };

@@ -66,6 +66,7 @@ pub(crate) struct Buffers {
     memory: NonNull<u8>,
     count: u16,
     size: u32,
+    incremental: bool,
     tail: Cell<u16>,
     states: Box<[Cell<State>]>,
 }
@@ -87,7 +88,8 @@ impl Buffers {
             }
         };
         let states = vec![Cell::default(); usize::from(count)].into_boxed_slice();
-        let this = Buffers { ring: entries.cast(), memory, count, size, tail: Cell::new(0), states };
+        let this =
+            Buffers { ring: entries.cast(), memory, count, size, incremental, tail: Cell::new(0), states };
         if let Err(e) = sys.ring_provide(ring.fd, entries, count, incremental) {
             this.free(sys);
             return Err(e);
@@ -131,7 +133,8 @@ impl Buffers {
         let span = Span { buffer, from: now.filled, len };
         now.filled += len;
         now.spans += 1;
-        now.over = !more;
+        // A transfer of nothing says nothing about the buffer, whatever the flag says.
+        now.over = now.filled == self.size || !more && (len > 0 || !self.incremental);
         state.set(now);
         Some(span)
     }

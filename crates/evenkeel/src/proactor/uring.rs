@@ -25,9 +25,9 @@ const COMPLETIONS_PER_ROUND: usize = 32;
 /// Polls of tasks in each such round.
 const POLLS_PER_ROUND: usize = 64;
 /// Entries that are handed over at once.
-const SUBMISSIONS: u32 = 1024;
+const SUBMISSIONS: u32 = 256;
 /// Completions that the kernel can leave; more of them wait in the kernel until these are taken.
-const COMPLETIONS: u32 = 8192;
+const COMPLETIONS: u32 = 2048;
 /// From here on, sending from where bytes were received beats copying them.
 const LEASE: usize = 4 << 10;
 

@@ -22,6 +22,7 @@ mod halves;
 mod handover;
 mod limits;
 mod model;
+mod ownership;
 mod panics;
 mod probe;
 mod process;

@@ -27,6 +27,7 @@ mod panics;
 mod probe;
 mod process;
 mod reentrancy;
+mod releasing;
 mod remote;
 mod timers;
 mod wakers;

@@ -214,7 +214,7 @@ pub(crate) trait Driver {
     /// false when the peer's last bytes must be waited out.
     fn finish(&self, lp: &Shared, token: Token) -> bool;
     /// A source has a new token: its owner changed.
-    fn renamed(&self, lp: &Shared, token: Token);
+    fn renamed(&self, lp: &Shared, old: Token, new: Token);
     /// Forgets a source. True: its descriptor is still open, and the loop closes it next. False: operations on it
     /// have yet to end; the loop retires the source, and the driver closes it then.
     fn deregister(&self, lp: &Shared, token: Token) -> bool;

@@ -371,7 +371,7 @@ impl Shared {
             core.closing.push(new);
         }
         drop(core);
-        self.driver.renamed(self, new);
+        self.driver.renamed(self, old, new);
         self.driver.resume(self, new);
     }
 

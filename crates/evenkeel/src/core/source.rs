@@ -59,7 +59,7 @@ pub(crate) mod flag {
     pub(crate) const WRITABLE: u32 = 1 << 2;
     /// A short read says that nothing is left: a TCP stream subscribed to RDHUP and PRI.
     pub(crate) const SHORT_READS: u32 = 1 << 3;
-    /// On a ring: everything in flight is being cancelled.
+    /// On a ring: the receive or the accept that is in flight is being cancelled.
     pub(crate) const CANCELLED: u32 = 1 << 4;
     /// On a ring: so much comes that it is received piece by piece, one in each turn.
     pub(crate) const FLOOD: u32 = 1 << 5;

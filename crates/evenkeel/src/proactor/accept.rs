@@ -14,7 +14,7 @@ use crate::net::{Addr, SocketOption};
 use crate::sys::ring::Done;
 use crate::sys::{Fd, Sys};
 
-/// Accepted connections that a task's listener holds before the kernel is asked to stop.
+/// Accepted connections that wait for a listener's owner before the kernel is asked to stop.
 const WAITING: usize = 64;
 
 impl<Y: Sys> Uring<Y> {
@@ -42,12 +42,9 @@ impl<Y: Sys> Uring<Y> {
     }
 
     fn keep_accepted(&self, lp: &Shared, token: Token, fd: Fd) {
-        let mut accepted = self.accepted.borrow_mut();
-        accepted.push_back((token.index, fd));
-        let waiting = accepted.iter().filter(|(listener, _)| *listener == token.index).count();
-        drop(accepted);
+        self.accepted.borrow_mut().push_back((token.index, fd));
         let mut core = lp.core.borrow_mut();
-        if waiting >= WAITING {
+        if !self.has_room_to_accept(token.index) {
             self.cancel(&mut core, token.index);
         }
         let Some(s) = core.sources.get_mut(token) else { return };
@@ -57,6 +54,11 @@ impl<Y: Sys> Uring<Y> {
             drop(core);
             lp.run_wakes();
         }
+    }
+
+    /// Whether a listener's owner has taken what was accepted for it, but for a few. The rest waits in the kernel (I41).
+    pub(super) fn has_room_to_accept(&self, listener: u32) -> bool {
+        self.accepted.borrow().iter().filter(|(index, _)| *index == listener).count() < WAITING
     }
 
     fn accept_failed(&self, lp: &Shared, token: Token, error: &io::Error) {

@@ -33,25 +33,34 @@ impl<Y: Sys> Uring<Y> {
         let mut core = lp.core.borrow_mut();
         let s = core.sources.place(index)?;
         s.clear(armed);
-        if !s.has(ARMED) {
+        if armed == flag::ARMED_READ {
             s.clear(flag::CANCELLED);
-            if s.kind() == Kind::Free
-                && let Some(fd) = core.sources.bury(index)
-            {
-                self.sys.close(fd);
-            }
+        }
+        if !s.has(ARMED)
+            && s.kind() == Kind::Free
+            && let Some(fd) = core.sources.bury(index)
+        {
+            self.sys.close(fd);
         }
         drop(core);
         self.alive(lp, index)
     }
 
-    /// Cancels whatever is in flight for a source.
+    /// Cancels what a source receives or accepts; waiting for room goes on.
     pub(super) fn cancel(&self, core: &mut Core, index: u32) {
         let Some(s) = core.sources.place(index) else { return };
-        if s.has(ARMED) && !s.has(flag::CANCELLED) {
+        if s.flags & (flag::ARMED_READ | flag::CANCELLED) == flag::ARMED_READ {
             s.set(flag::CANCELLED);
-            self.push(&Entry::cancel_all(s.fd).with(Op::Cancel.data(0)));
+            let accepts = matches!(s.kind(), Kind::Listener | Kind::Watch);
+            let what = if accepts { Op::Accept } else { Op::Recv };
+            self.push(&Entry::cancel(what.data(index)).with(Op::Cancel.data(0)));
         }
+    }
+
+    /// Cancels everything that is in flight for a source. Another source of the same socket, if there is one, asks again.
+    fn cancel_all(&self, core: &mut Core, index: u32) {
+        let Some(s) = core.sources.place(index) else { return };
+        self.push(&Entry::cancel_all(s.fd).with(Op::Cancel.data(0)));
     }
 
     /// Forgets a source. True if nothing of it is in flight.
@@ -71,7 +80,7 @@ impl<Y: Sys> Uring<Y> {
         if !s.has(ARMED) {
             return true;
         }
-        self.cancel(&mut core, token.index);
+        self.cancel_all(&mut core, token.index);
         false
     }
 
@@ -120,7 +129,7 @@ impl<Y: Sys> Uring<Y> {
             if !s.has(ARMED) {
                 return Ok(());
             }
-            self.cancel(&mut core, token.index);
+            self.cancel_all(&mut core, token.index);
             drop(core);
             self.submit(lp, Wait::For(Some(WAIT)))?;
         }

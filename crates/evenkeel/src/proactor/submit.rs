@@ -26,7 +26,7 @@ pub(super) enum Wait {
 
 /// A large write of received bytes, sent from where they were received.
 pub(super) struct Lease {
-    token: Token,
+    pub(super) token: Token,
     span: Span,
 }
 
@@ -126,6 +126,17 @@ impl<Y: Sys> Uring<Y> {
         }
     }
 
+    /// Entries that found no room go before all that are queued from now on.
+    #[inline]
+    fn push_waiting(&self) {
+        if !self.waiting.borrow().is_empty() {
+            let mut waiting = self.waiting.borrow_mut();
+            while waiting.front().is_some_and(|entry| self.ring.push(entry)) {
+                waiting.pop_front();
+            }
+        }
+    }
+
     /// Enters the kernel until it has taken everything.
     fn enter(&self, wait: Wait) -> io::Result<()> {
         let (mut least, mut events, mut timeout) = match wait {
@@ -133,12 +144,7 @@ impl<Y: Sys> Uring<Y> {
             Wait::Poll => (0, true, None),
             Wait::For(timeout) => (1, true, timeout),
         };
-        if !self.waiting.borrow().is_empty() {
-            let mut waiting = self.waiting.borrow_mut();
-            while waiting.front().is_some_and(|entry| self.ring.push(entry)) {
-                waiting.pop_front();
-            }
-        }
+        self.push_waiting();
         if self.ring.pending() == 0 && (!events || least == 0 && self.nothing_to_come()) {
             self.harvest();
             return Ok(());
@@ -156,6 +162,7 @@ impl<Y: Sys> Uring<Y> {
                 Err(e) => return Err(e),
             }
             let came = self.harvest();
+            self.push_waiting();
             self.unfinished.set(events && came >= WORK_PER_ENTER);
             let more = self.unfinished.get() && self.batch.borrow().len() < BATCH;
             if self.ring.pending() == 0 && !self.ring.overflowed() && !more {

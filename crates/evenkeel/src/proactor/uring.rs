@@ -221,7 +221,7 @@ impl<Y: Sys> Uring<Y> {
         let (flags, fd) = (s.flags, s.fd);
         let wanted = flags & flag::WRITABLE == 0 || flags & flag::EOF != 0;
         if !done.more() && wanted && flags & flag::CONNECTING == 0 {
-            // Cancelled along with a receive, or the kernel was short of memory.
+            // Cancelled along with another source of the same socket, or the kernel was short of memory.
             self.poll(&mut core, token);
         }
         const GONE: i16 = poll_bits::ERR | poll_bits::HUP;
@@ -434,8 +434,11 @@ impl<Y: Sys> Driver for Uring<Y> {
         self.finish_stream(lp, token)
     }
 
-    fn renamed(&self, _lp: &Shared, _token: Token) {
+    fn renamed(&self, _lp: &Shared, old: Token, new: Token) {
         // Operations know a source by its place.
+        for lease in self.leases.borrow_mut().iter_mut().filter(|lease| lease.token == old) {
+            lease.token = new;
+        }
     }
 
     fn deregister(&self, lp: &Shared, token: Token) -> bool {

@@ -469,7 +469,7 @@ impl<P: Selector<Y>, Y: Sys> Driver for Readiness<P, Y> {
         self.finish_stream(lp, token)
     }
 
-    fn renamed(&self, lp: &Shared, token: Token) {
+    fn renamed(&self, lp: &Shared, _old: Token, token: Token) {
         let mut core = lp.core.borrow_mut();
         let Some(s) = core.sources.get_mut(token).filter(|s| s.has(flag::REGISTERED)) else { return };
         let want = Ready { read: true, write: s.has(flag::QUEUED), hung_up: false };

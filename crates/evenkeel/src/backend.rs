@@ -191,14 +191,20 @@ pub(crate) trait Driver {
     fn resume(&self, lp: &Shared, token: Token);
     /// Reads into a task's buffer. `WouldBlock`: a later event will say that it is worth trying again.
     fn recv(&self, lp: &Shared, token: Token, into: &mut [u8]) -> io::Result<usize>;
-    /// Lends a task at most `most` received bytes, above zero, in the driver's or the loop's memory; an empty slice at
-    /// the end. `WouldBlock` as for `recv`; only then `take` is not called.
-    fn lend(&self, lp: &Shared, token: Token, most: usize, take: &mut dyn FnMut(&[u8])) -> io::Result<()> {
-        let mut memory = lp.take_scratch();
-        let room = most.min(memory.len());
-        let result = self.recv(lp, token, &mut memory[..room]).map(|n| take(&memory[..n]));
-        lp.put_scratch(memory);
-        result
+    /// Whether received bytes lie in memory of the driver's own, from which [`lend`](Self::lend) lends them.
+    fn lends(&self) -> bool {
+        false
+    }
+    /// Lends a task at most `most` received bytes, above zero; an empty slice at the end. `WouldBlock` as for `recv`; only
+    /// then `take` is not called.
+    fn lend(
+        &self,
+        _lp: &Shared,
+        _token: Token,
+        _most: usize,
+        _take: &mut dyn FnMut(&[u8]),
+    ) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
     /// Sends from a task's or a large write's memory: hands it to the kernel, or copies it. `WouldBlock` as for `recv`.
     fn send(&self, lp: &Shared, token: Token, from: &[u8]) -> io::Result<usize>;

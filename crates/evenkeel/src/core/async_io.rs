@@ -232,9 +232,17 @@ impl Shared {
         lend: impl FnOnce(&[u8]) -> R,
     ) -> Poll<io::Result<R>> {
         self.poll_io(token, Half::Read, cx, || {
-            let (mut lend, mut result) = (Some(lend), None);
-            self.driver.lend(self, token, most, &mut |bytes| result = lend.take().map(|lend| lend(bytes)))?;
-            result.ok_or_else(|| io::ErrorKind::WouldBlock.into())
+            if self.lends {
+                let (mut lend, mut result) = (Some(lend), None);
+                let mut once = |bytes: &[u8]| result = lend.take().map(|lend| lend(bytes));
+                self.driver.lend(self, token, most, &mut once)?;
+                return result.ok_or_else(|| io::ErrorKind::WouldBlock.into());
+            }
+            let mut memory = self.take_scratch();
+            let room = most.min(memory.len());
+            let result = self.driver.recv(self, token, &mut memory[..room]).map(|n| lend(&memory[..n]));
+            self.put_scratch(memory);
+            result
         })
     }
 

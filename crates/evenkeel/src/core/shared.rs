@@ -93,6 +93,8 @@ pub(crate) struct Shared {
     pub(crate) core: RefCell<Core>,
     pub(crate) pools: RefCell<Vec<Rc<dyn AnyPool>>>,
     pub(crate) driver: Box<dyn Driver>,
+    /// The driver lends what it has received; else it receives into the loop's memory.
+    pub(crate) lends: bool,
     /// Writes at least this long are the driver's business, whole.
     pub(crate) cork_write: usize,
     /// Made at the first read.
@@ -150,6 +152,7 @@ impl Shared {
         Rc::new(Shared {
             id,
             backend,
+            lends: driver.lends(),
             cork_write: driver.cork_write(),
             core: RefCell::new(core),
             pools: RefCell::default(),

@@ -33,8 +33,7 @@ use crate::sys::ring::SetupFlags;
 #[derive(Clone, Debug)]
 pub struct Fallback {
     asked: Backend,
-    /// Auto took io_uring, and it was refused to this loop only.
-    chosen: bool,
+    by_choice: bool,
     refusal: Refusal,
 }
 
@@ -63,16 +62,16 @@ impl Fallback {
         self.refusal.help()
     }
 
-    /// Whether nobody could expect it: io_uring was asked for by name, or Auto had found it good and this loop was refused
-    /// it. Else Auto has merely chosen.
-    fn unexpected(&self) -> bool {
-        self.asked == Backend::IoUring || self.chosen
+    /// Whether [`Backend::Auto`] has merely chosen, which [`on_fallback`](crate::Builder::on_fallback) does not hear of.
+    /// False if io_uring was asked for by name, or if Auto had found it good and it was refused to this loop.
+    pub fn by_choice(&self) -> bool {
+        self.by_choice
     }
 
     /// Tells whoever is to be told; if that is nobody in particular, standard error, once in the life of the process.
     pub(crate) fn tell(&self, whom: Option<&Listener>) {
         static TOLD: Once = Once::new();
-        if !self.unexpected() {
+        if self.by_choice {
             return;
         }
         match whom {
@@ -166,7 +165,7 @@ pub(crate) struct Started {
 /// # Errors
 /// `InvalidInput` for a variable `EVENKEEL_IO_URING_WITHOUT` that names nothing; the kernel's if it refuses epoll too.
 pub(crate) fn start(asked: Backend) -> io::Result<Started> {
-    let mut chosen = false;
+    let mut by_choice = asked == Backend::Auto;
     let refusal = match probed()? {
         Err(refusal) => refusal,
         Ok(features) => match lacking(&features).filter(|_| asked == Backend::Auto) {
@@ -177,14 +176,14 @@ pub(crate) fn start(asked: Backend) -> io::Result<Started> {
                     return Ok(Started { backend, driver: Box::new(driver), fallback: None });
                 }
                 Err(e) => {
-                    chosen = asked == Backend::Auto;
+                    by_choice = false;
                     e.into()
                 }
             },
         },
     };
     let driver = Box::new(Readiness::<Epoll, Real>::new(Real)?);
-    let fallback = Some(Fallback { asked, chosen, refusal });
+    let fallback = Some(Fallback { asked, by_choice, refusal });
     Ok(Started { backend: Backend::Epoll, driver, fallback })
 }
 

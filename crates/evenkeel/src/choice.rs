@@ -203,3 +203,56 @@ fn probed() -> io::Result<Result<Features, Refusal>> {
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn refusal(errno: Errno) -> Refusal {
+        io::Error::from(errno).into()
+    }
+
+    #[test]
+    fn what_passes_is_not_kept() {
+        for errno in [Errno::PERM, Errno::ACCESS, Errno::NOSYS, Errno::INVAL, Errno::OPNOTSUPP] {
+            assert!(refusal(errno).lasts(), "{errno}");
+        }
+        for errno in [Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::AGAIN, Errno::INTR] {
+            assert!(!refusal(errno).lasts(), "{errno}");
+        }
+    }
+
+    #[test]
+    fn a_reason_is_told_as_it_came_and_in_one_line() {
+        let custom = io::Error::new(io::ErrorKind::Unsupported, "too old");
+        let errors =
+            [Errno::PERM, Errno::NOSYS, Errno::NOMEM, Errno::MFILE, Errno::AGAIN].map(io::Error::from);
+        for error in errors.into_iter().chain([custom]) {
+            let (text, kind, code) = (error.to_string(), error.kind(), error.raw_os_error());
+            let fallback = Fallback { asked: Backend::IoUring, by_choice: false, refusal: error.into() };
+            let reason = fallback.reason();
+            assert_eq!((reason.to_string(), reason.kind(), reason.raw_os_error()), (text, kind, code));
+            let line = fallback.to_string();
+            assert!(line.contains(&reason.to_string()) && line.ends_with(fallback.help()), "{line}");
+            assert!(!line.contains('\n') && !line.contains("  "), "{line}");
+        }
+        assert!(refusal(Errno::MFILE).help().contains("ulimit -n"));
+        assert!(refusal(Errno::NOMEM).help().contains("ulimit -l"));
+    }
+
+    #[test]
+    fn auto_takes_io_uring_only_with_all_that_makes_it_pay() {
+        let all = Features {
+            setup: SetupFlags::DEFER_TASKRUN | SetupFlags::SINGLE_ISSUER,
+            multishot_recv: true,
+            multishot_accept: false,
+            incremental: false,
+            quiet_sends: false,
+        };
+        assert_eq!(lacking(&all), None);
+        let old = Features { setup: SetupFlags::COOP_TASKRUN, ..all };
+        assert!(lacking(&old).unwrap().contains("6.1"));
+        assert!(lacking(&Features { multishot_recv: false, ..all }).unwrap().contains("6.0"));
+    }
+}

@@ -14,44 +14,55 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Marks the process of a test, and says which answer the kernel gives it when it asks for a ring.
 const ALONE: &str = "EVENKEEL_FALLBACK_ALONE";
 
-/// What is refused to a process: making rings of at least so many entries, by this answer.
+/// Rings of fewer entries are made to try what io_uring can do, the others for loops.
+const FOR_A_LOOP: u32 = 64;
+
+/// What is refused, and how: rings to try, and rings for loops.
 #[derive(Clone, Copy)]
 struct Filter {
-    entries: u32,
+    tries: bool,
+    loops: bool,
     errno: i32,
+}
+
+impl Filter {
+    /// Puts the calling thread, and what it becomes or starts, under this filter, for good.
+    fn apply(self) -> std::io::Result<()> {
+        let call = libc::SYS_io_uring_setup as u32;
+        let answer = |refused: bool| {
+            if refused { libc::SECCOMP_RET_ERRNO | self.errno as u32 } else { libc::SECCOMP_RET_ALLOW }
+        };
+        let step = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
+        // The call's number is the first word of what a filter sees; its first argument begins at the 16th byte.
+        let low = if cfg!(target_endian = "big") { 20 } else { 16 };
+        let mut steps = [
+            step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+            step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call, 0, 4),
+            step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, low, 0, 0),
+            step(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, FOR_A_LOOP, 0, 1),
+            step(libc::BPF_RET | libc::BPF_K, answer(self.loops), 0, 0),
+            step(libc::BPF_RET | libc::BPF_K, answer(self.tries), 0, 0),
+            step(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0, 0),
+        ];
+        let filter = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+        let (on, none): (c_ulong, c_ulong) = (1, 0);
+        let mode = c_ulong::from(libc::SECCOMP_MODE_FILTER);
+        // SAFETY: the filter outlives the second call, and both only restrict who calls them.
+        let set = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, on, none, none, none) == 0
+                && libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const filter) == 0
+        };
+        if set { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    }
 }
 
 /// This test program, under a filter that it cannot take off.
 fn program(filter: Option<Filter>) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.env_remove("EVENKEEL_BACKEND").env_remove("EVENKEEL_IO_URING_WITHOUT");
-    if let Some(Filter { entries, errno }) = filter {
-        let call = libc::SYS_io_uring_setup as u32;
-        let refuse = libc::SECCOMP_RET_ERRNO | errno as u32;
-        let step = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
-        // The call's number is the first word of what a filter sees; its first argument begins at the 16th byte.
-        let low = if cfg!(target_endian = "big") { 20 } else { 16 };
-        let mut steps = [
-            step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-            step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call, 0, 3),
-            step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, low, 0, 0),
-            step(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, entries, 0, 1),
-            step(libc::BPF_RET | libc::BPF_K, refuse, 0, 0),
-            step(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0, 0),
-        ];
-        let restrict = move || {
-            let filter = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
-            let (on, none): (c_ulong, c_ulong) = (1, 0);
-            let mode = c_ulong::from(libc::SECCOMP_MODE_FILTER);
-            // SAFETY: the filter outlives the second call, and both only restrict the process that calls them.
-            let set = unsafe {
-                libc::prctl(libc::PR_SET_NO_NEW_PRIVS, on, none, none, none) == 0
-                    && libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const filter) == 0
-            };
-            if set { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-        };
+    if let Some(filter) = filter {
         // SAFETY: after the fork it makes two system calls and neither allocates nor locks.
-        unsafe { command.pre_exec(restrict) };
+        unsafe { command.pre_exec(move || filter.apply()) };
     }
     command
 }
@@ -89,8 +100,10 @@ fn lines(output: &Output) -> Vec<String> {
     String::from_utf8_lossy(&output.stderr).lines().map(str::to_owned).collect()
 }
 
-const REFUSED: [Filter; 2] =
-    [Filter { entries: 0, errno: libc::EPERM }, Filter { entries: 0, errno: libc::ENOSYS }];
+const REFUSED: [Filter; 2] = [
+    Filter { tries: true, loops: true, errno: libc::EPERM },
+    Filter { tries: true, loops: true, errno: libc::ENOSYS },
+];
 
 #[test]
 fn the_suite_passes_where_rings_are_refused() {
@@ -172,10 +185,27 @@ fn a_loop_that_is_refused_its_own_ring_falls_back_and_says_so() {
         return;
     }
     if auto_takes_it() {
-        // What tries io_uring makes rings of a few entries; only larger ones are refused.
-        let filter = Filter { entries: 256, errno: libc::ENOMEM };
+        let filter = Filter { tries: false, loops: true, errno: libc::ENOMEM };
         let test = "a_loop_that_is_refused_its_own_ring_falls_back_and_says_so";
         assert_eq!(lines(&again(test, Some(filter), &[])), [""; 0]);
+    }
+}
+
+#[test]
+fn io_uring_is_tried_once_in_a_process() {
+    if alone().is_some() {
+        let runs = |backend| asked(backend).build().unwrap().handle().backend();
+        let auto = runs(Backend::Auto);
+        assert_eq!(runs(Backend::IoUring), Backend::IoUring);
+        // A second try would find that there is none.
+        Filter { tries: true, loops: false, errno: libc::EPERM }.apply().unwrap();
+        assert_eq!((runs(Backend::Auto), runs(Backend::IoUring)), (auto, Backend::IoUring));
+        let elsewhere = std::thread::spawn(move || runs(Backend::IoUring)).join().unwrap();
+        assert_eq!(elsewhere, Backend::IoUring);
+        return;
+    }
+    if !refused_here() {
+        again("io_uring_is_tried_once_in_a_process", None, &[]);
     }
 }
 

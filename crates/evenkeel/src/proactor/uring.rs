@@ -224,10 +224,6 @@ impl<Y: Sys> Uring<Y> {
             // Cancelled along with a receive, or the kernel was short of memory.
             self.poll(&mut core, token);
         }
-        if !done.more() {
-            // A receive that was cancelled along with it was not asked for again while this one had not ended.
-            self.want(&mut core, index);
-        }
         const GONE: i16 = poll_bits::ERR | poll_bits::HUP;
         let has = |bits: i16| done.result > 0 && done.result & i32::from(bits) != 0;
         if !has(poll_bits::OUT | GONE) {

@@ -13,7 +13,7 @@ use crate::tally::Tally;
 const LIMIT: Duration = Duration::from_secs(10 * 60);
 
 /// The backends that the hub must behave alike on.
-pub(crate) const BACKENDS: [&str; 4] = ["select", "poll", "epoll-lt", "epoll"];
+pub(crate) const BACKENDS: [&str; 5] = ["select", "poll", "epoll-lt", "epoll", "io_uring"];
 
 /// Runs every script on each of `backends`, against `program` or a hub that is built here.
 pub(crate) fn run(root: &Path, backends: &[String], program: Option<&Path>) -> Result<Tally, String> {

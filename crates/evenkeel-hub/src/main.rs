@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use evenkeel::{Backend, EventLoop};
 use evenkeel_hub::config::Config;
 use evenkeel_hub::config::cli::{Command, command};
-use evenkeel_hub::log::Level;
+use evenkeel_hub::log::{Level, Value};
 use evenkeel_hub::server::{Drained, Server};
 
 fn main() -> ExitCode {
@@ -41,16 +41,35 @@ fn run(config: Config) -> io::Result<Drained> {
         name => name.parse()?,
     };
     let warnings = config.warnings();
-    let mut events = EventLoop::builder().backend(backend).build()?;
+    // The server's log says it, in its format, when there is one.
+    let mut events = EventLoop::builder().backend(backend).on_fallback(|_| {}).build()?;
     let handle = events.handle();
     events.block_on(async {
         let server = Server::start(&handle, config)?;
+        log_backend(&server);
         for warning in warnings {
             server.note(Level::Warn, &warning, &[]);
         }
         announce(&server);
         server.run_until_signal().await
     })?
+}
+
+/// Logs which kernel interface runs, and why io_uring does not.
+fn log_backend(server: &Server) {
+    let name = server.backend().name();
+    let Some(fallback) = server.fallback() else {
+        return server.note(Level::Info, "event loop", &[("backend", Value::Text(name))]);
+    };
+    // What was merely chosen is nothing to act upon.
+    let level = if fallback.by_choice() { Level::Info } else { Level::Warn };
+    let fields = [
+        ("backend", Value::Text(name)),
+        ("asked", Value::Text(fallback.asked().name())),
+        ("reason", Value::Display(&fallback.reason())),
+        ("help", Value::Text(fallback.help())),
+    ];
+    server.note(level, "event loop: epoll runs instead of io_uring", &fields);
 }
 
 /// Tells a person where everything is.

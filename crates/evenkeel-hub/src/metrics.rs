@@ -266,6 +266,8 @@ pub struct Sample<'a> {
     pub log_lines_lost: u64,
     /// The kernel interface that runs.
     pub backend: &'static str,
+    /// Why it is not io_uring, if that was asked for or might have been chosen; else empty.
+    pub fallback: &'a str,
 }
 
 impl Metrics {
@@ -385,7 +387,9 @@ fn render_process(text: &mut Text, sample: &Sample<'_>) {
         }
     }
     text.family("evenkeel_hub_build_info", Kind::Gauge, "The version that runs.");
-    text.sample("", &[("version", env!("CARGO_PKG_VERSION")), ("backend", sample.backend)], 1);
+    text.sample("", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    text.family("evenkeel_hub_backend_info", Kind::Gauge, "The kernel interface that runs.");
+    text.sample("", &[("backend", sample.backend), ("fallback", sample.fallback)], 1);
 }
 
 #[cfg(test)]

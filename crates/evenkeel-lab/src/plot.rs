@@ -90,8 +90,9 @@ pub(crate) fn svg(title: &str, note: &str, panels: &[Panel]) -> String {
         draw(&mut out, panel, LEFT + i as f64 * (WIDTH + LEFT), &x, &y);
     }
     let names = panels.first().map_or(&[][..], |p| &p.lines);
+    let step = ((WIDTH + LEFT) * panels.len() as f64 / names.len().max(1) as f64).min(145.0);
     for (i, line) in names.iter().enumerate() {
-        let (at, colour) = (LEFT + i as f64 * 145.0, COLOURS[i % COLOURS.len()]);
+        let (at, colour) = (LEFT + i as f64 * step, COLOURS[i % COLOURS.len()]);
         let from = TOP + HEIGHT + BELOW - 20.0;
         let _ = writeln!(
             out,

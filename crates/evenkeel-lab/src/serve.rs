@@ -74,9 +74,18 @@ async fn echo_from_own_buffer(mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
+/// A loop on the backend that was named, and on no other: a measurement under a wrong name is worse than none.
+fn event_loop(backend: Backend) -> io::Result<EventLoop> {
+    let events = EventLoop::builder().backend(backend).on_fallback(|_| {}).build()?;
+    match events.handle().fallback() {
+        Some(fallback) if backend != Backend::Auto => Err(io::Error::other(fallback.to_string())),
+        _ => Ok(events),
+    }
+}
+
 /// Serves until it is killed.
 pub(crate) fn serve(model: Model, backend: Backend, port: u16) -> io::Result<()> {
-    let mut events = EventLoop::builder().backend(backend).build()?;
+    let mut events = event_loop(backend)?;
     if model == Model::Callbacks {
         let listener = events.handle().listen(("127.0.0.1", port), |_peer| Echo)?;
         println!("listening on {}", events.handle().listener_addr(listener)?);
@@ -140,8 +149,8 @@ pub(crate) struct Evenkeel;
 
 impl Runtime for Evenkeel {
     fn run<F: Future<Output = ()> + 'static>(main: F) {
-        let events = EventLoop::new();
-        let mut events = events.expect("the backend was chosen by the lab and the kernel gives descriptors");
+        let events = Backend::from_env().and_then(event_loop);
+        let mut events = events.expect("the kernel has the backend that the lab was asked to measure");
         events.block_on(main).expect("nobody stops this loop");
     }
 

@@ -8,10 +8,18 @@
 //! use evenkeel::{Backend, EventLoop};
 //! for backend in Backend::ALL {
 //!     let events = EventLoop::builder().backend(*backend).build()?;
-//!     assert_eq!(events.handle().backend(), *backend);
+//!     let handle = events.handle();
+//!     assert!(handle.backend() == *backend || handle.fallback().is_some());
 //! }
 //! # Ok::<(), std::io::Error>(())
 //! ```
+//!
+//! # The choice
+//!
+//! What is asked for by name runs, or making the loop fails; but io_uring, which kernels, settings and containers refuse to
+//! programs that are otherwise welcome, is replaced by epoll. [`Backend::Auto`] takes io_uring where the kernel has all that
+//! makes it pay, else epoll. What each of them has found is told by [`Handle::fallback`](crate::Handle::fallback), and one
+//! who asked by name is told unasked. The rules are those of [`Backend`]; `choice.rs` has them.
 //!
 //! # The contract
 //!
@@ -54,19 +62,41 @@ use std::rc::Rc;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::choice::{self, Started};
 use crate::core::cork::CORK_WRITE;
 use crate::core::{Shared, Token};
 use crate::fs::{FileOp, FileWaiter};
 use crate::net::Addr;
-use crate::proactor::{Features, Uring, probe};
 use crate::reactor::{Epoll, EpollLevel, Poll, Readiness, Select};
 use crate::sys::{Fd, Real, Sys, WakeFn};
 
 /// A kernel interface by which a loop can be driven.
+///
+/// [`Handle::backend`](crate::Handle::backend) tells which one runs.
+///
+/// # The choice
+///
+/// [`Auto`](Self::Auto) tries, once in the life of the process, what io_uring can do here. It takes io_uring if that has
+/// deferred task work and receives more than once by one request, which Linux 6.1 and later have; else edge-triggered
+/// epoll. It says nothing of its choice; [`Handle::fallback`](crate::Handle::fallback) tells why it was epoll.
+///
+/// [`IoUring`](Self::IoUring), asked for by name, runs on every kernel that has the least that it needs (Linux 5.19).
+///
+/// Where io_uring is refused (by a container's filter, the setting `kernel.io_uring_disabled`, a kernel without it or too old,
+/// a limit of memory or descriptors), epoll runs in its place, under the same contract.
+/// [`Handle::fallback`](crate::Handle::fallback) tells why, and [`Builder::on_fallback`](crate::Builder::on_fallback) is told
+/// if io_uring was asked for by name, or if Auto had found it good and it was refused to this loop all the same. A program
+/// that has not set it gets one line on standard error, once in the life of the process.
+///
+/// Whatever else is asked for by name runs, or making the loop fails.
+///
+/// The variable `EVENKEEL_IO_URING_WITHOUT` leaves out what io_uring would use, to measure it or to do without: names of
+/// `defer-taskrun`, `no-sqarray`, `multishot-recv`, `multishot-accept`, `incremental-buffers` and `quiet-sends`, separated by
+/// commas. It is read when io_uring is tried first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Backend {
-    /// The best that works here: today edge-triggered epoll.
+    /// The best that works here: io_uring where it has all that makes it pay, else edge-triggered epoll.
     #[default]
     Auto,
     /// `select(2)`: descriptors up to 1,023, and each wait costs in proportion to the highest.
@@ -79,7 +109,7 @@ pub enum Backend {
     /// registered once for the life of a connection.
     Epoll,
     /// `io_uring(7)`: what is wanted is asked for once, and the answers of a batch leave in the call that waits for the
-    /// next one.
+    /// next one. Where it is refused, epoll runs.
     IoUring,
 }
 
@@ -87,28 +117,36 @@ pub enum Backend {
 struct Row {
     backend: Backend,
     name: &'static str,
-    make: fn() -> io::Result<Box<dyn Driver>>,
+    start: fn() -> io::Result<Started>,
 }
 
 /// Every backend, slowest first. Tests, benches, examples and the lab iterate over it.
 const TABLE: &[Row] = &[
-    Row { backend: Backend::Select, name: "select", make: || boxed(Readiness::<Select, Real>::new(Real)) },
-    Row { backend: Backend::Poll, name: "poll", make: || boxed(Readiness::<Poll, Real>::new(Real)) },
+    Row {
+        backend: Backend::Select,
+        name: "select",
+        start: || on(Backend::Select, Readiness::<Select, Real>::new(Real)),
+    },
+    Row {
+        backend: Backend::Poll,
+        name: "poll",
+        start: || on(Backend::Poll, Readiness::<Poll, Real>::new(Real)),
+    },
     Row {
         backend: Backend::EpollLevel,
         name: "epoll-lt",
-        make: || boxed(Readiness::<EpollLevel, Real>::new(Real)),
+        start: || on(Backend::EpollLevel, Readiness::<EpollLevel, Real>::new(Real)),
     },
-    Row { backend: Backend::Epoll, name: "epoll", make: || boxed(Readiness::<Epoll, Real>::new(Real)) },
-    Row { backend: Backend::IoUring, name: "io_uring", make: || boxed(Uring::new(Real, probed()?)) },
+    Row {
+        backend: Backend::Epoll,
+        name: "epoll",
+        start: || on(Backend::Epoll, Readiness::<Epoll, Real>::new(Real)),
+    },
+    Row { backend: Backend::IoUring, name: "io_uring", start: || choice::start(Backend::IoUring) },
 ];
 
-fn probed() -> io::Result<Features> {
-    probe(&Real, &std::env::var("EVENKEEL_IO_URING_WITHOUT").unwrap_or_default())
-}
-
-fn boxed<D: Driver + 'static>(driver: io::Result<D>) -> io::Result<Box<dyn Driver>> {
-    Ok(Box::new(driver?))
+fn on<D: Driver + 'static>(backend: Backend, driver: io::Result<D>) -> io::Result<Started> {
+    Ok(Started { backend, driver: Box::new(driver?), fallback: None })
 }
 
 impl Backend {
@@ -126,18 +164,16 @@ impl Backend {
     /// # Errors
     /// `InvalidInput` if it names no backend; the message lists those that exist.
     pub fn from_env() -> io::Result<Self> {
-        match std::env::var("EVENKEEL_BACKEND") {
-            Ok(name) if !name.is_empty() => name.parse(),
+        match std::env::var_os("EVENKEEL_BACKEND") {
+            Some(name) if !name.is_empty() => name.to_string_lossy().parse(),
             _ => Ok(Backend::Auto),
         }
     }
 
-    /// Resolves `Auto` and makes the driver.
-    pub(crate) fn start(self) -> io::Result<(Backend, Box<dyn Driver>)> {
-        let chosen = if self == Backend::Auto { Backend::Epoll } else { self };
-        let row = TABLE.iter().find(|row| row.backend == chosen);
-        let row = row.expect("every backend but Auto has a row");
-        Ok((chosen, (row.make)()?))
+    /// Makes the driver of what is asked for, or of what runs in its place.
+    pub(crate) fn start(self) -> io::Result<Started> {
+        let row = TABLE.iter().find(|row| row.backend == self);
+        row.map_or_else(|| choice::start(Backend::Auto), |row| (row.start)())
     }
 }
 

@@ -6,11 +6,13 @@ use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::backend::Backend;
+use crate::choice::{Fallback, Listener};
 use crate::core::Shared;
 use crate::handle::Handle;
 use crate::handler::CloseReason;
@@ -54,9 +56,10 @@ impl Drop for Entered {
 /// assert_eq!(events.handle().backend().name(), "poll");
 /// # Ok::<(), std::io::Error>(())
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Builder {
     backend: Option<Backend>,
+    on_fallback: Option<Arc<Listener>>,
 }
 
 impl Builder {
@@ -66,18 +69,38 @@ impl Builder {
         self
     }
 
+    /// Is told, by [`build`](Self::build) and for each loop, why epoll runs although io_uring was asked for by name, or
+    /// although [`Backend::Auto`] had found it good. Default: the first time in the life of the process, one line on standard
+    /// error.
+    ///
+    /// [`Handle::fallback`] tells the same at any time, and also why Auto has merely chosen epoll.
+    pub fn on_fallback(mut self, tell: impl Fn(&Fallback) + Send + Sync + 'static) -> Self {
+        self.on_fallback = Some(Arc::new(tell));
+        self
+    }
+
     /// Makes the loop.
     ///
     /// # Errors
-    /// When `EVENKEEL_BACKEND` names no backend, or the kernel refuses a descriptor.
+    /// `InvalidInput` when `EVENKEEL_BACKEND` names no backend, or `EVENKEEL_IO_URING_WITHOUT` nothing that can be left
+    /// out; the kernel's, such as when descriptors have run out. That io_uring is refused is none: see [`Backend`].
     pub fn build(self) -> io::Result<EventLoop> {
         let wanted = match self.backend {
             Some(backend) => backend,
             None => Backend::from_env()?,
         };
-        let (backend, driver) = wanted.start()?;
+        let started = wanted.start()?;
+        if let Some(fallback) = &started.fallback {
+            fallback.tell(self.on_fallback.as_deref());
+        }
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Ok(EventLoop { shared: Shared::new(id, backend, driver) })
+        Ok(EventLoop { shared: Shared::new(id, started) })
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("backend", &self.backend).finish_non_exhaustive()
     }
 }
 

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::backend::Backend;
+use crate::choice::Fallback;
 use crate::core::shared::Timer;
 use crate::core::{Kind, Shared, Token, flag};
 use crate::handler::{CloseReason, ConnId, Flow, Handler, StaleConn};
@@ -58,6 +59,12 @@ impl Handle {
     /// The kernel interface that drives this loop.
     pub fn backend(&self) -> Backend {
         self.shared.backend
+    }
+
+    /// Why epoll drives this loop and not io_uring, if that was asked for or was [`Backend::Auto`]'s to choose. None if
+    /// io_uring runs, or was not considered.
+    pub fn fallback(&self) -> Option<&Fallback> {
+        self.shared.fallback.as_ref()
     }
 
     /// Makes [`run`](crate::EventLoop::run) return after the current turn.

@@ -48,6 +48,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod backend;
+mod choice;
 pub mod compat;
 mod core;
 mod event_loop;
@@ -66,6 +67,7 @@ pub mod task;
 pub mod time;
 
 pub use backend::Backend;
+pub use choice::Fallback;
 pub use event_loop::{Builder, EventLoop};
 pub use handle::{Handle, TimerId};
 pub use handler::{CloseReason, Conn, ConnId, Flow, Handler, StaleConn};

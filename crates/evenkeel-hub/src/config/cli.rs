@@ -19,7 +19,7 @@ struct Arguments {
     /// An address to listen on; may be given several times
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Vec<String>,
-    /// The kernel interface: auto, epoll, epoll-lt, poll or select
+    /// The kernel interface: auto, io_uring, epoll, epoll-lt, poll or select
     #[arg(long, value_name = "NAME")]
     backend: Option<String>,
     /// error, warn, info or debug

@@ -15,7 +15,8 @@ settings! {
         /// The addresses to listen on. Off loopback, and behind a proxy, there is no demonstration application, and the
         /// console and the metrics need a token.
         listen: Vec<SocketAddr> = vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6001)];
-        /// The kernel interface of the event loop: "epoll", "epoll-lt", "poll", "select", or "auto" for the best that works.
+        /// The kernel interface of the event loop: "io_uring", "epoll", "epoll-lt", "poll", "select", or "auto" for the best
+        /// that works. Where io_uring is refused, epoll runs, and the log says why.
         backend: String = "auto".to_owned();
         /// What stands before every path, such as "/realtime": for a proxy that passes the whole path on. Clients sign
         /// the path with the prefix.

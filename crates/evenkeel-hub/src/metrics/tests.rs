@@ -117,6 +117,18 @@ fn the_process_is_told_only_when_it_is_known() {
 }
 
 #[test]
+fn the_backend_is_told_with_the_reason_for_it() {
+    let backend_info = |backend, fallback| {
+        let text = Metrics::default().render(&Sample { backend, fallback, ..Sample::default() });
+        let line = text.lines().find_map(|line| line.strip_prefix("evenkeel_hub_backend_info"));
+        line.unwrap().to_owned()
+    };
+    assert_eq!(backend_info("io_uring", ""), r#"{backend="io_uring",fallback=""} 1"#);
+    let refused = "Operation not permitted (os error 1)";
+    assert_eq!(backend_info("epoll", refused), format!(r#"{{backend="epoll",fallback="{refused}"}} 1"#));
+}
+
+#[test]
 fn labels_cannot_break_out_of_their_quotes() {
     let app = AppSample { id: "a\"} 1\nevil{x=\"\\".into(), channels: 1, ..AppSample::default() };
     let text = Metrics::default().render(&Sample { apps: &[app], ..Sample::default() });

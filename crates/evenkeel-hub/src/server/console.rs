@@ -113,6 +113,7 @@ impl Server {
             stats.turn_times.iter().enumerate().map(|(i, n)| (bound(i) as f64 / 1e6, *n)).collect();
         // The histogram's buckets are all that is kept: the sum is that of their middles.
         let turns_seconds = turns.iter().map(|(bound, n)| bound * 0.75 * *n as f64).sum();
+        let fallback = self.handle.fallback().map(|fallback| fallback.reason().to_string());
         let snapshot = self.hub.borrow().snapshot();
         let apps: Vec<AppSample> = snapshot.apps.iter().map(AppSample::from).collect();
         self.metrics.render(&Sample {
@@ -130,6 +131,7 @@ impl Server {
             max_fds: Some(process::max_descriptors()),
             log_lines_lost: self.log.lost(),
             backend: self.handle.backend().name(),
+            fallback: fallback.as_deref().unwrap_or_default(),
         })
     }
 

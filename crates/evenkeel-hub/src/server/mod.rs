@@ -28,7 +28,7 @@ use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use evenkeel::net::{Limits, ListenOptions, ListenerId, Pool};
-use evenkeel::{Backend, Handle};
+use evenkeel::{Backend, Fallback, Handle};
 
 use crate::api::Api;
 use crate::config::{AppSettings, Config};
@@ -162,6 +162,11 @@ impl Server {
     /// The kernel interface that runs.
     pub fn backend(&self) -> Backend {
         self.handle.backend()
+    }
+
+    /// Why that is epoll, if io_uring was asked for or might have been chosen.
+    pub fn fallback(&self) -> Option<&Fallback> {
+        self.handle.fallback()
     }
 
     /// The configuration.

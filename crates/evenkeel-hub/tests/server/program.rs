@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use evenkeel::Backend;
+use evenkeel::{Backend, EventLoop};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{
@@ -39,9 +39,20 @@ impl Drop for File {
     }
 }
 
+/// What runs here if this one is asked for: io_uring may be refused to the tests, too.
+fn runs(backend: Backend) -> Backend {
+    EventLoop::builder().backend(backend).on_fallback(|_| {}).build().unwrap().handle().backend()
+}
+
 impl Program {
     fn start(mut command: Command) -> Program {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        command.stderr(Stdio::null());
+        Program::start_with_log(command)
+    }
+
+    /// What it logs goes where the command says.
+    fn start_with_log(mut command: Command) -> Program {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let (mut printed, mut lines) = (Vec::new(), BufReader::new(child.stdout.take().unwrap()).lines());
         while printed.last().is_none_or(|line: &String| !line.starts_with("backend")) {
             printed.push(lines.next().expect("it says what it does").unwrap());
@@ -97,7 +108,7 @@ fn it_says_where_everything_is_and_which_backend_runs() {
             format!("console       http://{addr}/console"),
             format!("demo chat     http://{addr}/chat"),
             "demo app      id=1001 key=demo-key secret=demo-secret".to_owned(),
-            format!("backend       {backend}"),
+            format!("backend       {}", runs(backend)),
         ] {
             assert!(program.printed.contains(&line), "{line}: {:?}", program.printed);
         }
@@ -301,7 +312,46 @@ fn the_environment_chooses_the_backend_when_the_configuration_does_not() {
         let mut command = Command::new(PROGRAM);
         command.args(["--listen", "127.0.0.1:0"]).env("EVENKEEL_BACKEND", backend.name());
         let program = Program::start(command);
-        assert_eq!(program.printed.last().unwrap(), &format!("backend       {backend}"));
+        assert_eq!(program.printed.last().unwrap(), &format!("backend       {}", runs(*backend)));
+    }
+}
+
+/// Starts a hub in this environment. Returns its log's first line and what it exports about its backend.
+fn told_of_the_backend(environment: &[(&str, &str)]) -> (String, String) {
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(["--listen", "127.0.0.1:0"])
+        .env_remove("EVENKEEL_BACKEND")
+        .envs(environment.iter().copied());
+    command.stderr(Stdio::piped());
+    let mut program = Program::start_with_log(command);
+    let log = BufReader::new(program.child.stderr.take().unwrap()).lines().next().unwrap().unwrap();
+    let text = Http::connect(program.addr).get("/metrics").text();
+    let info = text.lines().find_map(|line| line.strip_prefix("evenkeel_hub_backend_info"));
+    (log, info.unwrap().to_owned())
+}
+
+#[test]
+fn the_log_and_the_metrics_tell_which_backend_runs_and_why() {
+    let (log, info) = told_of_the_backend(&[("EVENKEEL_BACKEND", "poll")]);
+    assert!(log.ends_with(r#" INFO event loop backend=poll"#), "{log}");
+    assert_eq!(info, r#"{backend="poll",fallback=""} 1"#);
+    // Whatever the kernel has, this is not enough for `auto`.
+    let (log, info) = told_of_the_backend(&[("EVENKEEL_IO_URING_WITHOUT", "defer-taskrun")]);
+    assert!(
+        log.contains(" INFO event loop: epoll runs instead of io_uring backend=epoll asked=auto "),
+        "{log}"
+    );
+    assert!(log.contains(" reason=") && log.contains(" help="), "{log}");
+    assert!(info.starts_with(r#"{backend="epoll",fallback=""#) && !info.contains(r#"fallback="""#), "{info}");
+    // By name it runs, or what refuses it is worth a warning.
+    let (log, info) = told_of_the_backend(&[("EVENKEEL_BACKEND", "io_uring")]);
+    if runs(Backend::IoUring) == Backend::IoUring {
+        assert!(log.ends_with(" INFO event loop backend=io_uring"), "{log}");
+        assert_eq!(info, r#"{backend="io_uring",fallback=""} 1"#);
+    } else {
+        assert!(log.contains(" WARN event loop: epoll runs instead of io_uring backend=epoll"), "{log}");
+        assert!(!info.contains(r#"fallback="""#), "{info}");
     }
 }
 

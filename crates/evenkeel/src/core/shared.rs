@@ -11,6 +11,7 @@ use super::cork::Cork;
 use super::pool::{AnyPool, Event};
 use super::source::{Kind, Sources, Token, flag};
 use crate::backend::{Backend, Driver};
+use crate::choice::{Fallback, Started};
 use crate::fs::Files;
 use crate::handler::CloseReason;
 use crate::net::Limits;
@@ -90,6 +91,7 @@ pub(crate) struct Core {
 pub(crate) struct Shared {
     pub(crate) id: u32,
     pub(crate) backend: Backend,
+    pub(crate) fallback: Option<Fallback>,
     pub(crate) core: RefCell<Core>,
     pub(crate) pools: RefCell<Vec<Rc<dyn AnyPool>>>,
     pub(crate) driver: Box<dyn Driver>,
@@ -127,7 +129,8 @@ const TICK: u64 = 1_000_000;
 const SWEEP_PARTS: usize = 8;
 
 impl Shared {
-    pub(crate) fn new(id: u32, backend: Backend, driver: Box<dyn Driver>) -> Rc<Self> {
+    pub(crate) fn new(id: u32, started: Started) -> Rc<Self> {
+        let Started { backend, driver, fallback } = started;
         let inbox = Arc::new(Inbox::new(driver.waker()));
         let woken = inbox.clone();
         let notify: WakeFn = Arc::new(move || woken.wake());
@@ -153,6 +156,7 @@ impl Shared {
             id,
             backend,
             lends: driver.lends(),
+            fallback,
             cork_write: driver.cork_write(),
             core: RefCell::new(core),
             pools: RefCell::default(),

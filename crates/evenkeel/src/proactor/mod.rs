@@ -24,5 +24,5 @@ mod receive;
 mod submit;
 mod uring;
 
-pub(crate) use probe::{Features, probe};
+pub(crate) use probe::{Features, check_names, probe};
 pub(crate) use uring::Uring;

@@ -32,16 +32,22 @@ const NAMES: [&str; 6] = [
     "quiet-sends",
 ];
 
-/// Finds out what a ring can do.
+/// Whether every name in `without` is one that can be left out.
+///
+/// # Errors
+/// `InvalidInput`: a mistake of whoever set the variable, and no property of the kernel.
+pub(crate) fn check_names(without: &str) -> io::Result<()> {
+    let unknown = without.split(',').find(|name| !name.is_empty() && !NAMES.contains(name));
+    let Some(unknown) = unknown else { return Ok(()) };
+    let what = format!("EVENKEEL_IO_URING_WITHOUT: there is no `{unknown}`, only {}", NAMES.join(", "));
+    Err(io::Error::new(io::ErrorKind::InvalidInput, what))
+}
+
+/// Finds out what a ring can do, without what `without` names.
 ///
 /// # Errors
 /// Why io_uring cannot be used at all.
 pub(crate) fn probe<Y: Sys>(sys: &Y, without: &str) -> io::Result<Features> {
-    let unknown = without.split(',').find(|name| !name.is_empty() && !NAMES.contains(name));
-    if let Some(unknown) = unknown {
-        let what = format!("EVENKEEL_IO_URING_WITHOUT: there is no `{unknown}`, only {}", NAMES.join(", "));
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-    }
     let may = |name| !without.split(',').any(|left_out| left_out == name);
     let setup = setup_flags(sys, may("defer-taskrun"), may("no-sqarray"))?;
     let ring = Ring::new(sys, Setup { submissions: 8, completions: 16, flags: setup })?;

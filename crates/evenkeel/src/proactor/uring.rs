@@ -386,6 +386,10 @@ impl<Y: Sys> Driver for Uring<Y> {
         })
     }
 
+    fn lends(&self) -> bool {
+        true
+    }
+
     fn lend(&self, lp: &Shared, token: Token, most: usize, take: &mut dyn FnMut(&[u8])) -> io::Result<()> {
         self.pull(lp, token, most, take)
     }

@@ -16,6 +16,7 @@ mod cancelling;
 mod closing;
 mod connecting;
 mod delivery;
+mod fallback;
 mod files;
 mod flow;
 mod halves;

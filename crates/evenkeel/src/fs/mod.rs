@@ -62,7 +62,7 @@ use std::rc::Rc;
 use rustix::fs::Mode;
 
 use self::flight::perform;
-use self::op::{Output, c_path};
+use self::op::c_path;
 use crate::core::Shared;
 use crate::handle::Handle;
 
@@ -71,7 +71,8 @@ pub use self::metadata::Metadata;
 pub use self::options::OpenOptions;
 
 pub(crate) use self::flight::{FileWaiter, Files};
-pub(crate) use self::op::FileOp;
+pub(crate) use self::op::{FileDone, FileOp, OpenFile, Output, STAT_MASK};
+pub(crate) use self::pool::MOST_THREADS;
 
 /// What one operation reads or writes at most, so that each keeps a thread and its memory for a bounded time.
 const MOST_BYTES: usize = 256 << 10;

@@ -14,10 +14,12 @@
 //! | `held.rs` | where bytes wait that a task has not read |
 //! | `accept.rs` | how connections are accepted |
 //! | `end.rs` | how operations end before their descriptor does |
+//! | `files.rs` | how files are read, written and all else |
 //! | `probe.rs` | what this kernel has |
 
 mod accept;
 mod end;
+mod files;
 mod held;
 mod probe;
 mod receive;

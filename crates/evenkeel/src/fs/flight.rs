@@ -88,6 +88,7 @@ impl Files {
             return;
         }
         for (id, result) in self.pool.take_done() {
+            lp.stats.add(&lp.stats.file_ops_on_threads);
             let waiter = self.waiters.borrow_mut().remove(&id);
             let done = result.unwrap_or_else(|| {
                 lp.stats.add(&lp.stats.panics);
@@ -140,6 +141,15 @@ impl FileWaiter {
             lp.guard(|| waker.wake());
         }
     }
+}
+
+/// A waiter for a driver's own tests, and the future that waits by it.
+#[cfg(test)]
+pub(crate) fn waiter(lp: &Shared) -> (FileWaiter, impl Future<Output = FileDone> + use<>) {
+    let slot = Rc::new(Slot::default());
+    assert!(lp.files.places.take());
+    let waiter = FileWaiter { slot: slot.clone(), _place: Place(lp.files.places.clone()) };
+    (waiter, async move { poll_fn(|cx| slot.poll(cx)).await })
 }
 
 impl Drop for FileWaiter {

@@ -70,6 +70,8 @@ pub use self::file::File;
 pub use self::metadata::Metadata;
 pub use self::options::OpenOptions;
 
+#[cfg(test)]
+pub(crate) use self::flight::waiter;
 pub(crate) use self::flight::{FileWaiter, Files};
 pub(crate) use self::op::{FileDone, FileOp, OpenFile, Output, STAT_MASK};
 pub(crate) use self::pool::MOST_THREADS;

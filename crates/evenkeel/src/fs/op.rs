@@ -53,7 +53,7 @@ pub(crate) struct OpenFile {
 }
 
 impl OpenFile {
-    pub(super) fn new(fd: OwnedFd) -> Self {
+    pub(crate) fn new(fd: OwnedFd) -> Self {
         OpenFile { fd, positioned: OnceLock::new() }
     }
 

@@ -32,6 +32,8 @@ pub(super) struct Lents {
 struct InFlight {
     lent: Box<Lent>,
     waiter: FileWaiter,
+    /// All but a close is: whether that had closed could not be told.
+    cancellable: bool,
 }
 
 /// All that an entry names.
@@ -76,18 +78,17 @@ impl Lents {
         in_flight
     }
 
-    /// Data of the operations that can be cancelled. A close is not: whether it has closed could not be told then.
+    /// What the entries of those that can be cancelled carry.
     fn cancellable(&self) -> Vec<u64> {
-        let all = self.places.iter().enumerate();
-        all.filter(|(_, in_flight)| in_flight.as_ref().is_some_and(|it| matches!(it.lent.what, What::Op(_))))
-            .map(|(place, _)| Op::File.data(place as u32))
-            .collect()
+        let all = (0..).zip(&self.places);
+        let cancellable = all.filter(|(_, place)| place.as_ref().is_some_and(|it| it.cancellable));
+        cancellable.map(|(place, _)| Op::File.data(place)).collect()
     }
 }
 
 impl Drop for Lents {
     fn drop(&mut self) {
-        for InFlight { lent, waiter } in self.places.drain(..).flatten() {
+        for InFlight { lent, waiter, .. } in self.places.drain(..).flatten() {
             // It is still lent to the kernel; who waits hears that the loop has ended.
             Box::leak(lent);
             drop(waiter);
@@ -192,11 +193,13 @@ impl<Y: Sys> Uring<Y> {
             },
             other => What::Op(other),
         };
-        self.ask(InFlight { lent: Box::new(Lent { what, stat: MaybeUninit::uninit() }), waiter });
+        self.ask(Lent { what, stat: MaybeUninit::uninit() }, waiter);
         Ok(())
     }
 
-    fn ask(&self, in_flight: InFlight) {
+    fn ask(&self, lent: Lent, waiter: FileWaiter) {
+        let cancellable = matches!(lent.what, What::Op(_));
+        let in_flight = InFlight { lent: Box::new(lent), waiter, cancellable };
         let entry = self.files.borrow_mut().lend(in_flight);
         self.push(&entry);
     }
@@ -204,7 +207,7 @@ impl<Y: Sys> Uring<Y> {
     /// An operation has completed: its result goes to who waits. Nothing may be borrowed.
     pub(super) fn file_done(&self, lp: &Shared, place: u32, result: i32) {
         let Some(in_flight) = self.files.borrow_mut().take(place) else { return };
-        let InFlight { lent, waiter } = in_flight;
+        let InFlight { lent, waiter, .. } = in_flight;
         let refused = REFUSALS.contains(&-result);
         let interrupted = is_interrupted(-result);
         match *lent {
@@ -213,7 +216,7 @@ impl<Y: Sys> Uring<Y> {
             lent if result >= 0 => waiter.complete(lp, lent.output(&self.sys, result)),
             // That the loop has ended is why it did not happen, and what its waiter hears.
             _ if lp.ended.get() && (refused || interrupted) => drop(waiter),
-            lent if interrupted => self.ask(InFlight { lent: Box::new(lent), waiter }),
+            lent if interrupted => self.ask(lent, waiter),
             Lent { what: What::Op(asked), .. } if refused => lp.files.hand_back(lp, asked, waiter),
             _ => waiter.complete(lp, Err(io::Error::from_raw_os_error(-result))),
         }

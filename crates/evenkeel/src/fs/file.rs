@@ -219,7 +219,8 @@ impl File {
     /// Dropping the future closes the file too.
     ///
     /// # Errors
-    /// When no thread can be started for it, or the loop has ended; the file is closed then as by dropping it.
+    /// When a thread is needed for it and none can be started, or the loop has ended; the file is closed then as by
+    /// dropping it.
     pub async fn close(self) -> io::Result<()> {
         let File { shared, fd } = self;
         perform(&shared, || FileOp::Close { fd }).await.map(drop)

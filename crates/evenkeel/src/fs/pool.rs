@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::core::caught;
 use crate::sys::WakeFn;
 
-/// Threads of one loop. Disks and file systems serve a few calls at once well, and a page that is in memory takes
+/// Threads of one loop, or of the kernel for the rings of one thread. Disks and file systems serve a few calls at once well, and a page that is in memory takes
 /// microseconds: more threads would only take time from the loops.
 pub(crate) const MOST_THREADS: usize = 4;
 /// How long a thread waits for more to do.

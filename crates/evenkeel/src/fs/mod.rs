@@ -13,7 +13,7 @@
 //! The loop's threads are at most four. So are the kernel's, which it keeps for each thread that has rings: loops on one
 //! thread share them. What an io_uring lacks, such as [`File::set_len`] before Linux 6.9, or does not do as it is
 //! promised here, such as reading from what has no offsets, the loop's threads do there too;
-//! [`Stats::file_ops_on_threads`](crate::Stats::file_ops_on_threads) counts it.
+//! [`LoopStats::file_ops_on_threads`](crate::LoopStats::file_ops_on_threads) counts it.
 //!
 //! ```
 //! # let folder = std::env::temp_dir().join(format!("evenkeel-doc-fs-{}", std::process::id()));

@@ -7,7 +7,7 @@
 //!
 //! | backend | reading and writing | all else |
 //! |---|---|---|
-//! | io_uring | by the kernel at once, where that needs no waiting; else by its threads | by the kernel's threads |
+//! | io_uring | by the kernel at once, if it is little and needs no waiting; else by its threads | by the kernel's threads |
 //! | all others | by the loop's threads | by the loop's threads |
 //!
 //! The loop's threads are at most four. So are the kernel's, which it keeps for each thread that has rings: loops on one

@@ -5,7 +5,7 @@
 //! waits; if nobody does, dropping it gives back what there is to be given back, such as an open descriptor (I10). What
 //! the kernel has not ended when the loop ends keeps its memory for ever (I16).
 //!
-//! Reading and writing are tried at once, without blocking. All else, and what would have blocked, a few threads of the
+//! Reading and writing a little are tried at once, without blocking. All else, and what would have blocked, a few threads of the
 //! kernel do, as many as the pool of other backends has.
 
 use std::io;

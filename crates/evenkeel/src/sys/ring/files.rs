@@ -25,6 +25,14 @@ pub(crate) const FILE_OPERATIONS: u128 = 1 << op::FSYNC
     | 1 << op::MKDIRAT
     | 1 << op::FTRUNCATE;
 
+/// More bytes than that one of the kernel's threads copies, and the loop goes on meanwhile: of the largest reads that can
+/// be in flight at once, copying all would take it a tenth of a second.
+const COPIED_AT_ONCE: usize = 16 << 10;
+
+fn copying(bytes: usize) -> u8 {
+    if bytes > COPIED_AT_ONCE { entry_flag::ASYNC } else { 0 }
+}
+
 /// The working directory, from where relative paths start.
 fn here() -> Fd {
     CWD.as_raw_fd()
@@ -89,6 +97,7 @@ impl Entry {
     pub(crate) unsafe fn read(fd: Fd, into: &mut [MaybeUninit<u8>], at: u64) -> Self {
         Entry {
             opcode: op::READ,
+            flags: copying(into.len()),
             fd,
             offset: at,
             address: into.as_mut_ptr() as u64,
@@ -104,6 +113,7 @@ impl Entry {
     pub(crate) unsafe fn write(fd: Fd, from: &[u8], at: u64) -> Self {
         Entry {
             opcode: op::WRITE,
+            flags: copying(from.len()),
             fd,
             offset: at,
             address: from.as_ptr() as u64,

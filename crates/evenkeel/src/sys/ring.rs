@@ -143,6 +143,12 @@ impl Entry {
         Entry { opcode: op::POLL_ADD, fd, len: u32::from(multishot), op_flags, ..Entry::default() }
     }
 
+    /// Cancels the operation that carries `data`. Completes only if there was none.
+    pub(crate) fn cancel(data: u64) -> Self {
+        let flags = entry_flag::SKIP_SUCCESS;
+        Entry { opcode: op::ASYNC_CANCEL, flags, fd: -1, address: data, ..Entry::default() }
+    }
+
     /// Cancels everything that is in flight on a descriptor. Completes only if there was nothing.
     pub(crate) fn cancel_all(fd: Fd) -> Self {
         const ALL: u32 = 1 << 0;

@@ -55,17 +55,6 @@ impl Entry {
         Entry { opcode: op::NOP, ..Entry::default() }
     }
 
-    /// Cancels the operation with this data. Completes only if it could not.
-    pub(crate) fn cancel(data: u64) -> Self {
-        Entry {
-            opcode: op::ASYNC_CANCEL,
-            flags: entry_flag::SKIP_SUCCESS,
-            fd: -1,
-            address: data,
-            ..Entry::default()
-        }
-    }
-
     /// Opens a file. The kernel's attempt not to block is an open that does not block, which for a pipe is another
     /// thing: so one of its threads opens it at once.
     ///

@@ -114,6 +114,12 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
+    /// A loop over a driver that a test has made.
+    #[cfg(test)]
+    pub(crate) fn over(backend: Backend, driver: Box<dyn crate::backend::Driver>) -> Self {
+        EventLoop { shared: Shared::new(NEXT_ID.fetch_add(1, Ordering::Relaxed), backend, driver) }
+    }
+
     /// A loop with the default options.
     ///
     /// # Errors

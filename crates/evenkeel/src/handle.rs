@@ -281,6 +281,7 @@ impl Shared {
             bytes_out: s.bytes_out.get(),
             sends: s.sends.get(),
             file_ops: s.file_ops.get(),
+            file_ops_on_threads: s.file_ops_on_threads.get(),
             files_in_flight: self.files.in_flight(),
             files_waiting: self.files.waiting(),
             sources: core.sources.len(),

@@ -21,6 +21,7 @@ pub(crate) struct Stats {
     pub(crate) bytes_out: Cell<u64>,
     pub(crate) sends: Cell<u64>,
     pub(crate) file_ops: Cell<u64>,
+    pub(crate) file_ops_on_threads: Cell<u64>,
     pub(crate) turn_times: [Cell<u64>; TURN_BUCKETS],
     pub(crate) longest_turn: Cell<u64>,
 }
@@ -79,6 +80,8 @@ pub struct LoopStats {
     pub sends: u64,
     /// File operations that have ended, with success or not, abandoned ones included.
     pub file_ops: u64,
+    /// Those of them that the loop's own threads performed, and not the kernel's interface.
+    pub file_ops_on_threads: u64,
     /// File operations in flight: given to the kernel or the pool of threads. At most 1,024; one that stays is stuck.
     pub files_in_flight: usize,
     /// File operations that wait for others to end, because so many are in flight.

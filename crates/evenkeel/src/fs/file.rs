@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::flight::perform;
-use super::op::{FileOp, Output};
+use super::op::{FileOp, OpenFile, Output};
 use super::{MOST_BYTES, Metadata, OpenOptions};
 use crate::core::Shared;
 use crate::handle::Handle;
@@ -24,12 +24,12 @@ use crate::handle::Handle;
 /// writing; [`sync_all`](Self::sync_all) does.
 pub struct File {
     shared: Rc<Shared>,
-    fd: Arc<OwnedFd>,
+    fd: Arc<OpenFile>,
 }
 
 impl File {
     pub(super) fn new(shared: Rc<Shared>, fd: OwnedFd) -> Self {
-        File { shared, fd: Arc::new(fd) }
+        File { shared, fd: Arc::new(OpenFile::new(fd)) }
     }
 
     /// Opens a file to read it, on the current loop. See [`OpenOptions::open`].
@@ -69,8 +69,8 @@ impl File {
     /// The kernel's, when it refuses the duplicate; the file is closed then.
     pub fn into_std(self) -> io::Result<std::fs::File> {
         match Arc::try_unwrap(self.fd) {
-            Ok(fd) => Ok(fd.into()),
-            Err(shared) => Ok(shared.try_clone()?.into()),
+            Ok(file) => Ok(OwnedFd::from(file).into()),
+            Err(shared) => Ok(shared.as_fd().try_clone_to_owned()?.into()),
         }
     }
 
@@ -219,13 +219,14 @@ impl File {
     /// Dropping the future closes the file too.
     ///
     /// # Errors
-    /// When no thread can be started for it, or the loop has ended; the file is closed then as by dropping it.
+    /// When a thread is needed for it and none can be started, or the loop has ended; the file is closed then as by
+    /// dropping it.
     pub async fn close(self) -> io::Result<()> {
         let File { shared, fd } = self;
         perform(&shared, || FileOp::Close { fd }).await.map(drop)
     }
 
-    async fn perform(&self, op: impl FnOnce(Arc<OwnedFd>) -> FileOp) -> io::Result<()> {
+    async fn perform(&self, op: impl FnOnce(Arc<OpenFile>) -> FileOp) -> io::Result<()> {
         perform(&self.shared, || op(self.fd.clone())).await.map(drop)
     }
 }
@@ -247,6 +248,6 @@ impl AsFd for File {
 
 impl fmt::Debug for File {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("File").field("fd", &self.fd).finish_non_exhaustive()
+        f.debug_struct("File").field("fd", &self.fd.as_fd()).finish_non_exhaustive()
     }
 }

@@ -47,7 +47,7 @@ pub(super) async fn perform(lp: &Rc<Shared>, make: impl FnOnce() -> FileOp) -> F
     let slot = Rc::new(Slot::default());
     let waiter = FileWaiter { slot: slot.clone(), _place: place };
     if let Err((op, waiter)) = lp.driver.file(lp, make(), waiter) {
-        lp.files.to_pool(op, waiter)?;
+        lp.files.to_pool(op, waiter).map_err(|(error, _)| error)?;
     }
     poll_fn(|cx| slot.poll(cx)).await
 }
@@ -64,12 +64,22 @@ impl Files {
         Files { places: Rc::new(places), pool, waiters: RefCell::default(), next: Cell::new(0) }
     }
 
-    fn to_pool(&self, op: FileOp, waiter: FileWaiter) -> io::Result<()> {
+    fn to_pool(&self, op: FileOp, waiter: FileWaiter) -> Result<(), (io::Error, FileWaiter)> {
         let id = self.next.get();
         self.next.set(id + 1);
-        self.pool.submit(id, Box::new(move || op.run()))?;
+        if let Err(error) = self.pool.submit(id, Box::new(move || op.run())) {
+            return Err((error, waiter));
+        }
         self.waiters.borrow_mut().insert(id, waiter);
         Ok(())
+    }
+
+    /// Has the pool perform what a driver's kernel took and did not do. As for [`FileWaiter::complete`], nothing may be
+    /// borrowed.
+    pub(crate) fn hand_back(&self, lp: &Shared, op: FileOp, waiter: FileWaiter) {
+        if let Err((error, waiter)) = self.to_pool(op, waiter) {
+            waiter.complete(lp, Err(error));
+        }
     }
 
     /// Passes on what the pool has done. Called on each wake of the loop, when nothing of it is borrowed.
@@ -78,6 +88,7 @@ impl Files {
             return;
         }
         for (id, result) in self.pool.take_done() {
+            lp.stats.add(&lp.stats.file_ops_on_threads);
             let waiter = self.waiters.borrow_mut().remove(&id);
             let done = result.unwrap_or_else(|| {
                 lp.stats.add(&lp.stats.panics);
@@ -130,6 +141,15 @@ impl FileWaiter {
             lp.guard(|| waker.wake());
         }
     }
+}
+
+/// A waiter for a driver's own tests, and the future that waits by it.
+#[cfg(test)]
+pub(crate) fn waiter(lp: &Shared) -> (FileWaiter, impl Future<Output = FileDone> + use<>) {
+    let slot = Rc::new(Slot::default());
+    assert!(lp.files.places.take());
+    let waiter = FileWaiter { slot: slot.clone(), _place: Place(lp.files.places.clone()) };
+    (waiter, async move { poll_fn(|cx| slot.poll(cx)).await })
 }
 
 impl Drop for FileWaiter {

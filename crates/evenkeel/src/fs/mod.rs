@@ -5,6 +5,16 @@
 //! they have ended. A backend that can have the kernel perform them does; for the others a few threads of the loop's
 //! own do, which are started when they are first needed.
 //!
+//! | backend | reading and writing | all else |
+//! |---|---|---|
+//! | io_uring | by the kernel at once, if it is little and needs no waiting; else by its threads | by the kernel's threads |
+//! | all others | by the loop's threads | by the loop's threads |
+//!
+//! The loop's threads are at most four. So are the kernel's, which it keeps for each thread that has rings: loops on one
+//! thread share them. What an io_uring lacks, such as [`File::set_len`] before Linux 6.9, or does not do as it is
+//! promised here, such as reading from what has no offsets, the loop's threads do there too;
+//! [`LoopStats::file_ops_on_threads`](crate::LoopStats::file_ops_on_threads) counts it.
+//!
 //! ```
 //! # let folder = std::env::temp_dir().join(format!("evenkeel-doc-fs-{}", std::process::id()));
 //! use evenkeel::{EventLoop, fs};
@@ -35,17 +45,20 @@
 //!   overwritten under the kernel, whenever a future is dropped.
 //! - **Dropping a future abandons its operation.** One that waits for a place does not happen. One in flight runs to its
 //!   end and holds its place until then; what it opened is closed then. Each operation says what that means for it.
-//! - **The end of a loop** does not wait for operations. Those that no thread has begun do not happen.
+//! - **The end of a loop** does not wait for operations. Those that no thread has begun do not happen. On io_uring those
+//!   that can be interrupted are, and what a file system or a disk keeps the kernel at is waited for, a few seconds at
+//!   most; after that its memory is left to the kernel for ever.
 //! - **Offsets.** Files are read and written at offsets, so pipes, terminals and sockets fail with `NotSeekable`. They
 //!   have readiness, and are no business of this module.
 //! - **What blocks for ever** - opening a named pipe that nobody opens at the other end, a dead network file system -
 //!   keeps a place, and one of the four threads, until it ends. Nothing can end such a call from outside. Four of them
-//!   at once keep all other operations of the loop waiting, but never the loop.
+//!   at once keep all other operations that need a thread waiting, but never the loop.
 //!
 //! # Errors
 //!
 //! Errors are the kernel's, with the kinds that the standard library gives them. Besides these, every operation fails
-//! with `NotConnected` when its loop has ended, and with `Other` when there is no thread for it and none can be started.
+//! with `NotConnected` when its loop has ended, and with `Other` when it needs a thread of the loop's, there is none and
+//! none can be started.
 //! A system without `statx` (Linux before 4.11) refuses metadata with `Unsupported`.
 
 mod file;
@@ -62,7 +75,7 @@ use std::rc::Rc;
 use rustix::fs::Mode;
 
 use self::flight::perform;
-use self::op::{Output, c_path};
+use self::op::c_path;
 use crate::core::Shared;
 use crate::handle::Handle;
 
@@ -70,8 +83,11 @@ pub use self::file::File;
 pub use self::metadata::Metadata;
 pub use self::options::OpenOptions;
 
+#[cfg(test)]
+pub(crate) use self::flight::waiter;
 pub(crate) use self::flight::{FileWaiter, Files};
-pub(crate) use self::op::FileOp;
+pub(crate) use self::op::{FileDone, FileOp, OpenFile, Output, STAT_MASK};
+pub(crate) use self::pool::MOST_THREADS;
 
 /// What one operation reads or writes at most, so that each keeps a thread and its memory for a bounded time.
 const MOST_BYTES: usize = 256 << 10;

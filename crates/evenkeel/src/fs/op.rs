@@ -5,13 +5,13 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::Metadata;
@@ -24,25 +24,65 @@ pub(crate) enum FileOp {
     /// `openat`. The flags hold `CLOEXEC`.
     Open { path: CString, flags: OFlags, mode: Mode },
     /// `close`, by whoever drops the last share.
-    Close { fd: Arc<OwnedFd> },
+    Close { fd: Arc<OpenFile> },
     /// `pread`: appends at most `most` bytes, which is above 0, to `into`, whose spare memory holds at least one.
-    Read { fd: Arc<OwnedFd>, into: Vec<u8>, most: usize, at: u64 },
+    Read { fd: Arc<OpenFile>, into: Vec<u8>, most: usize, at: u64 },
     /// `pwrite` of all of `from`, once; it may write less.
-    Write { fd: Arc<OwnedFd>, from: Vec<u8>, at: u64 },
+    Write { fd: Arc<OpenFile>, from: Vec<u8>, at: u64 },
     /// `fsync`, or `fdatasync`.
-    Sync { fd: Arc<OwnedFd>, data_only: bool },
+    Sync { fd: Arc<OpenFile>, data_only: bool },
     /// `ftruncate`.
-    SetLen { fd: Arc<OwnedFd>, len: u64 },
+    SetLen { fd: Arc<OpenFile>, len: u64 },
     /// `statx` with the mask [`STAT_MASK`] of a path; a symbolic link at its end is followed, or not.
     Stat { path: CString, follow: bool },
     /// `statx` with the mask [`STAT_MASK`], an empty path and `EMPTY_PATH`.
-    StatFd { fd: Arc<OwnedFd> },
+    StatFd { fd: Arc<OpenFile> },
     /// `renameat`.
     Rename { from: CString, to: CString },
     /// `unlinkat`, of a directory with `REMOVEDIR`.
     Unlink { path: CString, dir: bool },
     /// `mkdirat`.
     MakeDir { path: CString, mode: Mode },
+}
+
+/// An open file, as its owner and the operations on it share it.
+#[derive(Debug)]
+pub(crate) struct OpenFile {
+    fd: OwnedFd,
+    positioned: OnceLock<bool>,
+}
+
+impl OpenFile {
+    pub(crate) fn new(fd: OwnedFd) -> Self {
+        OpenFile { fd, positioned: OnceLock::new() }
+    }
+
+    /// Whether an offset means something for it: it is a regular file or a block device, and not one of the regular
+    /// files that are streams, as some in `/sys` are. Where it means nothing, `pread` and `pwrite` refuse, and other
+    /// ways to read take whatever comes next.
+    ///
+    /// Asked of the kernel once, and never of a file system's server.
+    pub(crate) fn is_positioned(&self) -> bool {
+        *self.positioned.get_or_init(|| {
+            let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+            let found = rustix::fs::statx(&self.fd, c"", flags, StatxFlags::TYPE);
+            let kind = found.map(|found| FileType::from_raw_mode(found.stx_mode.into()));
+            matches!(kind, Ok(FileType::RegularFile | FileType::BlockDevice))
+                && rustix::fs::tell(&self.fd).is_ok()
+        })
+    }
+}
+
+impl From<OpenFile> for OwnedFd {
+    fn from(file: OpenFile) -> OwnedFd {
+        file.fd
+    }
+}
+
+impl AsFd for OpenFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 /// What [`FileOp::Stat`] and [`FileOp::StatFd`] ask for.
@@ -106,7 +146,7 @@ fn done(call: impl FnMut() -> Result<(), Errno>) -> FileDone {
     Ok(Output::Done)
 }
 
-fn read(fd: &OwnedFd, mut into: Vec<u8>, most: usize, at: u64) -> io::Result<Vec<u8>> {
+fn read(fd: &OpenFile, mut into: Vec<u8>, most: usize, at: u64) -> io::Result<Vec<u8>> {
     let len = into.len();
     let spare = into.capacity() - len;
     if spare <= most {

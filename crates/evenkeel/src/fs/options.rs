@@ -115,7 +115,7 @@ impl OpenOptions {
 
     /// Opens a file on the current loop. It is not inherited by child processes.
     ///
-    /// Opening a named pipe waits for its other end, and keeps a thread of the pool busy meanwhile.
+    /// Opening a named pipe waits for its other end, and keeps one of the few threads busy meanwhile.
     ///
     /// Dropping the future abandons the operation: the file may be made or emptied even so, and is closed if it was
     /// opened.

@@ -16,9 +16,9 @@ use std::time::Duration;
 use crate::core::caught;
 use crate::sys::WakeFn;
 
-/// Threads of one loop. Disks and file systems serve a few calls at once well, and a page that is in memory takes
+/// Threads of one loop, or of the kernel for the rings of one thread. Disks and file systems serve a few calls at once well, and a page that is in memory takes
 /// microseconds: more threads would only take time from the loops.
-const MOST_THREADS: usize = 4;
+pub(crate) const MOST_THREADS: usize = 4;
 /// How long a thread waits for more to do.
 const IDLE: Duration = Duration::from_secs(5);
 

@@ -217,17 +217,27 @@ impl<Y: Sys> Uring<Y> {
     pub(super) fn end_all(&self, lp: &Shared) {
         let wakes = Entry::cancel_all(self.wake_fd).with(Op::Cancel.data(0));
         self.push(&wakes);
+        // What is to be cancelled must have been handed over. An error is met again below.
+        let _ = self.submit(lp, Wait::Poll);
+        self.cancel_files();
         let mut waking = true;
-        for _ in 0..PATIENCE {
+        let mut patience = PATIENCE;
+        while patience > 0 {
             let batch = std::mem::take(&mut *self.batch.borrow_mut());
+            // Everything in flight ends once, so what goes on ending may take its time.
+            patience -= usize::from(batch.is_empty());
             for Completion { done, span } in batch {
                 if let Some(span) = span {
                     self.buffers.release(span);
                 }
                 waking &= done.more() || Op::of(done.data) != Op::Wake;
+                if Op::of(done.data) == Op::File {
+                    self.file_done(lp, Op::index(done.data), done.result);
+                }
                 self.lose(lp, &done);
             }
-            if !waking && lp.core.borrow().sources.retired() == 0 {
+            let files = self.files.borrow().is_empty();
+            if !waking && files && lp.core.borrow().sources.retired() == 0 {
                 return;
             }
             if self.submit(lp, Wait::For(Some(WAIT))).is_err() {
@@ -235,6 +245,8 @@ impl<Y: Sys> Uring<Y> {
             }
         }
         self.leaked.set(true);
+        let files = std::mem::take(&mut *self.files.borrow_mut());
+        drop(files);
     }
 }
 
@@ -243,6 +255,6 @@ fn armed_by(done: &Done) -> u32 {
     match Op::of(done.data) {
         Op::Recv | Op::Accept => flag::ARMED_READ,
         Op::Room => flag::ARMED_WRITE,
-        Op::Send | Op::Lease | Op::Wake | Op::Cancel => 0,
+        Op::Send | Op::Lease | Op::Wake | Op::Cancel | Op::File => 0,
     }
 }

@@ -4,7 +4,8 @@
 //! accepted and bytes received again and again, into buffers that the loop provides, until it cancels that; and a report,
 //! once, when a socket has room again. What it never leaves with the kernel is memory to send from: a send is submitted
 //! so that it is over, whole or refused, when the submitting call returns. So a batch's answers leave in one call, the
-//! one that also waits for the next batch, and a connection's queue stays the loop's own (I9).
+//! one that also waits for the next batch, and a connection's queue stays the loop's own (I9). Files are the exception:
+//! what an operation on one names is the kernel's until it completes, and is lent for so long.
 //!
 //! | file | question |
 //! |---|---|
@@ -14,10 +15,12 @@
 //! | `held.rs` | where bytes wait that a task has not read |
 //! | `accept.rs` | how connections are accepted |
 //! | `end.rs` | how operations end before their descriptor does |
+//! | `files.rs` | how files are read, written and all else |
 //! | `probe.rs` | what this kernel has |
 
 mod accept;
 mod end;
+mod files;
 mod held;
 mod probe;
 mod receive;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::sys::Sys;
 use crate::sys::buffers::{Buffers, Provision};
-use crate::sys::ring::{Done, Entry, Ring, Setup, SetupFlags, op};
+use crate::sys::ring::{Done, Entry, FILE_OPERATIONS, Ring, Setup, SetupFlags, op};
 
 /// What a ring can do here. What is missing is done another way, one thing at a time.
 #[derive(Clone, Copy, Debug)]
@@ -20,16 +20,21 @@ pub(crate) struct Features {
     pub(crate) incremental: bool,
     /// A send that succeeds says nothing; else it completes like any other.
     pub(crate) quiet_sends: bool,
+    /// The operations on files that it knows, one bit for each; threads perform all others.
+    pub(crate) files: u128,
 }
 
-/// What can be left out by name, to measure it or to do without: the value of `EVENKEEL_IO_URING_WITHOUT`.
-const NAMES: [&str; 6] = [
+/// What can be left out by name, to measure it or to do without: the value of `EVENKEEL_IO_URING_WITHOUT`, with commas
+/// between several. Each name is a feature above, or the flag of a ring; without `files`, threads perform what is asked
+/// of files, as for the other backends.
+const NAMES: [&str; 7] = [
     "defer-taskrun",
     "no-sqarray",
     "multishot-recv",
     "multishot-accept",
     "incremental-buffers",
     "quiet-sends",
+    "files",
 ];
 
 /// Whether every name in `without` is one that can be left out.
@@ -51,15 +56,17 @@ pub(crate) fn probe<Y: Sys>(sys: &Y, without: &str) -> io::Result<Features> {
     let may = |name| !without.split(',').any(|left_out| left_out == name);
     let setup = setup_flags(sys, may("defer-taskrun"), may("no-sqarray"))?;
     let ring = Ring::new(sys, Setup { submissions: 8, completions: 16, flags: setup })?;
-    let tried = operations(sys, &ring).and_then(|()| receives(sys, &ring, may("incremental-buffers")));
+    let tried = operations(sys, &ring)
+        .and_then(|known| Ok((known, receives(sys, &ring, may("incremental-buffers"))?)));
     ring.close(sys);
-    let (multishot_recv, incremental) = tried?;
+    let (known, (multishot_recv, incremental)) = tried?;
     Ok(Features {
         setup,
         multishot_recv: multishot_recv && may("multishot-recv"),
         multishot_accept: may("multishot-accept"),
         incremental,
         quiet_sends: may("quiet-sends"),
+        files: if may("files") { known & FILE_OPERATIONS } else { 0 },
     })
 }
 
@@ -87,12 +94,12 @@ fn setup_flags<Y: Sys>(sys: &Y, defer: bool, no_array: bool) -> io::Result<Setup
     Err(refusal.unwrap_or_else(|| io::ErrorKind::Unsupported.into()))
 }
 
-/// Whether the ring has what cannot be done in another way.
-fn operations<Y: Sys>(sys: &Y, ring: &Ring) -> io::Result<()> {
+/// What the ring knows, which must be at least what cannot be done in another way.
+fn operations<Y: Sys>(sys: &Y, ring: &Ring) -> io::Result<u128> {
     let known = sys.ring_operations(ring.fd)?;
     let needed = [op::POLL_ADD, op::ACCEPT, op::ASYNC_CANCEL, op::SEND, op::RECV];
     if needed.iter().all(|op| known & 1 << op != 0) {
-        return Ok(());
+        return Ok(known);
     }
     let what = "this kernel's io_uring lacks polling, accepting, cancelling, sending or receiving";
     Err(io::Error::new(io::ErrorKind::Unsupported, what))

@@ -8,12 +8,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::Features;
+use super::files::Lents;
 use super::held::Held;
 use super::submit::{Lease, Wait};
 use crate::backend::Driver;
 use crate::core::cork::CORK_WRITE;
 use crate::core::pool::AnyPool;
 use crate::core::{Core, Kind, Shared, Token, flag};
+use crate::fs::{FileOp, FileWaiter, MOST_THREADS};
 use crate::handler::Conn;
 use crate::net::Addr;
 use crate::sys::buffers::{Buffers, Provision, Span};
@@ -45,6 +47,8 @@ pub(super) enum Op {
     Lease = 5,
     Wake = 6,
     Cancel = 7,
+    /// An operation on a file.
+    File = 8,
 }
 
 const OP: u32 = 60;
@@ -64,6 +68,7 @@ impl Op {
             4 => Op::Send,
             5 => Op::Lease,
             6 => Op::Wake,
+            8 => Op::File,
             _ => Op::Cancel,
         }
     }
@@ -93,6 +98,8 @@ pub(crate) struct Uring<Y: Sys> {
     /// Entries for which there was no room, while the kernel took none.
     pub(super) waiting: RefCell<VecDeque<Entry>>,
     pub(super) held: RefCell<Held>,
+    /// Operations on files.
+    pub(super) files: RefCell<Lents>,
     /// Places of sources that found no buffer to receive into.
     pub(super) starved: RefCell<Vec<u32>>,
     /// Accepted connections that wait for their listener's owner, by the listener's place.
@@ -130,6 +137,8 @@ impl<Y: Sys> Uring<Y> {
     pub(crate) fn new(sys: Y, features: Features) -> io::Result<Self> {
         let setup = Setup { submissions: SUBMISSIONS, completions: COMPLETIONS, flags: features.setup };
         let ring = Ring::new(&sys, setup)?;
+        // Where it refuses, it has its own idea of how many are enough.
+        let _ = sys.ring_threads(ring.fd, MOST_THREADS as u32);
         // Two MiB either way.
         let provision = if features.incremental {
             Provision { count: 32, size: 64 << 10, incremental: true }
@@ -161,6 +170,7 @@ impl<Y: Sys> Uring<Y> {
             leases: RefCell::default(),
             waiting: RefCell::default(),
             held: RefCell::default(),
+            files: RefCell::default(),
             starved: RefCell::default(),
             accepted: RefCell::default(),
             spare: Cell::new(None),
@@ -197,6 +207,7 @@ impl<Y: Sys> Uring<Y> {
                     self.listen_for_wakes();
                 }
             }
+            Op::File => self.file_done(lp, index, done.result),
             Op::Send | Op::Lease | Op::Cancel => {}
         }
     }
@@ -463,6 +474,10 @@ impl<Y: Sys> Driver for Uring<Y> {
 
     fn end(&self, lp: &Shared) {
         self.end_all(lp);
+    }
+
+    fn file(&self, _lp: &Shared, op: FileOp, done: FileWaiter) -> Result<(), (FileOp, FileWaiter)> {
+        self.take_file_op(op, done)
     }
 }
 

@@ -129,6 +129,8 @@ pub(crate) trait Sys: 'static {
     fn ring_provide(&self, ring: Fd, entries: NonNull<u8>, count: u16, incremental: bool) -> io::Result<()>;
     /// The operations that a ring knows, one bit for each.
     fn ring_operations(&self, ring: Fd) -> io::Result<u128>;
+    /// Bounds the kernel's threads that perform, for the calling thread's rings, what blocks on files.
+    fn ring_threads(&self, ring: Fd, most: u32) -> io::Result<()>;
     /// Takes `submit` entries; with `events`, completes what it can, and waits for `wait` completions at most `timeout`.
     fn ring_enter(
         &self,

@@ -358,6 +358,17 @@ impl Sys for Real {
         Ok(known.fold(0, |all, op| all | 1u128.checked_shl(op[0].into()).unwrap_or(0)))
     }
 
+    fn ring_threads(&self, ring: Fd, most: u32) -> io::Result<()> {
+        // Those for files and block devices, and all others, whose number stays as it is.
+        let mut bounds = [most, 0u32];
+        // SAFETY: the kernel reads two numbers, and writes what they were.
+        unsafe {
+            let both = bounds.as_mut_ptr().cast_const().cast();
+            io_uring::io_uring_register(at(ring), RegisterOp::RegisterIowqMaxWorkers, both, 2)?
+        };
+        Ok(())
+    }
+
     #[inline]
     fn ring_enter(
         &self,

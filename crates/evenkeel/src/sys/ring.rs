@@ -4,6 +4,8 @@
 //! `ring_` methods of [`Sys`]. An entry that names memory is made by an unsafe function that says for how long; all
 //! others are safe, so that a driver is safe code but where it lends memory.
 
+mod files;
+
 use std::cell::Cell;
 use std::io;
 use std::ptr::NonNull;
@@ -16,18 +18,33 @@ use rustix::io_uring::{IORING_OFF_SQ_RING, IORING_OFF_SQES, IoringFeatureFlags};
 
 use super::{Fd, Sys};
 
+pub(crate) use files::FILE_OPERATIONS;
+
 /// Operations, by the kernel's numbers.
 pub(crate) mod op {
     pub(crate) const NOP: u8 = 0;
+    pub(crate) const FSYNC: u8 = 3;
     pub(crate) const POLL_ADD: u8 = 6;
     pub(crate) const ACCEPT: u8 = 13;
     pub(crate) const ASYNC_CANCEL: u8 = 14;
+    pub(crate) const OPENAT: u8 = 18;
+    pub(crate) const CLOSE: u8 = 19;
+    pub(crate) const STATX: u8 = 21;
+    pub(crate) const READ: u8 = 22;
+    pub(crate) const WRITE: u8 = 23;
     pub(crate) const SEND: u8 = 26;
     pub(crate) const RECV: u8 = 27;
+    pub(crate) const RENAMEAT: u8 = 35;
+    pub(crate) const UNLINKAT: u8 = 36;
+    pub(crate) const MKDIRAT: u8 = 37;
+    /// Linux 6.9.
+    pub(crate) const FTRUNCATE: u8 = 55;
 }
 
 /// Flags of an entry.
 mod entry_flag {
+    /// One of the kernel's threads performs it, without trying first what does not block.
+    pub(super) const ASYNC: u8 = 1 << 4;
     /// The kernel chooses a buffer of the group.
     pub(super) const BUFFER_SELECT: u8 = 1 << 5;
     /// No completion unless the operation fails.

@@ -489,6 +489,7 @@ fn i10_dropped_futures_leave_no_descriptor_open(backend: Backend) {
                 begin(kept.read_at(&mut [0; 100], 0)).await;
                 let file = File::open(&path).await.unwrap();
                 begin(file.metadata()).await;
+                begin(file.close()).await;
             }
             begin(File::open(&pipe)).await;
         })
@@ -510,7 +511,7 @@ fn i28_a_loop_that_ends_with_operations_in_flight(backend: Backend) {
     let (path, pipe) = (folder.path("file"), folder.pipe());
     std::fs::write(&path, "x").unwrap();
     let mut other = event_loop(backend);
-    let before = descriptors();
+    let (before, mapped) = (descriptors(), ring_mappings());
     let mut events = event_loop(backend);
     let h = events.handle();
     // More than there are threads, so that some are still queued.
@@ -523,6 +524,7 @@ fn i28_a_loop_that_ends_with_operations_in_flight(backend: Backend) {
     drop((blocked, more));
     // Threads that are in a call keep nothing of the loop.
     until(&mut other, "the loop's descriptors are closed", || descriptors() == before);
+    assert_eq!(ring_mappings(), mapped, "the kernel gave everything back, so nothing had to be leaked");
     let other_end = unblock(&pipe);
     until(&mut other, "what they opened is closed", || descriptors().len() == before.len() + 1);
     drop(other_end);
@@ -530,11 +532,25 @@ fn i28_a_loop_that_ends_with_operations_in_flight(backend: Backend) {
     assert_eq!(descriptors(), before);
 }
 
+/// Memory of rings in this process.
+fn ring_mappings() -> usize {
+    std::fs::read_to_string("/proc/self/maps").unwrap().matches("[io_uring]").count()
+}
+
 /// The pool's threads in this process.
 fn threads() -> usize {
+    threads_named("evenkeel-files")
+}
+
+/// The kernel's threads for rings of this process.
+fn workers() -> usize {
+    threads_named("iou-wrk")
+}
+
+fn threads_named(start: &str) -> usize {
     let all = std::fs::read_dir("/proc/self/task").unwrap();
     let names = all.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("comm")).ok());
-    names.filter(|name| name == "evenkeel-files\n").count()
+    names.filter(|name| name.starts_with(start)).count()
 }
 
 fn i41_threads_are_few_and_end_with_the_loop(backend: Backend) {
@@ -549,6 +565,14 @@ fn i41_threads_are_few_and_end_with_the_loop(backend: Backend) {
             events.block_on(task).unwrap().unwrap().unwrap();
         }
         assert!(threads() <= 4, "{} threads", threads());
+    }
+    let stats = h.stats();
+    let without = std::env::var("EVENKEEL_IO_URING_WITHOUT").unwrap_or_default();
+    if backend == Backend::IoUring && !without.contains("files") {
+        assert_eq!((threads(), stats.file_ops_on_threads), (0, 0), "the ring has all that was asked for");
+        assert!(workers() <= 4, "{} threads of the kernel's", workers());
+    } else {
+        assert_eq!(stats.file_ops_on_threads, stats.file_ops);
     }
     drop((events, h));
     let mut other = event_loop(backend);

@@ -22,6 +22,8 @@ mod held;
 mod probe;
 mod receive;
 mod submit;
+#[cfg(test)]
+mod tests;
 mod uring;
 
 pub(crate) use probe::{Features, probe};

@@ -113,6 +113,14 @@ pub struct EventLoop {
     shared: Rc<Shared>,
 }
 
+#[cfg(test)]
+impl EventLoop {
+    /// A loop over a driver of a test's own.
+    pub(crate) fn over(backend: Backend, driver: Box<dyn crate::backend::Driver>) -> EventLoop {
+        EventLoop { shared: Shared::new(NEXT_ID.fetch_add(1, Ordering::Relaxed), backend, driver) }
+    }
+}
+
 impl EventLoop {
     /// A loop over a driver that a test has made.
     #[cfg(test)]

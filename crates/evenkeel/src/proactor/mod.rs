@@ -25,6 +25,8 @@ mod held;
 mod probe;
 mod receive;
 mod submit;
+#[cfg(test)]
+mod tests;
 mod uring;
 
 pub(crate) use probe::{Features, check_names, probe};

@@ -49,7 +49,7 @@ impl<Y: Sys> Uring<Y> {
         let result = self.enter(wait);
         if result.is_err() {
             let mut failed = self.failed.borrow_mut();
-            self.ring.revoke_sends(|data| failed.push((data, -AGAIN)));
+            self.ring.revoke_sends(|data| failed.push((data, NOT_TRIED)));
         }
         if !self.failed.borrow().is_empty() {
             self.not_sent(lp, &cork, &leases);
@@ -120,7 +120,7 @@ impl<Y: Sys> Uring<Y> {
         if !self.ring.push(entry) {
             match Op::of(entry.data) {
                 // Its memory is not ours for long: it is sent another way.
-                Op::Send | Op::Lease => self.failed.borrow_mut().push((entry.data, -AGAIN)),
+                Op::Send | Op::Lease => self.failed.borrow_mut().push((entry.data, NOT_TRIED)),
                 _ => self.waiting.borrow_mut().push_back(*entry),
             }
         }
@@ -235,6 +235,8 @@ impl<Y: Sys> Uring<Y> {
 }
 
 const AGAIN: i32 = Errno::AGAIN.raw_os_error();
+/// The result of a send that the kernel has not seen: it is tried by a call. No report of room would come for it.
+const NOT_TRIED: i32 = -Errno::INTR.raw_os_error();
 
 fn is_busy(e: &io::Error) -> bool {
     e.raw_os_error().is_some_and(|code| code == AGAIN || code == Errno::BUSY.raw_os_error())

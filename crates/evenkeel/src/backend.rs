@@ -90,9 +90,9 @@ use crate::sys::{Fd, Real, Sys, WakeFn};
 ///
 /// Whatever else is asked for by name runs, or making the loop fails.
 ///
-/// The variable `EVENKEEL_IO_URING_WITHOUT` leaves out what io_uring would use, to measure it or to do without: names of
-/// `defer-taskrun`, `no-sqarray`, `multishot-recv`, `multishot-accept`, `incremental-buffers` and `quiet-sends`, separated by
-/// commas. It is read when io_uring is tried first.
+/// The variable `EVENKEEL_IO_URING_WITHOUT` leaves out what io_uring would use, to measure it or to do without: names such as
+/// `defer-taskrun` and `multishot-recv`, separated by commas. It is read when io_uring is tried first; a name that means
+/// nothing is an error, which lists those that do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Backend {

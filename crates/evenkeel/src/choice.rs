@@ -246,9 +246,7 @@ mod tests {
         let all = Features {
             setup: SetupFlags::DEFER_TASKRUN | SetupFlags::SINGLE_ISSUER,
             multishot_recv: true,
-            multishot_accept: false,
-            incremental: false,
-            quiet_sends: false,
+            ..Features::default()
         };
         assert_eq!(lacking(&all), None);
         let old = Features { setup: SetupFlags::COOP_TASKRUN, ..all };

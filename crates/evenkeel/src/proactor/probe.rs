@@ -8,7 +8,7 @@ use crate::sys::buffers::{Buffers, Provision};
 use crate::sys::ring::{Done, Entry, FILE_OPERATIONS, Ring, Setup, SetupFlags, op};
 
 /// What a ring can do here. What is missing is done another way, one thing at a time.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Features {
     /// The flags that rings are made with.
     pub(crate) setup: SetupFlags,

@@ -130,7 +130,7 @@ impl Refusal {
                 "descriptors have run out: raise their limit (ulimit -n)"
             }
             (io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput, _) => {
-                "it needs Linux 6.1 or later, built with io_uring, and no filter of system calls that hides it"
+                "it needs Linux 5.19 or later (auto 6.1), built with io_uring, and no filter of system calls that hides it"
             }
             _ => "epoll serves as well, at some cost in system calls",
         }

@@ -132,7 +132,7 @@ fn where_rings_are_refused_epoll_runs_and_one_line_says_why() {
         let said = lines(&output);
         assert_eq!(said.len(), 1, "{said:#?}");
         let error = std::io::Error::from_raw_os_error(filter.errno).to_string();
-        let helps = if filter.errno == libc::EPERM { "kernel.io_uring_disabled" } else { "Linux 6.1" };
+        let helps = if filter.errno == libc::EPERM { "kernel.io_uring_disabled" } else { "Linux 5.19" };
         let whole = said[0].starts_with("evenkeel: epoll runs instead of io_uring: ");
         assert!(whole && said[0].contains(&error) && said[0].contains(helps), "{said:#?}");
     }

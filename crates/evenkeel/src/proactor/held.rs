@@ -79,3 +79,38 @@ impl Held {
         node.span.take()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::Held;
+    use crate::sys::buffers::Span;
+
+    /// Lists that share a slab keep their spans apart, and in order.
+    #[test]
+    fn i15_lists_agree_with_queues() {
+        let mut rng = fastrand::Rng::with_seed(15);
+        let mut held = Held::default();
+        let mut lists = [0; 5];
+        let mut queues: [VecDeque<u32>; 5] = Default::default();
+        for name in 0..20_000 {
+            let at = rng.usize(..5);
+            let (list, queue) = (&mut lists[at], &mut queues[at]);
+            match rng.u8(..4) {
+                0 => {
+                    held.push(list, Span::named(name));
+                    queue.push_back(name);
+                }
+                1 if rng.bool() => {
+                    held.push_first(list, Span::named(name));
+                    queue.push_front(name);
+                }
+                _ => assert_eq!(held.pop(list).map(|span| span.name()), queue.pop_front()),
+            }
+            assert_eq!(*list == 0, queue.is_empty());
+            assert_eq!(held.is_empty(), queues.iter().all(VecDeque::is_empty));
+        }
+        assert!(held.nodes.len() < 1000, "nodes are used again");
+    }
+}

@@ -494,3 +494,19 @@ impl<Y: Sys> Drop for Uring<Y> {
         self.buffers.free(&self.sys);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Op;
+
+    #[test]
+    fn an_operation_and_its_place_survive_the_kernel() {
+        const ALL: [Op; 7] = [Op::Recv, Op::Accept, Op::Room, Op::Send, Op::Lease, Op::Wake, Op::Cancel];
+        for op in ALL {
+            for index in [0, 1, 0x7fff_ffff, u32::MAX] {
+                let data = op.data(index);
+                assert_eq!((Op::of(data), Op::index(data)), (op, index));
+            }
+        }
+    }
+}

@@ -50,6 +50,18 @@ impl Span {
     }
 }
 
+#[cfg(test)]
+impl Span {
+    /// One of no buffer, that is told from others.
+    pub(crate) fn named(name: u32) -> Self {
+        Span { buffer: 0, from: name, len: 0 }
+    }
+
+    pub(crate) fn name(&self) -> u32 {
+        self.from
+    }
+}
+
 /// How many buffers there are, and of what size.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Provision {
@@ -190,3 +202,7 @@ impl Buffers {
         sys.unmap(self.memory, usize::from(self.count) * self.size as usize);
     }
 }
+
+#[cfg(test)]
+#[path = "buffers_tests.rs"]
+mod tests;

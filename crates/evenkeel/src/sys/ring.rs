@@ -105,6 +105,15 @@ impl Done {
     }
 }
 
+#[cfg(test)]
+impl Done {
+    /// As the kernel answers a receive.
+    pub(crate) fn received(result: i32, buffer: u16, goes_on: bool) -> Self {
+        let goes_on = if goes_on { done_flag::BUFFER_MORE } else { 0 };
+        Done { data: 0, result, flags: done_flag::BUFFER | goes_on | u32::from(buffer) << 16 }
+    }
+}
+
 /// How sends are to be done: without waiting for room, all or a failure that tells how much, without a signal.
 const SEND_FLAGS: u32 = libc_flags::DONTWAIT | libc_flags::WAITALL | libc_flags::NOSIGNAL;
 
@@ -373,3 +382,7 @@ impl Ring {
         sys.close(self.fd);
     }
 }
+
+#[cfg(test)]
+#[path = "ring_tests.rs"]
+mod tests;

@@ -30,6 +30,7 @@ mod process;
 mod reentrancy;
 mod releasing;
 mod remote;
+mod ring;
 mod timers;
 mod wakers;
 mod writing;

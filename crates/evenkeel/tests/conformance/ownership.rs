@@ -9,11 +9,11 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-use evenkeel::net::Stream;
+use evenkeel::net::{ListenOptions, Stream};
 use evenkeel::{Backend, Message, task};
 
 use crate::asynchronous::{once, pair, read_to_end};
-use crate::support::{Probe, Server, assert_same, event_loop, exactly, pattern, read_all, until};
+use crate::support::{Probe, Server, assert_same, event_loop, exactly, no_limits, pattern, read_all, until};
 
 on_every_backend! {
     i09_a_handlers_memory_is_its_own_again_after_each_write,
@@ -285,7 +285,8 @@ fn i43_a_task_that_echoes_and_hands_over_is_heard(backend: Backend) {
             })
             .unwrap();
         s.until("the handler has it", || seen.opened.get());
-        s.turns(5);
+        let h = s.h.clone();
+        s.until("all was sent back", || h.stats().bytes_out as usize == len);
         assert_same(&exactly(&mut peer, len), &pattern(len));
         peer.write_all(b"more").unwrap();
         s.turns(5);
@@ -295,11 +296,15 @@ fn i43_a_task_that_echoes_and_hands_over_is_heard(backend: Backend) {
 
 /// Stopping to receive must not stop waiting for room, nor the other way round.
 fn i11_a_pause_while_the_peer_reads_nothing_is_taken_back(backend: Backend) {
-    let mut s = Server::new(backend);
-    let mut pairs: Vec<_> = (0..40).map(|_| s.pair(Probe::new())).collect();
+    const MUCH: usize = 3_000_000;
+    let mut options = ListenOptions::default();
+    options.send_buffer = Some(16 << 10);
+    let mut s = Server::with(backend, no_limits(), options);
+    let mut pairs: Vec<_> = (0..12).map(|_| s.pair(Probe::new())).collect();
+    let much = pattern(MUCH);
     for round in 0..4 {
         for (peer, seen) in &mut pairs {
-            s.h.write(seen.id(), &pattern(6_000_000)[..if round == 0 { 6_000_000 } else { 1 }]).unwrap();
+            s.h.write(seen.id(), &much[..if round == 0 { MUCH } else { 1 }]).unwrap();
             s.h.pause(seen.id()).unwrap();
             peer.write_all(b"one").unwrap();
         }
@@ -311,13 +316,13 @@ fn i11_a_pause_while_the_peer_reads_nothing_is_taken_back(backend: Backend) {
         let expected = (round + 1) * 6;
         s.until("all was heard", || pairs.iter().all(|(_, seen)| seen.len() == expected));
     }
-    pairs.truncate(3);
+    pairs.truncate(4);
     for (mut peer, seen) in pairs {
-        let thread = std::thread::spawn(move || (exactly(&mut peer, 6_000_003), peer));
+        let thread = std::thread::spawn(move || (exactly(&mut peer, MUCH + 3), peer));
         let h = s.h.clone();
         s.until("all was sent", || h.queued(seen.id()) == Ok(0));
         let (got, peer) = thread.join().unwrap();
-        assert_same(&got[..6_000_000], &pattern(6_000_000));
+        assert_same(&got[..MUCH], &much);
         s.h.close(seen.id()).unwrap();
         drop(peer);
         s.until("it is closed", || seen.closed());
@@ -328,13 +333,13 @@ fn i11_a_pause_while_the_peer_reads_nothing_is_taken_back(backend: Backend) {
 
 /// Much comes, nothing is read, and nothing can be sent: each of the two ends by itself.
 fn i11_a_stream_that_is_flooded_both_ways_goes_on(backend: Backend) {
-    const MUCH: usize = 5_000_000;
+    const MUCH: usize = 8_000_000;
     let mut events = event_loop(backend);
-    for _ in 0..12 {
+    let all = std::sync::Arc::new(pattern(MUCH));
+    for _ in 0..4 {
         let (mut stream, mut peer) = pair(&mut events);
-        let mut writer = peer.try_clone().unwrap();
-        let writing = std::thread::spawn(move || writer.write_all(&pattern(MUCH)).unwrap());
-        let all = pattern(MUCH);
+        let (mut writer, bytes) = (peer.try_clone().unwrap(), all.clone());
+        let writing = std::thread::spawn(move || writer.write_all(&bytes).unwrap());
         let mut sent = 0;
         // As much as the kernel takes while nobody reads.
         while let Some(n) = events.block_on(once(stream.write(&all[sent..]))).unwrap() {

@@ -1,0 +1,194 @@
+//! The ledger of buffers against a model, and on a ring of its own.
+
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use super::{Buffers, Provision, Span};
+use crate::sys::ring::{Done, Entry, Ring, Setup, SetupFlags};
+use crate::sys::{Real, Sys};
+
+const SIZE: u32 = 64;
+
+fn ring() -> Ring {
+    Ring::new(&Real, Setup { submissions: 8, completions: 16, flags: SetupFlags::empty() }).unwrap()
+}
+
+fn buffers(ring: &Ring, count: u16) -> Buffers {
+    Buffers::new(&Real, ring, Provision { count, size: SIZE, incremental: true }).unwrap()
+}
+
+/// How many buffers were given to the kernel so far.
+fn given(buffers: &Buffers) -> u16 {
+    buffers.tail.get()
+}
+
+/// A completion of a receive, as the kernel writes it.
+fn done(buffer: u16, len: i32, more: bool) -> Done {
+    Done::received(len, buffer, more)
+}
+
+#[test]
+fn i15_a_buffer_returns_when_nobody_has_it() {
+    let ring = ring();
+    let buffers = buffers(&ring, 2);
+    assert_eq!(given(&buffers), 2);
+    let first = buffers.take(&done(1, 10, true)).unwrap();
+    let mut second = buffers.take(&done(1, 20, true)).unwrap();
+    let lease = buffers.lease(&buffers.bytes(&second)[3..9]).unwrap();
+    assert_eq!((first.from, first.len()), (0, 10));
+    assert_eq!((second.from, second.len()), (10, 20));
+    assert_eq!((lease.from, lease.len()), (13, 6));
+    buffers.advance(&mut second, 15);
+    assert_eq!((second.from, second.len()), (25, 5));
+    buffers.advance(&mut second, 100);
+    assert_eq!((second.from, second.len()), (30, 0));
+    buffers.release(first);
+    buffers.release(second);
+    buffers.release(lease);
+    assert_eq!(given(&buffers), 2, "the kernel still fills it");
+    let last = buffers.take(&done(1, 34, false)).unwrap();
+    assert_eq!((last.from, last.len()), (30, 34));
+    buffers.release(last);
+    assert_eq!(given(&buffers), 3);
+    // It begins from the start.
+    let again = buffers.take(&done(1, 5, false)).unwrap();
+    assert_eq!((again.from, again.len()), (0, 5));
+    buffers.release(again);
+    assert_eq!(given(&buffers), 4);
+    buffers.free(&Real);
+    ring.close(&Real);
+}
+
+#[test]
+fn i15_an_end_without_bytes_gives_its_buffer_back() {
+    let ring = ring();
+    let buffers = buffers(&ring, 1);
+    let none = buffers.take(&done(0, 0, false)).unwrap();
+    assert!(buffers.bytes(&none).is_empty());
+    buffers.release(none);
+    assert_eq!(given(&buffers), 2);
+    // Nor is more believed than a buffer holds.
+    let much = buffers.take(&done(0, 1 << 20, false)).unwrap();
+    assert_eq!(much.len(), SIZE as usize);
+    buffers.release(much);
+    buffers.free(&Real);
+    ring.close(&Real);
+}
+
+#[test]
+fn i15_only_bytes_that_a_reader_has_are_leased() {
+    let ring = ring();
+    let buffers = buffers(&ring, 2);
+    let all = Span { buffer: 0, from: 0, len: SIZE };
+    assert!(buffers.lease(buffers.bytes(&all)).is_none(), "nothing is out of it");
+    assert!(buffers.take(&done(2, 1, true)).is_none(), "there is no such buffer");
+    let span = buffers.take(&done(0, 10, true)).unwrap();
+    assert!(buffers.lease(&buffers.bytes(&all)[..11]).is_none(), "the kernel may write there");
+    assert!(buffers.lease(b"elsewhere").is_none());
+    buffers.release(span);
+    buffers.free(&Real);
+    ring.close(&Real);
+}
+
+/// What a model knows of one buffer.
+#[derive(Clone, Default)]
+struct Known {
+    filled: u32,
+    over: bool,
+    out: usize,
+}
+
+/// Random completions, leases and releases: each buffer is with the kernel, with readers or both, and given back once.
+#[test]
+fn i15_the_ledger_agrees_with_a_model() {
+    const COUNT: u16 = 8;
+    for seed in 0..50 {
+        let ring = ring();
+        let buffers = buffers(&ring, COUNT);
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut known = vec![Known::default(); usize::from(COUNT)];
+        let mut out: Vec<Span> = Vec::new();
+        let mut back = given(&buffers);
+        for _ in 0..3000 {
+            match rng.u8(..5) {
+                0 | 1 => {
+                    let id = rng.u16(..COUNT);
+                    let one = &mut known[usize::from(id)];
+                    if one.over {
+                        // The kernel does not have it.
+                        continue;
+                    }
+                    let len = rng.u32(..=SIZE - one.filled);
+                    let more = one.filled + len < SIZE && rng.bool();
+                    let span = buffers.take(&done(id, len as i32, more)).unwrap();
+                    assert_eq!((span.buffer, span.from, span.len), (id, one.filled, len));
+                    (one.filled, one.over, one.out) = (one.filled + len, !more, one.out + 1);
+                    out.push(span);
+                }
+                2 if !out.is_empty() => {
+                    let span = &out[rng.usize(..out.len())];
+                    let lease = buffers.lease(buffers.bytes(span));
+                    // An empty slice at a buffer's end lies in the next one.
+                    if span.len > 0 {
+                        let lease = lease.unwrap();
+                        assert_eq!((lease.buffer, lease.from, lease.len), (span.buffer, span.from, span.len));
+                        known[usize::from(span.buffer)].out += 1;
+                        out.push(lease);
+                    } else if let Some(lease) = lease {
+                        known[usize::from(lease.buffer)].out += 1;
+                        out.push(lease);
+                    }
+                }
+                _ if !out.is_empty() => {
+                    let span = out.swap_remove(rng.usize(..out.len()));
+                    let one = &mut known[usize::from(span.buffer)];
+                    one.out -= 1;
+                    if one.out == 0 && one.over {
+                        *one = Known::default();
+                        back = back.wrapping_add(1);
+                    }
+                    buffers.release(span);
+                }
+                _ => {}
+            }
+            assert_eq!(given(&buffers), back);
+        }
+        buffers.free(&Real);
+        ring.close(&Real);
+    }
+}
+
+/// The kernel's own completions, through a pool of one buffer, with more than it holds on the way.
+#[test]
+fn i13_i15_one_buffer_serves_a_long_stream() {
+    let ring = ring();
+    let buffers = buffers(&ring, 1);
+    let (ours, theirs) = Real.socket_pair().unwrap();
+    let sent: Vec<u8> = (0..5000u32).map(|i| (i * 7 % 251) as u8).collect();
+    assert_eq!(Real.send(theirs, &sent).unwrap(), sent.len());
+    let (mut got, mut armed, mut dry) = (Vec::new(), false, 0);
+    while got.len() < sent.len() {
+        if !armed {
+            ring.push(&Entry::recv(ours, true).with(1));
+            armed = true;
+        }
+        ring.enter(&Real, 1, true, Some(Duration::from_secs(5))).unwrap();
+        let mut spans = Vec::new();
+        ring.reap(|done| {
+            armed &= done.more();
+            spans.extend(buffers.take(&done));
+            dry += usize::from(done.result < 0);
+        });
+        for span in spans {
+            got.extend_from_slice(buffers.bytes(&span));
+            buffers.release(span);
+        }
+    }
+    assert_eq!(got, sent);
+    assert!(dry > 0, "the buffer ran out in between");
+    Real.close(ours);
+    Real.close(theirs);
+    ring.close(&Real);
+    buffers.free(&Real);
+}

@@ -34,7 +34,7 @@
 //! | callbacks: state machines, the least memory | [`Handler`], [`Conn`], [`net::Pool`] |
 //! | tasks: straight-line code | [`spawn`], [`net::Stream`], [`time`], [`task`] |
 //! | files, without blocking the loop | [`fs`] |
-//! | another kernel interface | [`Backend`] |
+//! | another kernel interface | [`Backend`], [`backends`] |
 //! | work from other threads | [`Remote`] |
 //! | the operating system's signals | [`signal`] |
 //! | hyper, tungstenite, rustls and other libraries | [`compat`] |
@@ -48,6 +48,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod backend;
+#[doc = include_str!("backends.md")]
+pub mod backends {}
 mod choice;
 pub mod compat;
 mod core;

@@ -373,8 +373,8 @@ impl Sys for Real {
             return unsafe { io_uring::io_uring_enter(at(ring), submit, wait, flags) }.map_err(refused);
         };
         let time = timespec(timeout);
-        let mut arg = io_uring::io_uring_getevents_arg::default();
-        arg.ts = io_uring::io_uring_ptr::new((&raw const time).cast_mut().cast());
+        let ts = io_uring::io_uring_ptr::new((&raw const time).cast_mut().cast());
+        let arg = io_uring::io_uring_getevents_arg { ts, ..Default::default() };
         // SAFETY: as above; the kernel's `timespec` here is the 64-bit one, as rustix's is.
         let taken = unsafe {
             io_uring::io_uring_enter_arg(at(ring), submit, wait, flags | EnterFlags::EXT_ARG, Some(&arg))

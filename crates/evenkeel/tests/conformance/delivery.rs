@@ -24,6 +24,7 @@ on_every_backend! {
     i30_an_end_with_data_is_heard_by_a_loop_that_was_asleep,
     i30_a_reset_behind_data_ends_the_connection,
     i01_urgent_data_behind_a_short_read_hides_nothing,
+    i01_urgent_data_between_bytes_that_are_all_there_hides_nothing,
     i29_urgent_data_does_not_spin_the_loop,
     i01_descriptors_on_a_unix_stream_hide_nothing,
     i24_a_firehose_keeps_nobody_waiting,
@@ -166,6 +167,15 @@ fn i01_urgent_data_behind_a_short_read_hides_nothing(backend: Backend) {
     });
     assert_eq!(got, b"abcdefghi");
     assert_eq!(seen.eof.get(), 1);
+}
+
+fn i01_urgent_data_between_bytes_that_are_all_there_hides_nothing(backend: Backend) {
+    let mut s = Server::new(backend);
+    let (mut peer, seen) = s.pair(Probe::new());
+    peer.write_all(b"abc").unwrap();
+    socket2::SockRef::from(&peer).send_out_of_band(b"!").unwrap();
+    peer.write_all(b"def").unwrap();
+    s.until("all was heard", || seen.text() == "abcdef");
 }
 
 fn i29_urgent_data_does_not_spin_the_loop(backend: Backend) {

@@ -113,19 +113,12 @@ pub struct EventLoop {
     shared: Rc<Shared>,
 }
 
-#[cfg(test)]
-impl EventLoop {
-    /// A loop over a driver of a test's own.
-    pub(crate) fn over(backend: Backend, driver: Box<dyn crate::backend::Driver>) -> EventLoop {
-        EventLoop { shared: Shared::new(NEXT_ID.fetch_add(1, Ordering::Relaxed), backend, driver) }
-    }
-}
-
 impl EventLoop {
     /// A loop over a driver that a test has made.
     #[cfg(test)]
     pub(crate) fn over(backend: Backend, driver: Box<dyn crate::backend::Driver>) -> Self {
-        EventLoop { shared: Shared::new(NEXT_ID.fetch_add(1, Ordering::Relaxed), backend, driver) }
+        let started = crate::choice::Started { backend, driver, fallback: None };
+        EventLoop { shared: Shared::new(NEXT_ID.fetch_add(1, Ordering::Relaxed), started) }
     }
 
     /// A loop with the default options.

@@ -82,6 +82,7 @@ impl Sys for Odd {
             &self, ring: Fd, entries: NonNull<u8>, count: u16, incremental: bool
         ) -> io::Result<()>;
         fn ring_operations(&self, ring: Fd) -> io::Result<u128>;
+        fn ring_threads(&self, ring: Fd, most: u32) -> io::Result<()>;
         fn map(&self, bytes: usize) -> io::Result<NonNull<u8>>;
         fn unmap(&self, at: NonNull<u8>, bytes: usize);
     }

@@ -4,6 +4,7 @@ use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::out::Extra;
 use super::pool::Event;
 use super::shared::Timer;
 use super::{Core, Kind, Shared, Token, flag};
@@ -216,7 +217,12 @@ impl Core {
         // Whatever was queued is missing: nothing may follow it, and the peer must not take the rest for the whole.
         s.set(flag::SHUT | flag::RESET);
         s.set(flag::READABLE | flag::WRITABLE | flag::HUNG_UP);
-        s.extra = None;
+        // What was received is still to be read; only what was to be sent is lost.
+        s.extra = s.extra.take().and_then(|lost| {
+            let mut kept = Extra::default();
+            (kept.unread, kept.ended) = (lost.unread, lost.ended);
+            (!kept.is_idle()).then(|| Box::new(kept))
+        });
         let io = &mut self.tasks[s.slot as usize];
         io.error.get_or_insert(error);
         self.wake(token, true, true);

@@ -57,10 +57,18 @@ impl<Y: Sys> Uring<Y> {
         }
     }
 
-    /// Cancels everything that is in flight for a source. Another source of the same socket, if there is one, asks again.
+    /// Cancels everything that is in flight for a source: by what it carries, since finding it by its descriptor costs a
+    /// look at everything that is in flight on the ring.
     fn cancel_all(&self, core: &mut Core, index: u32) {
         let Some(s) = core.sources.place(index) else { return };
-        self.push(&Entry::cancel_all(s.fd).with(Op::Cancel.data(0)));
+        let (flags, accepts) = (s.flags, matches!(s.kind(), Kind::Listener | Kind::Watch));
+        if flags & flag::ARMED_READ != 0 {
+            let what = if accepts { Op::Accept } else { Op::Recv };
+            self.push(&Entry::cancel(what.data(index)).with(Op::Cancel.data(0)));
+        }
+        if flags & flag::ARMED_WRITE != 0 {
+            self.push(&Entry::cancel(Op::Room.data(index)).with(Op::Cancel.data(0)));
+        }
     }
 
     /// Forgets a source. True if nothing of it is in flight.
@@ -131,7 +139,7 @@ impl<Y: Sys> Uring<Y> {
             }
             self.cancel_all(&mut core, token.index);
             drop(core);
-            self.submit(lp, Wait::For(Some(WAIT)))?;
+            self.submit(lp, Wait::Surely(WAIT))?;
         }
         let what = "the kernel does not end what it was asked to receive for this stream";
         Err(io::Error::new(io::ErrorKind::TimedOut, what))
@@ -240,7 +248,7 @@ impl<Y: Sys> Uring<Y> {
             if !waking && files && lp.core.borrow().sources.retired() == 0 {
                 return;
             }
-            if self.submit(lp, Wait::For(Some(WAIT))).is_err() {
+            if self.submit(lp, Wait::Surely(WAIT)).is_err() {
                 break;
             }
         }

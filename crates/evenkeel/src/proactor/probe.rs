@@ -63,7 +63,8 @@ pub(crate) fn probe<Y: Sys>(sys: &Y, without: &str) -> io::Result<Features> {
     Ok(Features {
         setup,
         multishot_recv: multishot_recv && may("multishot-recv"),
-        multishot_accept: may("multishot-accept"),
+        // Undeferred, it would empty the backlog while a handler is busy, whatever was asked for.
+        multishot_accept: may("multishot-accept") && setup.contains(SetupFlags::DEFER_TASKRUN),
         incremental,
         quiet_sends: may("quiet-sends"),
         files: if may("files") { known & FILE_OPERATIONS } else { 0 },
@@ -122,6 +123,7 @@ fn receives<Y: Sys>(sys: &Y, ring: &Ring, incremental: bool) -> io::Result<(bool
         }
     };
     let multishot = exchange(sys, ring, ours, theirs);
+    let multishot = multishot.and_then(|multishot| overfill(sys, ring, theirs).map(|()| multishot));
     sys.close(ours);
     sys.close(theirs);
     // What is in flight was cancelled, or the ring is closed next; either way nobody sends any more.
@@ -161,6 +163,19 @@ fn exchange<Y: Sys>(sys: &Y, ring: &Ring, ours: i32, theirs: i32) -> io::Result<
         let _ = sys.recv(ours, &mut sent);
     }
     Err(strange("a receive"))
+}
+
+/// Sends more than fits: a send that says nothing if all was taken must say how much was.
+fn overfill<Y: Sys>(sys: &Y, ring: &Ring, theirs: i32) -> io::Result<()> {
+    static MUCH: [u8; 4 << 20] = [0; 4 << 20];
+    // SAFETY: the bytes are static.
+    let send = unsafe { Entry::send(theirs, &MUCH, true) };
+    ring.push(&send.with(SEND));
+    let refused = completions(sys, ring)?;
+    match refused[..] {
+        [done] if done.data == SEND && done.result < MUCH.len() as i32 => Ok(()),
+        _ => Err(strange("a send that finds no room")),
+    }
 }
 
 fn completions<Y: Sys>(sys: &Y, ring: &Ring) -> io::Result<Vec<Done>> {

@@ -339,7 +339,8 @@ impl<Y: Sys> Uring<Y> {
         let unread = s.extra.as_ref().map_or(0, |extra| extra.unread.len());
         let over = s.extra.as_ref().is_some_and(|extra| extra.ended.is_some());
         let open = !s.has(flag::CLOSING) && !over;
-        let multishot = self.features.multishot_recv;
+        // What comes for one that lingers is thrown away: piece by piece, so that others find buffers (I24).
+        let multishot = self.features.multishot_recv && !s.has(flag::LINGER);
         if s.has(flag::FLOOD) && s.flags & (flag::CLOSING | flag::LINGER) == 0 {
             let token = Token { index, generation: s.generation };
             if s.kind() == Kind::Callback {
@@ -444,7 +445,9 @@ impl<Y: Sys> Uring<Y> {
             drop(guard);
             return end.map(|()| take(&[]));
         };
-        if *list == 0 && !s.has(flag::EOF) && is_caught_up(s) {
+        // With nothing in flight only another attempt finds out what there is.
+        let more_will_come = s.flags & (flag::EOF | flag::ARMED_READ) == flag::ARMED_READ;
+        if *list == 0 && more_will_come && is_caught_up(s) {
             s.clear(flag::READABLE);
         }
         drop(guard);

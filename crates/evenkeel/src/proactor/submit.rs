@@ -13,6 +13,13 @@ use crate::sys::buffers::Span;
 use crate::sys::ring::Entry;
 use crate::sys::{Fd, Sys};
 
+/// The bits of a submission's number, which the data of its sends carry between the operation and the place.
+const SUBMISSION: u32 = (1 << 28) - 1;
+
+fn submission_of(data: u64) -> u32 {
+    (data >> 32) as u32 & SUBMISSION
+}
+
 /// What a submission waits for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Wait {
@@ -20,8 +27,10 @@ pub(super) enum Wait {
     No,
     /// Nothing, but what can complete does.
     Poll,
-    /// A completion, at most so long.
+    /// A completion, at most so long; nothing if somebody has something to do.
     For(Option<Duration>),
+    /// A completion, at most so long.
+    Surely(Duration),
 }
 
 /// A large write of received bytes, sent from where they were received.
@@ -42,6 +51,7 @@ impl<Y: Sys> Uring<Y> {
     /// Hands over everything that was written, and all other entries. No user code runs in here.
     #[inline(never)]
     pub(super) fn submit(&self, lp: &Shared, wait: Wait) -> io::Result<()> {
+        self.submission.set(self.submission.get().wrapping_add(1) & SUBMISSION);
         let cork = self.queue_corked(lp);
         let leases = self.queue_leases(lp);
         // What was sent by the way may have given somebody something to do.
@@ -72,7 +82,7 @@ impl<Y: Sys> Uring<Y> {
         for (at, (token, corked)) in cork.pieces().enumerate() {
             lp.stats.add_n(&lp.stats.bytes_out, corked.len() as u64);
             match plainly(core, token, now) {
-                Some(fd) => self.queue_send(fd, &corked, Op::Send.data(at as u32)),
+                Some(fd) => self.queue_send(fd, &corked, Op::Send, at),
                 None => lp.not_sent(self, core, token, corked, None),
             }
         }
@@ -90,7 +100,7 @@ impl<Y: Sys> Uring<Y> {
             let bytes = self.buffers.bytes(&lease.span);
             lp.stats.add_n(&lp.stats.bytes_out, bytes.len() as u64);
             match plainly(&mut core, lease.token, lp.now_ms.get()) {
-                Some(fd) => self.queue_send(fd, bytes, Op::Lease.data(at as u32)),
+                Some(fd) => self.queue_send(fd, bytes, Op::Lease, at),
                 None => lp.not_sent(self, &mut core, lease.token, Corked::Bytes(bytes), None),
             }
         }
@@ -98,7 +108,8 @@ impl<Y: Sys> Uring<Y> {
     }
 
     #[inline]
-    fn queue_send(&self, fd: Fd, bytes: &[u8], data: u64) {
+    fn queue_send(&self, fd: Fd, bytes: &[u8], op: Op, at: usize) {
+        let data = op.data(at as u32) | u64::from(self.submission.get()) << 32;
         // SAFETY: the cork, its messages and the leases are kept by `submit` until `enter` has handed the entry over or
         // revoked it.
         let entry = unsafe { Entry::send(fd, bytes, self.features.quiet_sends) };
@@ -108,7 +119,7 @@ impl<Y: Sys> Uring<Y> {
     /// Queues an entry, and hands others over if there is no room.
     #[inline]
     pub(super) fn push(&self, entry: &Entry) {
-        if !self.ring.push(entry) {
+        if !self.waiting.borrow().is_empty() || !self.ring.push(entry) {
             self.push_anyway(entry);
         }
     }
@@ -117,7 +128,8 @@ impl<Y: Sys> Uring<Y> {
     fn push_anyway(&self, entry: &Entry) {
         // An error is met again by the next wait, which reports it.
         let _ = self.enter(Wait::No);
-        if !self.ring.push(entry) {
+        // Not past those that wait: a cancellation must not overtake what it cancels.
+        if !self.waiting.borrow().is_empty() || !self.ring.push(entry) {
             match Op::of(entry.data) {
                 // Its memory is not ours for long: it is sent another way.
                 Op::Send | Op::Lease => self.failed.borrow_mut().push((entry.data, NOT_TRIED)),
@@ -143,6 +155,7 @@ impl<Y: Sys> Uring<Y> {
             Wait::No => (0, false, None),
             Wait::Poll => (0, true, None),
             Wait::For(timeout) => (1, true, timeout),
+            Wait::Surely(timeout) => (1, true, Some(timeout)),
         };
         self.push_waiting();
         if self.ring.pending() == 0 && (!events || least == 0 && self.nothing_to_come()) {
@@ -163,8 +176,10 @@ impl<Y: Sys> Uring<Y> {
             }
             let came = self.harvest();
             self.push_waiting();
-            self.unfinished.set(events && came >= WORK_PER_ENTER);
-            let more = self.unfinished.get() && self.batch.borrow().len() < BATCH;
+            if events {
+                self.unfinished.set(came >= WORK_PER_ENTER);
+            }
+            let more = events && self.unfinished.get() && self.batch.borrow().len() < BATCH;
             if self.ring.pending() == 0 && !self.ring.overflowed() && !more {
                 return Ok(());
             }
@@ -197,6 +212,8 @@ impl<Y: Sys> Uring<Y> {
     #[cold]
     fn not_sent(&self, lp: &Shared, cork: &Cork, leases: &[Lease]) {
         let mut failed = std::mem::take(&mut *self.failed.borrow_mut());
+        // A failure that the kernel kept for want of room is of a submission that is over.
+        failed.retain(|(data, _)| submission_of(*data) == self.submission.get());
         failed.sort_unstable();
         let mut guard = lp.core.borrow_mut();
         let core = &mut *guard;

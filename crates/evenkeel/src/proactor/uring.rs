@@ -94,6 +94,8 @@ pub(crate) struct Uring<Y: Sys> {
     pub(super) batch: RefCell<VecDeque<Completion>>,
     /// Sends of the submission that is going on which completed: by their data, with their results.
     pub(super) failed: RefCell<Vec<(u64, i32)>>,
+    /// The number of that submission.
+    pub(super) submission: Cell<u32>,
     pub(super) leases: RefCell<Vec<Lease>>,
     /// Entries for which there was no room, while the kernel took none.
     pub(super) waiting: RefCell<VecDeque<Entry>>,
@@ -139,12 +141,13 @@ impl<Y: Sys> Uring<Y> {
         let ring = Ring::new(&sys, setup)?;
         // Where it refuses, it has its own idea of how many are enough.
         let _ = sys.ring_threads(ring.fd, MOST_THREADS as u32);
-        // Two MiB either way.
-        let provision = if features.incremental {
-            Provision { count: 32, size: 64 << 10, incremental: true }
-        } else {
-            Provision { count: 512, size: 4 << 10, incremental: false }
+        // Two MiB each way. What is received by one request each is received in larger pieces.
+        let (count, size) = match (features.incremental, features.multishot_recv) {
+            (true, _) => (32, 64 << 10),
+            (false, true) => (512, 4 << 10),
+            (false, false) => (64, 32 << 10),
         };
+        let provision = Provision { count, size, incremental: features.incremental };
         let parts = Buffers::new(&sys, &ring, provision).and_then(|buffers| match sys.wake_pair() {
             Ok(wake) => Ok((buffers, wake)),
             Err(e) => {
@@ -167,6 +170,7 @@ impl<Y: Sys> Uring<Y> {
             features,
             batch: RefCell::default(),
             failed: RefCell::default(),
+            submission: Cell::new(0),
             leases: RefCell::default(),
             waiting: RefCell::default(),
             held: RefCell::default(),
@@ -231,7 +235,7 @@ impl<Y: Sys> Uring<Y> {
         let Some(s) = core.sources.get_mut(token).filter(|s| !s.has(flag::DEAD)) else { return };
         let (flags, fd) = (s.flags, s.fd);
         let wanted = flags & flag::WRITABLE == 0 || flags & flag::EOF != 0;
-        if !done.more() && wanted && flags & flag::CONNECTING == 0 {
+        if !done.more() && wanted && (flags & flag::CONNECTING == 0 || done.result < 0) {
             // Cancelled along with another source of the same socket, or the kernel was short of memory.
             self.poll(&mut core, token);
         }

@@ -129,8 +129,7 @@ fn odd(features: Features, sizes: (u32, u32), fates: impl FnMut(u32, bool) -> Fa
 /// Two servers that send back what they get: handlers, and tasks.
 fn servers(events: &mut EventLoop) -> [SocketAddr; 2] {
     let h = events.handle();
-    let mut limits = Limits::default();
-    limits.max_queue_bytes = 64 << 20;
+    let limits = Limits { max_queue_bytes: 64 << 20, ..Limits::default() };
     let pool = h.pool(limits);
     let listener = pool.listen("127.0.0.1:0", &ListenOptions::default(), |_| Echo).unwrap();
     let first = h.listener_addr(listener).unwrap().socket_addr().unwrap();

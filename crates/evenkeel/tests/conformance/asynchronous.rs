@@ -18,6 +18,8 @@ use evenkeel::{Backend, EventLoop, Flow, Message, task, time};
 use crate::support::{PEER, assert_same, event_loop, exactly, pattern, read_all, read_now};
 
 on_every_backend! {
+    i03_a_flood_that_a_task_reads_comes_to_its_end,
+    i43_a_failed_write_leaves_what_was_received,
     i35_two_streams_of_one_loop_exchange_megabytes,
     i03_a_lent_answer_and_a_message_leave_while_the_peer_waits,
     flush_hands_everything_to_the_kernel,
@@ -368,4 +370,59 @@ fn i24_a_task_that_never_has_to_wait_keeps_nobody_waiting(backend: Backend) {
         })
         .unwrap();
     assert!(rounds < PATIENCE, "nobody else had a turn");
+}
+
+/// More than all buffers of a loop hold, by reads of odd sizes, with a writer that stops now and then.
+fn i03_a_flood_that_a_task_reads_comes_to_its_end(backend: Backend) {
+    const ALL: usize = 16 << 20;
+    let mut events = event_loop(backend);
+    let (mut stream, mut peer) = pair(&mut events);
+    let sent = pattern(ALL);
+    let bytes = sent.clone();
+    let writer = std::thread::spawn(move || {
+        for piece in bytes.chunks(200_001) {
+            peer.write_all(piece).unwrap();
+            std::thread::yield_now();
+        }
+        peer
+    });
+    let got = events
+        .block_on(async {
+            let (mut all, mut few) = (Vec::with_capacity(ALL), vec![0; 65_536]);
+            while all.len() < ALL {
+                match stream.read(&mut few).await.unwrap() {
+                    0 => break,
+                    n => all.extend_from_slice(&few[..n]),
+                }
+            }
+            all
+        })
+        .unwrap();
+    drop(writer.join().unwrap());
+    assert_same(&got, &sent);
+}
+
+fn i43_a_failed_write_leaves_what_was_received(backend: Backend) {
+    let mut events = event_loop(backend);
+    let (mut stream, mut peer) = pair(&mut events);
+    peer.write_all(b"0123456789").unwrap();
+    events
+        .block_on(async {
+            let mut one = [0];
+            stream.read_exact(&mut one).await.unwrap();
+            // The rest has been received by the time that a timer fires.
+            time::sleep(Duration::from_millis(2)).await;
+            let large = Message::from(vec![1; 300 << 10]);
+            let mut sent = 0;
+            while stream.send(&large) != evenkeel::Flow::Closed {
+                sent += 1;
+                assert!(sent < 100, "there is no end of what a stream queues");
+            }
+            assert!(stream.flush().await.is_err());
+            peer.write_all(b"abcdef").unwrap();
+            let mut rest = [0; 15];
+            stream.read_exact(&mut rest).await.unwrap();
+            assert_eq!(&rest, b"123456789abcdef");
+        })
+        .unwrap();
 }

@@ -144,7 +144,7 @@ impl<Y: Sys> Uring<Y> {
         // Two MiB each way. What is received by one request each is received in larger pieces.
         let (count, size) = match (features.incremental, features.multishot_recv) {
             (true, _) => (32, 64 << 10),
-            (false, true) => (512, 4 << 10),
+            (false, true) => (128, 16 << 10),
             (false, false) => (64, 32 << 10),
         };
         let provision = Provision { count, size, incremental: features.incremental };

@@ -49,7 +49,7 @@ enum Command {
     Instr(command::instr::Instr),
     /// The hub: memory of idle subscribers, and what a delivery costs.
     Hub(command::hub::Hub),
-    /// Threads, select, poll, epoll and tasks over the number of connections, with a plot.
+    /// Threads, select, poll, epoll, io_uring and tasks over the number of connections, with a plot.
     Models(command::models::Models),
     /// What io_uring and each of its features is worth to our own servers.
     Ring(command::ring::Ring),

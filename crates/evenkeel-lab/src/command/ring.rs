@@ -8,7 +8,7 @@ use clap::Args;
 use evenkeel::Backend;
 
 use super::echo::compare;
-use super::{cell, seconds};
+use super::{cell, chosen, seconds};
 use crate::client::Side;
 use crate::machine::{MARK, Places, mark, quietest};
 use crate::peers::FLOORS;
@@ -42,6 +42,9 @@ pub(crate) struct Ring {
     /// Features to do without; all if none are named.
     #[arg(long, value_delimiter = ',', value_parser = FEATURES)]
     without: Vec<String>,
+    /// Servers whose system calls are counted; the floors and ours on epoll and io_uring if none are named.
+    #[arg(long, value_delimiter = ',')]
+    calls: Vec<Server>,
     /// Seconds of turns for each cell.
     #[arg(long, default_value = "4", value_parser = seconds)]
     secs: Duration,
@@ -102,10 +105,7 @@ impl Ring {
     fn calls(&self, places: &Places) -> Table {
         let head = ["system calls per message, 64 B".to_owned()].into_iter();
         let mut table = Table::new(head.chain(self.conns.iter().map(|n| format!("{n} connections"))));
-        let floors = FLOORS.map(|name| Server::Peer { name, tuned: false });
-        let models = [Model::Callbacks, Model::Async];
-        let own = [Backend::Epoll, Backend::IoUring].map(|b| models.map(|m| Server::Own(m, b)));
-        for server in floors.into_iter().chain(own.into_iter().flatten()) {
+        for server in chosen(&self.calls, counted) {
             let cells = self.conns.iter().map(|conns| {
                 eprintln!("{server}, system calls, {conns} connections");
                 cell(server.start(places).and_then(|s| calls_per_message(&s, *conns as usize)).map(number))
@@ -114,6 +114,14 @@ impl Ring {
         }
         table
     }
+}
+
+/// The floors, and ours on epoll and io_uring.
+fn counted() -> Vec<Server> {
+    let floors = FLOORS.map(|name| Server::Peer { name, tuned: false });
+    let models = [Model::Callbacks, Model::Async];
+    let own = [Backend::Epoll, Backend::IoUring].map(|b| models.map(|m| Server::Own(m, b)));
+    floors.into_iter().chain(own.into_iter().flatten()).collect()
 }
 
 fn calls_per_message(server: &Running, conns: usize) -> io::Result<f64> {

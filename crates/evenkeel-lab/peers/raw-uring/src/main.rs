@@ -21,12 +21,27 @@ const ACCEPT: u64 = 0;
 const RECV: u64 = 1;
 const SEND: u64 = 2;
 
+/// Completions from which on one call may have left some behind: the kernel does a bounded amount of work in each.
+const WORK_PER_CALL: usize = 16;
+/// Completions that are collected, by several calls if need be, before they are served: it pays to receive from many,
+/// and then to send to many.
+const BATCH: usize = 256;
+
+/// Received bytes that go back to where they came from.
+struct Answer {
+    fd: RawFd,
+    from: *const u8,
+    n: usize,
+}
+
 struct Server {
     ring: IoUring,
     buffers: Buffers,
     listener: TcpListener,
     /// By their descriptors.
     sockets: Vec<Option<OwnedFd>>,
+    /// What is to be sent next, if more of it does not come right behind.
+    next: Option<Answer>,
     /// Ended, but an answer may have yet to leave.
     over: Vec<RawFd>,
     /// Found no buffer to receive into.
@@ -54,9 +69,22 @@ impl Server {
         self.push(opcode::RecvMulti::new(types::Fd(fd), 0).build(), RECV, fd)
     }
 
-    fn send(&mut self, fd: RawFd, from: *const u8, n: u32) -> io::Result<()> {
+    /// Joins a message that comes in pieces: its bytes lie one behind the other, unless a buffer ends between.
+    fn answer(&mut self, fd: RawFd, from: *const u8, n: usize) -> io::Result<()> {
+        match &mut self.next {
+            Some(next) if next.fd == fd && next.from.wrapping_add(next.n) == from => next.n += n,
+            _ => {
+                self.send()?;
+                self.next = Some(Answer { fd, from, n });
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        let Some(Answer { fd, from, n }) = self.next.take() else { return Ok(()) };
         let flags = SendFlags::DONTWAIT.bits() | SendFlags::NOSIGNAL.bits() | RecvFlags::WAITALL.bits();
-        let entry = opcode::Send::new(types::Fd(fd), from, n).flags(flags as i32).build();
+        let entry = opcode::Send::new(types::Fd(fd), from, n as u32).flags(flags as i32).build();
         self.push(entry.flags(squeue::Flags::SKIP_SUCCESS), SEND, fd)
     }
 
@@ -74,7 +102,7 @@ impl Server {
         match (done.result(), cqueue::buffer_select(done.flags())) {
             (n @ 1.., Some(buffer)) => {
                 let bytes = self.buffers.take(buffer, n as usize);
-                self.send(fd, bytes, n as u32)?;
+                self.answer(fd, bytes, n as usize)?;
                 if !cqueue::more(done.flags()) {
                     self.receive(fd)?;
                 }
@@ -121,16 +149,24 @@ impl Server {
 
     fn run(&mut self) -> io::Result<()> {
         self.accept()?;
-        let mut batch = Vec::new();
+        let mut batch = Vec::with_capacity(BATCH);
         loop {
-            match self.ring.submit_and_wait(1) {
-                // A signal has ended the wait, or completions must be taken first.
-                Err(e) if !matches!(Errno::from_io_error(&e), Some(Errno::INTR | Errno::BUSY)) => {
-                    return Err(e);
+            let mut least = 1;
+            loop {
+                match self.ring.submit_and_wait(least) {
+                    // A signal has ended the wait, or completions must be taken first.
+                    Err(e) if !matches!(Errno::from_io_error(&e), Some(Errno::INTR | Errno::BUSY)) => {
+                        return Err(e);
+                    }
+                    _ => self.submitted(),
                 }
-                _ => self.submitted(),
+                let before = batch.len();
+                batch.extend(self.ring.completion());
+                if batch.len() - before < WORK_PER_CALL || batch.len() >= BATCH {
+                    break;
+                }
+                least = 0;
             }
-            batch.extend(self.ring.completion());
             for done in batch.drain(..) {
                 let fd = done.user_data() as u32 as RawFd;
                 match done.user_data() >> 32 {
@@ -139,6 +175,7 @@ impl Server {
                     _ => self.not_sent(fd, done.result()),
                 }
             }
+            self.send()?;
             self.feed()?;
         }
     }
@@ -151,9 +188,11 @@ fn check(result: i32) -> io::Result<u32> {
 fn serve(listener: TcpListener, _: Echo) -> io::Result<()> {
     let mut options = IoUring::builder();
     options.setup_single_issuer().setup_defer_taskrun().setup_submit_all().setup_no_sqarray();
+    // A call that waits for nothing does then what work there is.
+    options.setup_taskrun_flag();
     let ring = options.setup_cqsize(8192).build(1024)?;
     let buffers = Buffers::new(&ring)?;
-    Server { ring, buffers, listener, sockets: vec![], over: vec![], starved: vec![] }.run()
+    Server { ring, buffers, listener, sockets: vec![], next: None, over: vec![], starved: vec![] }.run()
 }
 
 fn main() -> io::Result<()> {

@@ -92,11 +92,14 @@ impl Ring {
 
     /// A cell of two variants by turns.
     fn ratio(&self, places: &Places, [first, second]: [Variant<'_>; 2], conns: u32, size: u32) -> String {
-        eprintln!("{} without [{}], {conns} connections, {size} B", first.0, first.1);
+        let what = format!("{}, {conns} connections, {size} B", described(first));
         let heard = quietest(|| {
             let start = |(server, without): Variant<'_>| server.start_without(places, without);
             let outcome =
                 compare(&[start(first)?, start(second)?], conns as usize, size as usize, self.secs)?;
+            // Times tell a slow phase of the machine, in which ratios may be others.
+            let [of_first, of_second] = outcome.compared.each.map(number);
+            eprintln!("{what}: {of_first} ns a message, {}: {of_second} ns", described(second));
             Ok((outcome.compared.cpu, outcome.noise))
         });
         cell(heard.map(|heard| format!("{}{}", heard.value, mark(heard.noise))))
@@ -114,6 +117,10 @@ impl Ring {
         }
         table
     }
+}
+
+fn described((server, without): Variant<'_>) -> String {
+    if without.is_empty() { server.to_string() } else { format!("{server} without {without}") }
 }
 
 /// The floors, and ours on epoll and io_uring.

@@ -147,26 +147,31 @@ impl Server {
         Ok(())
     }
 
+    /// Hands over what was pushed, waits for a completion, and takes those that have come.
+    fn collect(&mut self, batch: &mut Vec<cqueue::Entry>) -> io::Result<()> {
+        let mut least = 1;
+        loop {
+            match self.ring.submit_and_wait(least) {
+                // A signal has ended the wait, or completions must be taken first.
+                Err(e) if !matches!(Errno::from_io_error(&e), Some(Errno::INTR | Errno::BUSY)) => {
+                    return Err(e);
+                }
+                _ => self.submitted(),
+            }
+            let before = batch.len();
+            batch.extend(self.ring.completion());
+            if batch.len() - before < WORK_PER_CALL || batch.len() >= BATCH {
+                return Ok(());
+            }
+            least = 0;
+        }
+    }
+
     fn run(&mut self) -> io::Result<()> {
         self.accept()?;
         let mut batch = Vec::with_capacity(BATCH);
         loop {
-            let mut least = 1;
-            loop {
-                match self.ring.submit_and_wait(least) {
-                    // A signal has ended the wait, or completions must be taken first.
-                    Err(e) if !matches!(Errno::from_io_error(&e), Some(Errno::INTR | Errno::BUSY)) => {
-                        return Err(e);
-                    }
-                    _ => self.submitted(),
-                }
-                let before = batch.len();
-                batch.extend(self.ring.completion());
-                if batch.len() - before < WORK_PER_CALL || batch.len() >= BATCH {
-                    break;
-                }
-                least = 0;
-            }
+            self.collect(&mut batch)?;
             for done in batch.drain(..) {
                 let fd = done.user_data() as u32 as RawFd;
                 match done.user_data() >> 32 {

@@ -12,6 +12,7 @@ mod plot;
 mod serve;
 mod server;
 mod stats;
+mod syscalls;
 mod table;
 mod turns;
 
@@ -48,8 +49,10 @@ enum Command {
     Instr(command::instr::Instr),
     /// The hub: memory of idle subscribers, and what a delivery costs.
     Hub(command::hub::Hub),
-    /// Threads, select, poll, epoll and tasks over the number of connections, with a plot.
+    /// Threads, select, poll, epoll, io_uring and tasks over the number of connections, with a plot.
     Models(command::models::Models),
+    /// What io_uring and each of its features is worth to our own servers.
+    Ring(command::ring::Ring),
     /// A server of this program, for the other commands.
     #[command(subcommand)]
     Serve(Serve),
@@ -121,6 +124,7 @@ fn measure(command: Command) -> io::Result<()> {
         Command::Instr(instr) => instr.run(&places),
         Command::Hub(hub) => hub.run(&places),
         Command::Models(models) => models.run(&places),
+        Command::Ring(ring) => ring.run(&places),
         Command::Serve(_) | Command::MicroOp { .. } => unreachable!("not measurements"),
     }
 }

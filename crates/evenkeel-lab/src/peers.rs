@@ -10,7 +10,10 @@ use lab_work::place;
 
 use crate::machine;
 
-/// The runtimes beside which ours is measured. `raw` is not one of them: it is the floor.
+/// What nothing is general in, on epoll and on io_uring: the floors.
+pub(crate) const FLOORS: [&str; 2] = ["raw", "raw-uring"];
+
+/// The runtimes beside which ours is measured.
 pub(crate) const RUNTIMES: &[&str] = &["tokio", "smol", "monoio", "compio", "glommio"];
 
 /// Peers that have been built by this process.

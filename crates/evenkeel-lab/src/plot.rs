@@ -17,8 +17,9 @@ pub(crate) struct Panel {
     pub(crate) lines: Vec<Line>,
 }
 
-/// Told apart also by those who see no red or green (Okabe and Ito).
-const COLOURS: [&str; 7] = ["#000000", "#e69f00", "#d55e00", "#56b4e9", "#0072b2", "#009e73", "#cc79a7"];
+/// Told apart also by those who see no red or green (Okabe and Ito, and a grey instead of their yellow).
+const COLOURS: [&str; 8] =
+    ["#000000", "#e69f00", "#d55e00", "#56b4e9", "#0072b2", "#009e73", "#cc79a7", "#999999"];
 /// The size of a panel's axes in pixels, and the room around them.
 const WIDTH: f64 = 420.0;
 const HEIGHT: f64 = 320.0;
@@ -90,9 +91,9 @@ pub(crate) fn svg(title: &str, note: &str, panels: &[Panel]) -> String {
         draw(&mut out, panel, LEFT + i as f64 * (WIDTH + LEFT), &x, &y);
     }
     let names = panels.first().map_or(&[][..], |p| &p.lines);
-    let step = ((WIDTH + LEFT) * panels.len() as f64 / names.len().max(1) as f64).min(145.0);
+    let each = ((width - LEFT) / names.len().max(1) as f64).min(145.0);
     for (i, line) in names.iter().enumerate() {
-        let (at, colour) = (LEFT + i as f64 * step, COLOURS[i % COLOURS.len()]);
+        let (at, colour) = (LEFT + i as f64 * each, COLOURS[i % COLOURS.len()]);
         let from = TOP + HEIGHT + BELOW - 20.0;
         let _ = writeln!(
             out,

@@ -33,9 +33,9 @@ pub(crate) enum Server {
 const TUNABLE: &[&str] = &["monoio", "compio"];
 
 impl Server {
-    /// Every server: the floor first, then the peers, then ours on every backend.
+    /// Every server: the floors first, then the peers, then ours on every backend.
     pub(crate) fn all() -> Vec<Server> {
-        let mut all = vec![Server::Peer { name: "raw", tuned: false }];
+        let mut all: Vec<_> = peers::FLOORS.map(|name| Server::Peer { name, tuned: false }).into();
         for name in peers::RUNTIMES {
             all.push(Server::Peer { name, tuned: false });
             if TUNABLE.contains(name) {
@@ -76,7 +76,15 @@ impl Server {
 
     /// Starts it where servers run.
     pub(crate) fn start(self, places: &Places) -> io::Result<Running> {
+        self.start_without(places, "")
+    }
+
+    /// Starts it where servers run; it does without some features of io_uring, named as the runtime names them.
+    pub(crate) fn start_without(self, places: &Places, features: &str) -> io::Result<Running> {
         let mut command = self.command()?;
+        if !features.is_empty() {
+            command.env("EVENKEEL_IO_URING_WITHOUT", features);
+        }
         places
             .spawn(|| Running::start(&mut command))
             .map_err(|e| io::Error::new(e.kind(), format!("{self}: {e}")))

@@ -68,6 +68,19 @@ fn busy_connections_are_measured_among_idle_ones() {
     assert_eq!(row(&text, "callbacks/poll")[1], "300");
 }
 
+/// System calls are left out where nobody may count them, which is said in the cells.
+#[test]
+fn features_of_the_ring_are_measured() {
+    let own = "--without multishot-recv,quiet-sends --calls callbacks/io_uring";
+    let text = measured("ring", &format!("ring --conns 5 --secs 0.3 {own}"));
+    for feature in ["the same", "without multishot-recv", "without quiet-sends"] {
+        let cells = row(&text, feature);
+        assert!(cells.len() == 4 && cells[1..].iter().all(|cell| cell.contains('(')), "{text}");
+    }
+    assert!(row(&text, "async/io_uring over async/epoll")[1].contains('('), "{text}");
+    assert_eq!(row(&text, "callbacks/io_uring").len(), 2, "{text}");
+}
+
 #[test]
 fn small_operations_are_measured() {
     let text = measured("micro", "micro --ops yield-among,timer-alone --rounds 1 --peers=");

@@ -73,3 +73,13 @@ pub(crate) fn open_echo(to: SocketAddr, from: usize, count: usize) -> io::Result
     };
     open(to, from, count, &mut |stream| stream.write_all(&message), receive)
 }
+
+/// Exchanges so many bytes, or a few more, in messages of 16 KiB.
+pub(crate) fn exchange(stream: &mut TcpStream, bytes: usize) -> io::Result<()> {
+    let mut message = [b'x'; 16 << 10];
+    for _ in 0..bytes.div_ceil(message.len()) {
+        stream.write_all(&message)?;
+        stream.read_exact(&mut message)?;
+    }
+    Ok(())
+}

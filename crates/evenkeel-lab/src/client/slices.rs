@@ -22,6 +22,8 @@ pub(crate) struct Slice {
     pub(crate) cpu: f64,
     /// Messages a second.
     pub(crate) rate: f64,
+    /// At least one.
+    pub(crate) messages: u64,
 }
 
 struct Conn {
@@ -99,8 +101,9 @@ impl Side {
             }
         }
         let used = (self.server.cpu()? - cpu) as f64;
-        let messages = messages.max(1) as f64;
-        Ok(Slice { cpu: used / messages, rate: messages / start.elapsed().as_secs_f64() })
+        let messages = messages.max(1);
+        let rate = messages as f64 / start.elapsed().as_secs_f64();
+        Ok(Slice { cpu: used / messages as f64, rate, messages })
     }
 
     fn wait(&mut self) -> io::Result<()> {

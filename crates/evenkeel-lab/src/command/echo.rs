@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use super::{cell, chosen, fits, seconds};
 use crate::client::Side;
 use crate::machine::{MARK, Noise, Places, mark};
-use crate::server::Server;
+use crate::server::{Running, Server};
 use crate::stats::number;
 use crate::table::Table;
 use crate::turns::{Compared, take_turns};
@@ -23,7 +23,8 @@ pub(crate) enum Echo {
 
 #[derive(Args)]
 pub(crate) struct Pair {
-    /// A server such as callbacks/epoll, async/poll, own-buffer/epoll, threads, raw, tokio or monoio-tuned.
+    /// A server such as callbacks/epoll, async/poll, own-buffer/epoll, threads, raw, raw-uring, tokio or
+    /// monoio-tuned.
     first: Server,
     /// The server that it is compared with.
     second: Server,
@@ -67,21 +68,20 @@ impl Echo {
 }
 
 /// A finished comparison.
-struct Outcome {
-    compared: Compared,
+pub(super) struct Outcome {
+    pub(super) compared: Compared,
     /// Round trips of each in microseconds: the median, and one in a hundred and in a thousand is slower.
     latency: [[f64; 3]; 2],
-    noise: f64,
+    pub(super) noise: f64,
 }
 
-fn compare(
-    places: &Places,
-    servers: [Server; 2],
+/// Lets two servers take turns at the same work.
+pub(super) fn compare(
+    running: &[Running; 2],
     conns: usize,
     size: usize,
     secs: Duration,
 ) -> io::Result<Outcome> {
-    let running = [servers[0].start(places)?, servers[1].start(places)?];
     let mut first = Side::open(&running[0], conns, 0, size)?;
     let mut second = Side::open(&running[1], conns, 0, size)?;
     let noise = Noise::watch(&[running[0].process, running[1].process])?;
@@ -95,7 +95,8 @@ fn compare(
 impl Pair {
     fn run(&self, places: &Places) -> io::Result<()> {
         let servers = [self.first, self.second];
-        let outcome = compare(places, servers, self.conns as usize, self.size as usize, self.secs)?;
+        let running = [self.first.start(places)?, self.second.start(places)?];
+        let outcome = compare(&running, self.conns as usize, self.size as usize, self.secs)?;
         let compared = &outcome.compared;
         println!("{} connections, {} bytes, {} slices of 100 ms\n", self.conns, self.size, compared.slices);
         let mut table = Table::new(["server", "CPU ns/message", "p50 µs", "p99 µs", "p99.9 µs"]);
@@ -131,9 +132,9 @@ impl All {
         }
         eprintln!("{server}, {conns} connections");
         let compared = || {
-            let servers = [server, self.against];
             let heard = crate::machine::quietest(|| {
-                let outcome = compare(places, servers, conns, self.size as usize, self.secs)?;
+                let running = [server.start(places)?, self.against.start(places)?];
+                let outcome = compare(&running, conns, self.size as usize, self.secs)?;
                 Ok((outcome.compared.cpu, outcome.noise))
             })?;
             Ok(format!("{}{}", heard.value, mark(heard.noise)))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{cell, chosen, fits};
-use crate::client::open_echo;
+use crate::client::{exchange, open_echo};
 use crate::machine::{Places, Process};
 use crate::server::Server;
 use crate::stats::number;
@@ -14,6 +14,9 @@ use crate::table::Table;
 
 /// Connections before the first reading, so that what a server makes once is not counted.
 const WARM: usize = 64;
+/// Bytes that the first of them exchanges, so that every buffer that a server shares among its connections has been
+/// used: a ring's pool of them becomes resident piece by piece, and would read as so many bytes of each connection.
+const ROUND: usize = 16 << 20;
 
 #[derive(Args)]
 pub(crate) struct Idle {
@@ -41,7 +44,10 @@ impl Idle {
             });
             table.row([server.to_string()].into_iter().chain(figures.collect::<Vec<_>>()));
         }
-        println!("Growth of a server's own memory for each connection that has exchanged one message.");
+        println!(
+            "Growth of a server's own memory for each connection that has exchanged one message, after {WARM} others,"
+        );
+        println!("one of which has exchanged {} MiB: buffers that all share are not in it.", ROUND >> 20);
         println!("The kernel's part is not in it, and the handlers have no state of their own.\n");
         println!("{table}");
         Ok(())
@@ -50,7 +56,8 @@ impl Idle {
 
 fn measure(places: &Places, server: Server, conns: usize) -> io::Result<f64> {
     let running = server.start(places)?;
-    let _warm = open_echo(running.addr, 0, WARM)?;
+    let mut warm = open_echo(running.addr, 0, WARM)?;
+    exchange(&mut warm[0], ROUND)?;
     let before = settled(running.process)?;
     let _held = open_echo(running.addr, WARM, conns)?;
     let after = settled(running.process)?;

@@ -7,6 +7,7 @@ pub(crate) mod idle;
 pub(crate) mod instr;
 pub(crate) mod micro;
 pub(crate) mod models;
+pub(crate) mod ring;
 
 use std::io;
 use std::time::Duration;

@@ -42,11 +42,12 @@ pub(crate) struct Models {
     out: Option<PathBuf>,
 }
 
-/// The models, by what they are called: a thread each, callbacks on every backend, and tasks.
+/// The models, by what they are called: a thread each, callbacks on every backend, and tasks on the best two.
 fn models() -> Vec<(&'static str, Server)> {
     let mut models = vec![("thread each", Server::Threads)];
     models.extend(Backend::ALL.iter().map(|b| (b.name(), Server::Own(Model::Callbacks, *b))));
     models.push(("async, epoll", Server::Own(Model::Async, Backend::Epoll)));
+    models.push(("async, io_uring", Server::Own(Model::Async, Backend::IoUring)));
     models
 }
 

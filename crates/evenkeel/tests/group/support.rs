@@ -1,0 +1,155 @@
+//! The harness: groups that nothing else in the process disturbs, and raw peers.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use evenkeel::group::{Group, GroupListener, Share};
+use evenkeel::net::{Limits, ListenOptions};
+use evenkeel::{Backend, CloseReason, Conn, ConnId, EventLoop, Flow, Handler};
+
+/// Longer than any step takes on a busy machine; reached only by what hangs.
+pub const LONG: Duration = Duration::from_secs(30);
+
+pub const SHARES: [Share; 3] = [Share::ReusePort, Share::Acceptor, Share::Shared];
+
+/// One test at a time: descriptors are the process's, and a loop with select has room for those below 1,024.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes of each body `fn name(backend: Backend)` one test for each backend.
+macro_rules! on_every_backend {
+    ($($name:ident,)*) => { $(
+        mod $name {
+            use evenkeel::Backend;
+            #[test]
+            fn on_every_backend() {
+                let _alone = crate::support::alone();
+                for backend in Backend::ALL {
+                    eprintln!("on {backend}");
+                    super::$name(*backend);
+                }
+            }
+        }
+    )* };
+}
+
+pub fn group_on(backend: Backend, loops: usize) -> Group {
+    let each = EventLoop::builder().backend(backend).on_fallback(|_| ());
+    Group::builder().loops(loops).event_loop(each).build(|_, _| Ok(())).unwrap()
+}
+
+pub fn group(loops: usize) -> Group {
+    Group::builder().loops(loops).build(|_, _| Ok(())).unwrap()
+}
+
+/// What has become of the handlers of a test.
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub closed: AtomicUsize,
+    pub loop_ended: AtomicUsize,
+}
+
+/// Sends back what it gets.
+#[derive(Default)]
+pub struct Echo {
+    pub seen: Arc<Seen>,
+}
+
+impl Handler for Echo {
+    fn on_data(&mut self, conn: &mut Conn<'_>, bytes: &[u8]) {
+        if conn.write(bytes) == Flow::Hold {
+            conn.pause();
+        }
+    }
+
+    fn on_drained(&mut self, conn: &mut Conn<'_>) {
+        conn.resume();
+    }
+
+    fn on_close(&mut self, _: ConnId, reason: &CloseReason) {
+        self.seen.closed.fetch_add(1, Ordering::Relaxed);
+        if matches!(reason, CloseReason::LoopEnded) {
+            self.seen.loop_ended.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+pub fn echo(group: &Group, share: Share) -> GroupListener {
+    echo_within(group, share, &Limits::default())
+}
+
+pub fn echo_within(group: &Group, share: Share, limits: &Limits) -> GroupListener {
+    group.listen("127.0.0.1:0", &ListenOptions::default(), limits, share, |_, _| Echo::default()).unwrap()
+}
+
+pub fn tcp(listener: &GroupListener) -> SocketAddr {
+    listener.addr().socket_addr().unwrap()
+}
+
+pub fn connect(to: SocketAddr) -> TcpStream {
+    let peer = TcpStream::connect(to).unwrap();
+    peer.set_read_timeout(Some(LONG)).unwrap();
+    peer
+}
+
+/// The bytes of one peer and round: every one tells whose and which it is.
+pub fn labelled(peer: usize, round: usize) -> Vec<u8> {
+    let label = |at: usize| (peer.wrapping_mul(31) ^ round.wrapping_mul(7) ^ at ^ (at >> 8)) as u8;
+    (0..1500 + peer).map(label).collect()
+}
+
+pub fn ping(peer: &mut TcpStream) -> io::Result<()> {
+    peer.write_all(b"ping")?;
+    let mut pong = [0; 4];
+    peer.read_exact(&mut pong)?;
+    assert_eq!(&pong, b"ping");
+    Ok(())
+}
+
+/// Whether the other side has ended the connection without an answer.
+pub fn is_turned_away(peer: &mut TcpStream) -> bool {
+    match peer.read(&mut [0; 1]) {
+        Ok(n) => n == 0,
+        Err(e) => {
+            assert!(e.kind() == io::ErrorKind::ConnectionReset, "{e}");
+            true
+        }
+    }
+}
+
+/// Returns when each loop has done all that had come to it before.
+pub fn settle(group: &Group) {
+    for index in 0..group.len() {
+        group.spawn_on(index, || async {}).unwrap().wait().unwrap();
+    }
+}
+
+pub fn connections(listener: &GroupListener) -> Vec<usize> {
+    listener.counts().iter().map(|counts| counts.connections).collect()
+}
+
+/// Joins a group that was made to end, and asserts that each loop ended well.
+pub fn join(group: Group) {
+    group.stop(LONG).unwrap();
+    for end in group.join() {
+        end.unwrap();
+    }
+}
+
+/// The number of threads whose names begin so.
+pub fn threads(named: &str) -> usize {
+    let name = |task: io::Result<fs::DirEntry>| fs::read_to_string(task.unwrap().path().join("comm"));
+    // A thread may end while it is looked at.
+    let names = fs::read_dir("/proc/self/task").unwrap().filter_map(|task| name(task).ok());
+    names.filter(|name| name.starts_with(named)).count()
+}
+
+pub fn descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").unwrap().count()
+}

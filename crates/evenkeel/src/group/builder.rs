@@ -20,6 +20,17 @@ pub struct GroupBuilder {
     name: String,
     pinned: bool,
     each: Builder,
+    spawn: Spawn,
+}
+
+/// What a loop's thread comes to.
+type End = Result<(), GroupError>;
+
+/// Starts a thread of this name.
+type Spawn = fn(String, Box<dyn FnOnce() -> End + Send>) -> io::Result<JoinHandle<End>>;
+
+fn spawn(name: String, life: Box<dyn FnOnce() -> End + Send>) -> io::Result<JoinHandle<End>> {
+    thread::Builder::new().name(name).spawn(life)
 }
 
 /// What runs on each loop's thread before it serves.
@@ -27,7 +38,7 @@ type Setup = dyn Fn(&Handle, LoopIndex) -> io::Result<()> + Send + Sync;
 
 /// A thread of a group, as its builder sees it.
 struct Started {
-    thread: JoinHandle<Result<(), GroupError>>,
+    thread: JoinHandle<End>,
     /// The loop, when its setup is over; nothing if the thread ends before.
     ready: Receiver<Remote>,
 }
@@ -44,7 +55,7 @@ struct Member {
 
 impl GroupBuilder {
     pub(super) fn new() -> Self {
-        GroupBuilder { loops: None, name: "evenkeel".into(), pinned: false, each: Builder::default() }
+        GroupBuilder { loops: None, name: "evenkeel".into(), pinned: false, each: Builder::default(), spawn }
     }
 
     /// How many loops. Default: as many as processors this process may use, by affinity and by quota.
@@ -108,7 +119,7 @@ impl GroupBuilder {
             let processor = processors.get(index % processors.len().max(1)).copied();
             let (roster, each, setup) = (roster.clone(), self.each.clone(), setup.clone());
             let member = Member { index, roster, each, processor, setup, ready };
-            match member.start(format!("{}-{index}", self.name)) {
+            match member.start(format!("{}-{index}", self.name), self.spawn) {
                 Ok(thread) => started.push(Started { thread, ready: wait }),
                 Err(error) => {
                     first = Some(GroupError::failed(index, error));
@@ -146,16 +157,13 @@ fn gather(
     Err(ends.into_iter().next().or(failed).unwrap_or_else(unknown))
 }
 
-/// What a thread came to.
-pub(super) fn ended(
-    index: LoopIndex,
-    joined: thread::Result<Result<(), GroupError>>,
-) -> Result<(), GroupError> {
+/// How a loop ended, be it that its thread panicked.
+pub(super) fn ended(index: LoopIndex, joined: thread::Result<End>) -> End {
     joined.unwrap_or_else(|payload| Err(GroupError::panicked(index, payload)))
 }
 
 impl Member {
-    fn start(self, name: String) -> io::Result<JoinHandle<Result<(), GroupError>>> {
+    fn start(self, name: String, spawn: Spawn) -> io::Result<JoinHandle<End>> {
         let (roster, index) = (self.roster.clone(), self.index);
         roster.starts(index);
         let life = move || {
@@ -165,11 +173,11 @@ impl Member {
             catch_unwind(AssertUnwindSafe(|| self.live()))
                 .unwrap_or_else(|payload| Err(GroupError::panicked(index, payload)))
         };
-        thread::Builder::new().name(name).spawn(life).inspect_err(|_| roster.has_ended(index))
+        spawn(name, Box::new(life)).inspect_err(|_| roster.has_ended(index))
     }
 
     /// The life of a loop.
-    fn live(self) -> Result<(), GroupError> {
+    fn live(self) -> End {
         let index = self.index;
         let failed = |error| GroupError::failed(index, error);
         if let Some(processor) = self.processor {
@@ -200,5 +208,56 @@ struct Ended {
 impl Drop for Ended {
     fn drop(&mut self) {
         self.roster.has_ended(self.index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn when_a_thread_cannot_be_started_those_that_were_are_stopped_and_joined() {
+        static ENDED: AtomicUsize = AtomicUsize::new(0);
+        fn two(name: String, life: Box<dyn FnOnce() -> End + Send>) -> io::Result<JoinHandle<End>> {
+            if name == "few-2" {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let counted = move || {
+                let end = life();
+                ENDED.fetch_add(1, Ordering::Relaxed);
+                end
+            };
+            spawn(name, Box::new(counted))
+        }
+        let builder = GroupBuilder { spawn: two, ..Group::builder() };
+        let error = builder.loops(4).name("few").build(|_, _| Ok(())).unwrap_err();
+        assert_eq!(error.index(), Some(2));
+        assert_eq!(error.io_error().unwrap().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(ENDED.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_panic_of_a_thread_reaches_who_joins_it() {
+        fn late(name: String, life: Box<dyn FnOnce() -> End + Send>) -> io::Result<JoinHandle<End>> {
+            let panics = name == "late-1";
+            let then = move || {
+                let end = life();
+                assert!(!panics, "after the loop");
+                end
+            };
+            spawn(name, Box::new(then))
+        }
+        let builder = GroupBuilder { spawn: late, ..Group::builder() };
+        let group = builder.loops(3).name("late").build(|_, _| Ok(())).unwrap();
+        group.stop(Duration::from_secs(30)).unwrap();
+        let ends = group.join();
+        assert!(ends[0].is_ok() && ends[2].is_ok());
+        let error = ends[1].as_ref().unwrap_err();
+        assert!(error.is_panic() && error.index() == Some(1), "{error}");
     }
 }

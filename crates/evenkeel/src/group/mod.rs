@@ -59,9 +59,11 @@
 //!   waits for the one loop that it was dealt to, even if that is busy and others are idle, and a few peers (or one proxy) may
 //!   all meet the same loop.
 //! - **`Acceptor`** keeps connections balanced to within one while they come, and where some loops lose more than others, fills
-//!   those first. One loop accepts: far above what handshakes allow on most machines, yet a limit.
-//! - **`Shared`** leaves the choice to who is awake first. An idle server gives most to the loop that went to sleep last, so
-//!   connections that stay for long pile up there.
+//!   those first. The price: one loop accepts for all, so its time bounds how many can come, and what it does besides
+//!   delays newcomers of every loop.
+//! - **`Shared`** gives a newcomer to a loop that waits, so none queues behind a busy one. The price: the kernel asks the
+//!   loops in an order of its own, so on a server that is mostly idle connections that stay pile up on the same loop; and all
+//!   loops take turns at one socket's lock.
 //!
 //! When in doubt: `Acceptor` for connections that stay, `ReusePort` for those that do not.
 //!
@@ -72,8 +74,8 @@
 //! # The end
 //!
 //! A group lives and ends as one. [`Group::stop`] stops all loops; so does the end of any one of them, be it by
-//! [`Handle::stop`], [`Remote::stop`], an error of the kernel, or a panic outside of user code, since the connections that the kernel
-//! goes on giving to a loop that is gone would be lost. [`Group::join`] tells how each ended. A loop ends as
+//! [`Handle::stop`], [`Remote::stop`], an error of the kernel, or a panic of its thread, since the connections that come to a loop that is
+//! gone would be lost. [`Group::join`] tells how each ended. A loop ends as
 //! [`EventLoop`](crate::EventLoop) does when it is dropped: connections hear
 //! [`LoopEnded`](crate::CloseReason::LoopEnded). A server that wants to end them gracefully closes its
 //! [listener](GroupListener::close) and waits for [`counts`](Group::counts) to fall first.

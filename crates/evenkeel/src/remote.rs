@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::core::Shared;
-use crate::group::answer::{self, Answer};
 use crate::handle::Handle;
 use crate::sys::WakeFn;
+use crate::task::answer::{self, Answer};
 
 type Call = Box<dyn FnOnce(&Handle) + Send>;
 
@@ -188,8 +188,8 @@ impl Remote {
         Ok(answer)
     }
 
-    /// Makes [`run`](crate::EventLoop::run) return after the loop's present turn, or the first of the next run. Unlike a
-    /// call, this finds room however many wait; after the loop's end it does nothing.
+    /// As [`Handle::stop`]: the loop's present turn is its last, or the first of its next run. Unlike a call, this finds
+    /// room however many wait; after the loop's end it does nothing.
     pub fn stop(&self) {
         self.inbox.stopping.store(true, Ordering::Release);
         self.inbox.wake();

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, PoisonError};
 
@@ -12,6 +13,7 @@ use crate::core::caught;
 use crate::handle::Handle;
 use crate::handler::Handler;
 use crate::net::{Addr, IntoAddr, Limits, ListenOptions};
+use crate::sys::{Real, Sys};
 
 /// What is to be opened: the same for every loop, and shared by their threads.
 struct Plan<F> {
@@ -52,7 +54,7 @@ impl Group {
     /// # Errors
     /// The kernel's, such as an address in use; `InvalidInput` for what does not go together: `ReusePort` and a Unix socket,
     /// `Shared` and [`Limits::max_connections`]. `WouldBlock` when a loop's mailbox is full, `NotConnected` when a loop has
-    /// ended, `Deadlock` on the thread of one of the loops. No loop listens then.
+    /// ended, `Deadlock` on the thread of one of the loops. No loop goes on listening then.
     pub fn listen<H: Handler>(
         &self,
         at: impl IntoAddr,
@@ -226,6 +228,27 @@ impl Group {
         let opening = plan.clone();
         let (socket, addr) = self.ask(0, move |handle| open(handle, &opening.at, &opening.options))?;
         listener.addr = addr;
+        let copied = self.copy_socket(plan, &socket, listener);
+        // The first loop's copy takes the file of a Unix socket with it; if there is none, nobody else does.
+        if let (true, true, Some(path)) =
+            (listener.sockets.is_empty(), plan.options.unlink, listener.addr.unix_path())
+        {
+            Real.remove_socket_file(path);
+        }
+        copied
+    }
+
+    fn copy_socket<H, M, F>(
+        &self,
+        plan: &Arc<Plan<F>>,
+        socket: &OwnedFd,
+        listener: &mut GroupListener,
+    ) -> io::Result<()>
+    where
+        H: Handler,
+        M: Fn(&Addr) -> H + 'static,
+        F: Fn(&Handle, LoopIndex) -> M + Send + Sync + 'static,
+    {
         for index in 0..self.len() {
             let (plan, copy, addr) = (plan.clone(), socket.try_clone()?, listener.addr.clone());
             let id = self.ask(index, move |handle| {

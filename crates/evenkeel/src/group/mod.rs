@@ -80,7 +80,6 @@
 //! [`LoopEnded`](crate::CloseReason::LoopEnded). A server that wants to end them gracefully closes its
 //! [listener](GroupListener::close) and waits for [`counts`](Group::counts) to fall first.
 
-pub(crate) mod answer;
 mod builder;
 mod error;
 mod listen;
@@ -95,7 +94,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-pub use self::answer::Answer;
 pub use self::builder::GroupBuilder;
 pub use self::error::GroupError;
 pub use self::share::{GroupListener, Share};
@@ -107,6 +105,7 @@ use crate::handle::Handle;
 #[cfg(doc)]
 use crate::net::Limits;
 use crate::remote::{Remote, RemoteError};
+use crate::task::Answer;
 
 /// Which loop of a group, from 0.
 pub type LoopIndex = usize;

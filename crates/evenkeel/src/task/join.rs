@@ -83,7 +83,7 @@ enum Reason {
 }
 
 impl JoinError {
-    pub(crate) fn cancelled() -> JoinError {
+    pub(super) fn cancelled() -> JoinError {
         JoinError { reason: Reason::Cancelled }
     }
 

@@ -113,15 +113,15 @@ fn the_end_of_one_loop_is_the_end_of_all() {
     let _alone = alone();
     let group = group(3);
     group.remote(1).run(|handle| handle.stop()).unwrap();
-    assert!(group.join().iter().all(Result::is_ok));
+    ends(group);
     let group = self::group(3);
     group.remote(2).stop();
-    assert!(group.join().iter().all(Result::is_ok));
+    ends(group);
     let group = Group::builder().loops(2).build(|handle, _| {
         handle.stop();
         Ok(())
     });
-    assert!(group.unwrap().join().iter().all(Result::is_ok));
+    ends(group.unwrap());
 }
 
 #[test]
@@ -199,5 +199,5 @@ fn a_group_and_what_it_gives_out_can_be_shared_between_threads() {
     shared::<Group>();
     shared::<GroupListener>();
     shared::<evenkeel::group::GroupError>();
-    shared::<evenkeel::group::Answer<Vec<u8>>>();
+    shared::<evenkeel::task::Answer<Vec<u8>>>();
 }

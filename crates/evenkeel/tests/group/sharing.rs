@@ -177,7 +177,7 @@ fn connections_on_their_way_to_a_loop_that_ends_are_refused_and_counted() {
     assert_eq!(listener.counts()[1].connections, 1);
     drop(release);
     assert!(is_turned_away(&mut waits));
-    assert!(group.join().into_iter().all(|end| end.is_ok()));
+    ends(group);
     let counts = listener.counts()[1];
     assert_eq!((counts.connections, counts.accepted, counts.refused), (0, 0, 1));
 }
@@ -253,6 +253,16 @@ fn unix_sockets_are_shared_but_not_their_addresses() {
         assert_eq!(connections(&listener).iter().sum::<usize>(), 12);
         join(group);
         assert!(!path.exists(), "{share:?}: the socket's file is gone");
+    }
+    for fails in 0..2 {
+        let group = group(2);
+        let each = move |_: &_, index| {
+            assert_ne!(index, fails, "this loop's fails");
+            |_: &_| Echo::default()
+        };
+        group.listen_each(path.as_path(), &options, &limits, Share::Shared, each).unwrap_err();
+        settle(&group);
+        assert!(!path.exists(), "with loop {fails} failing");
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -140,6 +141,14 @@ pub fn join(group: Group) {
     for end in group.join() {
         end.unwrap();
     }
+}
+
+/// Waits for a group that ends by itself, and asserts that each loop ended well.
+pub fn ends(group: Group) {
+    let (done, wait) = channel();
+    std::thread::spawn(move || done.send(group.join()));
+    let ends = wait.recv_timeout(LONG).expect("the group ends by itself");
+    assert!(ends.iter().all(Result::is_ok), "{ends:?}");
 }
 
 /// The number of threads whose names begin so.

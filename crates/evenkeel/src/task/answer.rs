@@ -5,10 +5,10 @@ use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use crate::task::JoinError;
+use super::JoinError;
 
 /// What a task on another loop comes to: made by [`Remote::spawn`](crate::Remote::spawn) and
-/// [`Group::spawn_on`](super::Group::spawn_on).
+/// [`Group::spawn_on`](crate::group::Group::spawn_on).
 ///
 /// A task of another loop awaits it; a thread without a loop [`wait`](Self::wait)s. It resolves to the task's output, or to a
 /// [`JoinError`] if the task panicked, or was cancelled because its loop ended first. Dropping it lets the task go on by

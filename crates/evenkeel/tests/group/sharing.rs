@@ -6,10 +6,12 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
+use std::time::Instant;
 
 use evenkeel::Backend;
 use evenkeel::group::{Group, Share};
 use evenkeel::net::{Limits, ListenOptions};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::support::*;
 
@@ -229,6 +231,51 @@ fn a_shared_socket_wakes_one_loop_where_the_interface_can() {
         join(group);
         assert_eq!(exclusive(), 0);
     }
+}
+
+#[test]
+fn i27_a_shared_socket_is_taken_from_again_after_descriptors_ran_out() {
+    in_process("sharing::i27_a_shared_socket_is_taken_from_again_after_descriptors_ran_out", || {
+        Backend::ALL.iter().copied().for_each(run_out);
+    });
+}
+
+fn run_out(backend: Backend) {
+    let old = getrlimit(Resource::Nofile);
+    // Before there is a ring, which holds on to the limit that it met when it was asked to accept.
+    setrlimit(Resource::Nofile, Rlimit { current: Some(200), maximum: old.maximum }).unwrap();
+    let group = group_on(backend, 2);
+    let listener = echo(&group, Share::Shared);
+    let registered = exclusive();
+    let to = socket2::SockAddr::from(tcp(&listener));
+    let socket = |_| socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let crowd: Vec<_> = (0..30).map(socket).collect();
+    let taken: Vec<_> = std::iter::from_fn(|| rustix::io::dup(std::io::stdin()).ok()).collect();
+    let connected = |socket: socket2::Socket| {
+        socket.connect(&to).unwrap();
+        socket.set_read_timeout(Some(LONG)).unwrap();
+        TcpStream::from(socket)
+    };
+    let crowd: Vec<_> = crowd.into_iter().map(connected).collect();
+    let since = Instant::now();
+    let errors = || async { evenkeel::Handle::current().stats().accept_errors };
+    while (0..2).all(|index| group.spawn_on(index, errors).unwrap().wait().unwrap() == 0) {
+        assert!(since.elapsed() < LONG, "{backend}: descriptors have run out");
+    }
+    drop(taken);
+    setrlimit(Resource::Nofile, old).unwrap();
+    for mut peer in crowd {
+        // One was reset, or is served: a descriptor that one loop gave up may have been the next of the other.
+        let kept_waiting = ping(&mut peer).is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock);
+        assert!(!kept_waiting, "{backend}");
+    }
+    let since = Instant::now();
+    while exclusive() < registered {
+        assert!(since.elapsed() < LONG, "{backend}: all loops listen again");
+        std::thread::yield_now();
+    }
+    ping(&mut connect(tcp(&listener))).unwrap();
+    join(group);
 }
 
 #[test]

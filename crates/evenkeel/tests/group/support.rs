@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,6 +39,24 @@ macro_rules! on_every_backend {
             }
         }
     )* };
+}
+
+const CHILD: &str = "EVENKEEL_GROUP_CHILD";
+
+/// Runs the test of this path again, alone in a process: for what is the process's, such as its limits.
+pub fn in_process(test: &str, body: fn()) {
+    if std::env::var_os(CHILD).is_some() {
+        return body();
+    }
+    let _alone = alone();
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    let (out, err) = (String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
+    assert!(child.status.success(), "{test}: {}\n{out}\n{err}", child.status);
+    assert!(out.contains("1 passed"), "{test} did not run in its process:\n{out}");
 }
 
 pub fn group_on(backend: Backend, loops: usize) -> Group {

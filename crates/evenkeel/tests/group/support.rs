@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use evenkeel::group::{Group, GroupListener, Share};
 use evenkeel::net::{Limits, ListenOptions};
@@ -143,9 +143,10 @@ pub fn is_turned_away(peer: &mut TcpStream) -> bool {
     }
 }
 
-/// Returns when each loop has done all that had come to it before.
+/// Returns when each loop has done all that had come to it before. Twice, because sources are released at the end of a turn,
+/// and the first answer may be of the turn that closes them.
 pub fn settle(group: &Group) {
-    for index in 0..group.len() {
+    for index in (0..group.len()).chain(0..group.len()) {
         group.spawn_on(index, || async {}).unwrap().wait().unwrap();
     }
 }
@@ -176,6 +177,15 @@ pub fn threads(named: &str) -> usize {
     // A thread may end while it is looked at.
     let names = fs::read_dir("/proc/self/task").unwrap().filter_map(|task| name(task).ok());
     names.filter(|name| name.starts_with(named)).count()
+}
+
+/// Asserts that no thread's name begins so. The kernel lists a thread for a moment after it has told those who join it.
+pub fn no_threads(named: &str) {
+    let since = Instant::now();
+    while threads(named) > 0 {
+        assert!(since.elapsed() < LONG, "threads are left");
+        std::thread::yield_now();
+    }
 }
 
 pub fn descriptors() -> usize {

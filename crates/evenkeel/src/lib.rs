@@ -35,6 +35,7 @@
 //! | tasks: straight-line code | [`spawn`], [`net::Stream`], [`time`], [`task`] |
 //! | files, without blocking the loop | [`fs`] |
 //! | another kernel interface | [`Backend`], [`backends`] |
+//! | a loop for each processor | [`group`] |
 //! | work from other threads | [`Remote`] |
 //! | the operating system's signals | [`signal`] |
 //! | hyper, tungstenite, rustls and other libraries | [`compat`] |
@@ -55,6 +56,7 @@ pub mod compat;
 mod core;
 mod event_loop;
 pub mod fs;
+pub mod group;
 mod handle;
 mod handler;
 mod message;

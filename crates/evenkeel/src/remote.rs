@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::Future;
+use std::io;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::core::Shared;
 use crate::handle::Handle;
 use crate::sys::WakeFn;
+use crate::task::answer::{self, Answer};
 
 type Call = Box<dyn FnOnce(&Handle) + Send>;
 
@@ -20,14 +23,16 @@ pub(crate) struct Inbox {
     calls: Mutex<VecDeque<Call>>,
     /// Set by whoever wakes the loop, cleared by the loop when it looks: wakes between the two are one (I2).
     woken: AtomicBool,
+    /// The loop is to stop, whatever else waits.
+    stopping: AtomicBool,
     closed: AtomicBool,
     wake: WakeFn,
 }
 
 impl Inbox {
     pub(crate) fn new(wake: WakeFn) -> Self {
-        let (woken, closed) = (AtomicBool::new(false), AtomicBool::new(false));
-        Inbox { calls: Mutex::default(), woken, closed, wake }
+        let no = || AtomicBool::new(false);
+        Inbox { calls: Mutex::default(), woken: no(), stopping: no(), closed: no(), wake }
     }
 
     /// No call runs under the lock, so a poisoned one is still whole.
@@ -71,6 +76,9 @@ impl Inbox {
         // store: it reads the wake that found the mark set, so that what that wake announced is seen below.
         self.woken.swap(false, Ordering::AcqRel);
         let handle = Handle::from_shared(lp.clone());
+        if self.stopping.swap(false, Ordering::Acquire) {
+            handle.stop();
+        }
         for _ in 0..most {
             let Some(call) = self.lock().pop_front() else { return true };
             lp.guard(|| call(&handle));
@@ -124,6 +132,16 @@ impl fmt::Display for RemoteError {
 
 impl std::error::Error for RemoteError {}
 
+impl From<RemoteError> for io::Error {
+    fn from(error: RemoteError) -> Self {
+        let kind = match error {
+            RemoteError::Full => io::ErrorKind::WouldBlock,
+            RemoteError::LoopEnded => io::ErrorKind::NotConnected,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
 impl Remote {
     pub(crate) fn new(inbox: Arc<Inbox>) -> Self {
         Remote { inbox }
@@ -135,6 +153,46 @@ impl Remote {
     /// When the inbox is full or the loop has ended; the call is dropped on this thread then.
     pub fn run(&self, call: impl FnOnce(&Handle) + Send + 'static) -> Result<(), RemoteError> {
         self.inbox.push(Box::new(call))
+    }
+
+    /// Runs a task on the loop: `make` is called there, so that only it need be `Send`, and not the future. What the future
+    /// comes to, or a panic of either, is the [`Answer`].
+    ///
+    /// ```
+    /// use evenkeel::EventLoop;
+    /// let mut events = EventLoop::new()?;
+    /// let remote = events.handle().remote();
+    /// let thread = std::thread::spawn(move || {
+    ///     let sum = remote.spawn(|| async { 2 + 3 }).map(|answer| answer.wait());
+    ///     remote.stop();
+    ///     sum
+    /// });
+    /// events.run()?;
+    /// assert!(matches!(thread.join(), Ok(Ok(Ok(5)))));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run).
+    pub fn spawn<T, F>(&self, make: impl FnOnce() -> F + Send + 'static) -> Result<Answer<T>, RemoteError>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + 'static,
+    {
+        let (sender, answer) = answer::channel();
+        self.run(move |handle| {
+            // Made in the task, so that a panic is the task's.
+            let task = handle.spawn(async move { make().await });
+            handle.spawn(async move { sender.send(task.await) }).detach();
+        })?;
+        Ok(answer)
+    }
+
+    /// As [`Handle::stop`]: the loop's present turn is its last, or the first of its next run. Unlike a call, this finds
+    /// room however many wait; after the loop's end it does nothing.
+    pub fn stop(&self) {
+        self.inbox.stopping.store(true, Ordering::Release);
+        self.inbox.wake();
     }
 
     /// Lets the loop take a turn if it is waiting.

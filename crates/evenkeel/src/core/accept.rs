@@ -5,7 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::pool::{Event, Make};
+use super::pool::{Event, Made, Make};
 use super::{Kind, Shared, Token, flag};
 use crate::handler::CloseReason;
 use crate::net::{Addr, SocketOption};
@@ -41,10 +41,16 @@ pub(crate) fn is_of_one_connection(e: &io::Error) -> bool {
 }
 
 impl Shared {
-    /// An accepted connection gets its handler and its place. None if it was refused for want of either.
+    /// An accepted connection gets its handler and its place. None if it was refused for want of either, or is served
+    /// elsewhere.
     pub(crate) fn welcome(self: &Rc<Self>, fd: Fd, peer: &Addr, pool: u16, make: &Make) -> Option<Token> {
+        let made = make(self, fd, peer);
+        if let Made::GivenAway = made {
+            // Whoever serves it counts it.
+            return None;
+        }
         self.stats.add(&self.stats.accepted);
-        let Some(slot) = make(self, fd, peer) else {
+        let Made::Here(slot) = made else {
             // The user's function panicked: the connection ends, the listener goes on.
             self.stats.add(&self.stats.panics);
             self.driver.sys().close(fd);

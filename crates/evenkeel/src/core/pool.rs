@@ -37,8 +37,18 @@ pub(crate) trait AnyPool {
     fn len(&self) -> usize;
 }
 
-/// Makes the handler of an accepted connection; none if the user's function panicked.
-pub(crate) type Make = dyn Fn(&Rc<Shared>, Fd, &Addr) -> Option<u32>;
+/// What became of an accepted connection.
+pub(crate) enum Made {
+    /// It is served here: the place of its handler.
+    Here(u32),
+    /// The descriptor was given away, to another loop or to be closed.
+    GivenAway,
+    /// The user's function panicked, or its pool is gone.
+    Failed,
+}
+
+/// Makes the handler of an accepted connection.
+pub(crate) type Make = dyn Fn(&Rc<Shared>, Fd, &Addr) -> Made;
 
 /// The handlers of type `H` that share limits.
 pub(crate) struct TypedPool<H> {

@@ -55,6 +55,8 @@ pub(crate) mod flag {
     pub(crate) const KIND: u32 = 0b111 << 29;
     /// Bytes, or an end, may be there to be read. This and the next are where epoll has them.
     pub(crate) const READABLE: u32 = 1;
+    /// A listening socket of which other loops have copies: one of them is to be woken for a newcomer.
+    pub(crate) const SHARED: u32 = 1 << 1;
     /// The last attempt to write was not refused.
     pub(crate) const WRITABLE: u32 = 1 << 2;
     /// A short read says that nothing is left: a TCP stream subscribed to RDHUP and PRI.

@@ -28,7 +28,7 @@
 mod addr;
 mod listener;
 mod options;
-mod pool;
+pub(crate) mod pool;
 mod split;
 mod stream;
 

@@ -5,7 +5,7 @@ use std::io;
 use std::rc::Rc;
 
 use super::{Addr, ConnectOptions, IntoAddr, Limits, ListenOptions, SocketOption, Stream};
-use crate::core::pool::{AnyPool, TypedPool};
+use crate::core::pool::{AnyPool, Made, TypedPool};
 use crate::core::shared::{Listener, Timer};
 use crate::core::{Core, Kind, Shared, Token, caught, flag};
 use crate::handler::{ConnId, Handler};
@@ -39,8 +39,8 @@ use crate::sys::Fd;
 /// # }
 /// ```
 pub struct Pool<H> {
-    shared: Rc<Shared>,
-    typed: Rc<TypedPool<H>>,
+    pub(crate) shared: Rc<Shared>,
+    pub(crate) typed: Rc<TypedPool<H>>,
 }
 
 /// Names a listener that feeds a pool.
@@ -76,8 +76,8 @@ impl<H: Handler> Pool<H> {
         let setup = AcceptedSetup::new(options);
         let make = move |shared: &Rc<Shared>, fd: Fd, peer: &Addr| {
             setup.apply(shared, fd, peer);
-            let handler = caught(|| make(peer))?;
-            Some(typed.upgrade()?.insert(handler))
+            let made = caught(|| make(peer)).zip(typed.upgrade());
+            made.map_or(Made::Failed, |(handler, typed)| Made::Here(typed.insert(handler)))
         };
         let listener = Listener { make: Rc::new(make), pool: self.typed.place.get(), token: None };
         let token = listen(&self.shared, &at, options, Some(listener))?;
@@ -195,11 +195,18 @@ pub(crate) fn listen(
     let fd = sys.listen(at, options)?;
     let unlink = if options.unlink { flag::UNLINK } else { 0 };
     let unix = if at.unix_path().is_some() { flag::UNIX | unlink } else { 0 };
-    let Some(listener) = listener else { return shared.adopt_async(fd, Kind::Watch, flag::READABLE | unix) };
+    match listener {
+        Some(listener) => add_listener(shared, fd, unix, listener),
+        None => shared.adopt_async(fd, Kind::Watch, flag::READABLE | unix),
+    }
+}
+
+/// Accepts for a pool from a listening socket, which is closed if that cannot be.
+pub(crate) fn add_listener(shared: &Shared, fd: Fd, flags: u32, listener: Listener) -> io::Result<Token> {
     let mut core = shared.core.borrow_mut();
     let pool = listener.pool;
     let slot = core.add_listener(listener);
-    let token = core.sources.insert(fd, Kind::Listener, unix, pool, slot, 0);
+    let token = core.sources.insert(fd, Kind::Listener, flags, pool, slot, 0);
     if let Some(listener) = &mut core.listeners[slot as usize] {
         listener.token = Some(token);
     }
@@ -210,13 +217,13 @@ pub(crate) fn listen(
         let listener = core.listeners[slot as usize].take();
         drop(core);
         drop(listener);
-        sys.close(fd);
+        shared.driver.sys().close(fd);
         return Err(e);
     }
     Ok(token)
 }
 
-fn check_running(shared: &Shared) -> io::Result<()> {
+pub(crate) fn check_running(shared: &Shared) -> io::Result<()> {
     if shared.ended.get() {
         return Err(io::Error::new(io::ErrorKind::NotConnected, "the loop has ended"));
     }
@@ -224,7 +231,7 @@ fn check_running(shared: &Shared) -> io::Result<()> {
 }
 
 impl Core {
-    fn add_listener(&mut self, listener: Listener) -> u32 {
+    pub(crate) fn add_listener(&mut self, listener: Listener) -> u32 {
         if let Some(at) = self.listeners.iter().position(Option::is_none) {
             self.listeners[at] = Some(listener);
             return at as u32;

@@ -74,6 +74,13 @@ impl<T: Trigger, Y: Sys> Selector<Y> for EpollBy<T> {
         sys.epoll_ctl(self.ep, EpollOp::Add, fd, token.to_u64(), Self::flags(interest))
     }
 
+    fn add_shared(&mut self, sys: &Y, fd: Fd, token: Token) -> io::Result<()> {
+        // No other events may be asked for with it.
+        let trigger = if T::EDGE { EpollFlags::ET } else { EpollFlags::empty() };
+        let flags = trigger | EpollFlags::IN | EpollFlags::EXCLUSIVE;
+        sys.epoll_ctl(self.ep, EpollOp::Add, fd, token.to_u64(), flags)
+    }
+
     fn modify(&mut self, sys: &Y, fd: Fd, token: Token, interest: Ready) -> io::Result<()> {
         sys.epoll_ctl(self.ep, EpollOp::Modify, fd, token.to_u64(), Self::flags(interest))
     }

@@ -69,6 +69,11 @@ pub(crate) trait Selector<Y: Sys>: Sized + 'static {
 
     fn new(sys: &Y) -> io::Result<Self>;
     fn add(&mut self, sys: &Y, fd: Fd, token: Token, interest: Ready) -> io::Result<()>;
+    /// Asks for newcomers of a listening socket of which other loops have copies; where the interface can, one loop is
+    /// woken for each, and not all.
+    fn add_shared(&mut self, sys: &Y, fd: Fd, token: Token) -> io::Result<()> {
+        self.add(sys, fd, token, Ready { read: true, ..Ready::default() })
+    }
     /// Changes what is asked for; never called on an edge-triggered interface but to ask for a fresh look.
     fn modify(&mut self, sys: &Y, fd: Fd, token: Token, interest: Ready) -> io::Result<()>;
     fn remove(&mut self, sys: &Y, fd: Fd);

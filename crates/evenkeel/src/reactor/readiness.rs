@@ -312,7 +312,17 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         if registered && now == want {
             return;
         }
-        let result = if registered {
+        let result = if s.has(flag::SHARED) {
+            // Its registration cannot be changed, and while it rests it is not to be the one that is woken.
+            if registered {
+                selector.remove(&self.sys, s.fd);
+                s.clear(flag::REGISTERED | flag::ARMED_READ);
+            }
+            if !want.read {
+                return;
+            }
+            selector.add_shared(&self.sys, s.fd, token)
+        } else if registered {
             selector.modify(&self.sys, s.fd, token, want)
         } else {
             selector.add(&self.sys, s.fd, token, want)
@@ -405,7 +415,12 @@ impl<P: Selector<Y>, Y: Sys> Driver for Readiness<P, Y> {
             Kind::Async | Kind::Watch => Ready { read: true, write: s.has(flag::CONNECTING), hung_up: false },
             _ => Ready { read: !s.has(flag::CONNECTING), write: s.has(flag::CONNECTING), hung_up: false },
         };
-        self.selector.borrow_mut().add(&self.sys, s.fd, token, want)?;
+        let mut selector = self.selector.borrow_mut();
+        if s.has(flag::SHARED) {
+            selector.add_shared(&self.sys, s.fd, token)?;
+        } else {
+            selector.add(&self.sys, s.fd, token, want)?;
+        }
         s.set(flag::REGISTERED);
         s.set(if want.read { flag::ARMED_READ } else { 0 });
         s.set(if want.write { flag::ARMED_WRITE } else { 0 });

@@ -8,6 +8,7 @@
 //! holds it; it is closed by [`Sys::close`], once, when the source ends.
 
 pub(crate) mod buffers;
+pub(crate) mod processors;
 mod real;
 pub(crate) mod ring;
 pub(crate) mod signal;

@@ -15,6 +15,7 @@
 //!   operations: they answer `Pending` once. So none can keep the others or the sockets from their turn.
 //!   [`yield_now`] is the way to give up the turn in a long computation.
 
+pub(crate) mod answer;
 mod join;
 mod raw;
 mod set;
@@ -29,6 +30,7 @@ use std::task::{Context, Poll, Waker};
 
 use self::raw::Core;
 
+pub use self::answer::Answer;
 pub use self::join::{JoinError, JoinHandle};
 pub use self::set::TaskSet;
 

@@ -1,0 +1,10 @@
+//! A group of loops: its life, its messages, and the ways to share a port.
+
+#![allow(clippy::unwrap_used, unreachable_pub)]
+
+#[macro_use]
+mod support;
+
+mod life;
+mod messages;
+mod sharing;

@@ -414,7 +414,7 @@ fn i43_a_failed_write_leaves_what_was_received(backend: Backend) {
             time::sleep(Duration::from_millis(2)).await;
             let large = Message::from(vec![1; 300 << 10]);
             let mut sent = 0;
-            while stream.send(&large) != evenkeel::Flow::Closed {
+            while stream.send(&large) != Flow::Closed {
                 sent += 1;
                 assert!(sent < 100, "there is no end of what a stream queues");
             }

@@ -11,7 +11,8 @@
 //! |---|---|
 //! | `uring.rs` | what the driver holds, and its turn |
 //! | `submit.rs` | how writes leave, and completions come in |
-//! | `receive.rs` | how bytes reach handlers and tasks |
+//! | `receive.rs` | how bytes reach handlers, and wait for tasks |
+//! | `pull.rs` | how tasks read them |
 //! | `held.rs` | where bytes wait that a task has not read |
 //! | `accept.rs` | how connections are accepted |
 //! | `end.rs` | how operations end before their descriptor does |
@@ -23,6 +24,7 @@ mod end;
 mod files;
 mod held;
 mod probe;
+mod pull;
 mod receive;
 mod submit;
 #[cfg(test)]

@@ -58,7 +58,8 @@ fn nothing_is_left_of_a_group_that_was_dropped(backend: Backend) {
     drop(group);
     // A remote keeps what wakes its loop, though there is nothing to be woken any more.
     drop((peers, listeners));
-    assert_eq!(descriptors(), before);
+    // Fewer, if something of an earlier test was still being closed at first.
+    assert!(descriptors() <= before, "{} descriptors, {before} before", descriptors());
     no_threads("left-");
 }
 
@@ -73,7 +74,8 @@ fn nothing_is_left_of_a_group_that_was_not_built(backend: Backend) {
     let error = error.unwrap_err();
     assert_eq!((error.index(), error.to_string()), (Some(2), "loop 2: no such thing".to_owned()));
     assert!(error.io_error().is_some() && !error.is_panic());
-    assert_eq!(descriptors(), before);
+    // Fewer, if something of an earlier test was still being closed at first.
+    assert!(descriptors() <= before, "{} descriptors, {before} before", descriptors());
     no_threads("unbuilt-");
 
     let error = build(|_, index| {
@@ -85,7 +87,8 @@ fn nothing_is_left_of_a_group_that_was_not_built(backend: Backend) {
     assert!(error.to_string().contains("not this one"), "{error}");
     let payload = error.into_panic().unwrap().downcast::<String>().unwrap();
     assert!(payload.contains("not this one"));
-    assert_eq!(descriptors(), before);
+    // Fewer, if something of an earlier test was still being closed at first.
+    assert!(descriptors() <= before, "{} descriptors, {before} before", descriptors());
     no_threads("unbuilt-");
 }
 
@@ -162,9 +165,7 @@ fn a_loop_does_not_join_its_own_group() {
 fn a_stop_finds_room_in_a_full_mailbox() {
     let _alone = alone();
     let group = group(2);
-    let (release, wait) = std::sync::mpsc::channel::<()>();
-    group.remote(1).run(move |_| _ = wait.recv()).unwrap();
-    while group.remote(1).run(|_| ()).is_ok() {}
+    let release = fill_mailbox(&group.remote(1));
     assert_eq!(group.broadcast(|_, _| ()), [Ok(()), Err(RemoteError::Full)]);
     assert_eq!(group.stop(std::time::Duration::ZERO).unwrap_err().kind(), io::ErrorKind::TimedOut);
     drop(release);

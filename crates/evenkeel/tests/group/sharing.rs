@@ -140,9 +140,7 @@ fn connections_that_cannot_be_handed_over_are_refused_and_counted() {
     let _alone = alone();
     let group = group(2);
     let listener = echo(&group, Share::Acceptor);
-    let (release, wait) = channel::<()>();
-    group.remote(1).run(move |_| _ = wait.recv()).unwrap();
-    while group.remote(1).run(|_| ()).is_ok() {}
+    let release = fill_mailbox(&group.remote(1));
     // They come in turns, as long as those that are refused leave the loops with equally many.
     let mut served = connect(tcp(&listener));
     ping(&mut served).unwrap();

@@ -5,13 +5,13 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use evenkeel::group::{Group, GroupListener, Share};
 use evenkeel::net::{Limits, ListenOptions};
-use evenkeel::{Backend, CloseReason, Conn, ConnId, EventLoop, Flow, Handler};
+use evenkeel::{Backend, CloseReason, Conn, ConnId, EventLoop, Flow, Handle, Handler, Remote};
 
 /// Longer than any step takes on a busy machine; reached only by what hangs.
 pub const LONG: Duration = Duration::from_secs(30);
@@ -141,6 +141,21 @@ pub fn is_turned_away(peer: &mut TcpStream) -> bool {
             true
         }
     }
+}
+
+/// Holds a loop up until the answer is dropped, and fills its mailbox. Not before the loop is held up: what holds it up
+/// would leave room in the mailbox when it is taken out.
+pub fn fill_mailbox(remote: &Remote) -> Sender<()> {
+    let (release, wait) = channel::<()>();
+    let (begins, begun) = channel();
+    let holds_up = move |_: &Handle| {
+        begins.send(()).unwrap();
+        _ = wait.recv();
+    };
+    remote.run(holds_up).unwrap();
+    begun.recv().unwrap();
+    while remote.run(|_| ()).is_ok() {}
+    release
 }
 
 /// Returns when each loop has done all that had come to it before. Twice, because sources are released at the end of a turn,

@@ -330,7 +330,7 @@ fn what_cannot_be_listened_at_leaves_nothing_behind() {
         let error = group.listen_each("127.0.0.1:0", &options, &limits, share, panics).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::Other, "{share:?}: {error}");
         settle(&group);
-        assert_eq!(descriptors(), before, "{share:?}");
+        assert!(descriptors() <= before, "{share:?}: {} descriptors, {before} before", descriptors());
     }
     limits.max_connections = Some(10);
     let error = group.listen("127.0.0.1:0", &options, &limits, Share::Shared, |_, _| Echo::default());

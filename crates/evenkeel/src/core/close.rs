@@ -10,6 +10,7 @@ use super::shared::Timer;
 use super::{Core, Kind, Shared, Token, flag};
 use crate::handler::CloseReason;
 use crate::net::{Addr, SocketOption};
+use crate::sys::Fd;
 
 impl Shared {
     pub(crate) fn close(&self, token: Token) {
@@ -129,6 +130,17 @@ impl Shared {
                 self.arm_close_deadline(token, kind, pool);
             }
         }
+    }
+
+    /// Ends the write half of a stream, and tells whether the kernel had something unread for it, which is thrown away.
+    pub(crate) fn end_write_half(&self, fd: Fd) -> bool {
+        let sys = self.driver.sys();
+        // A peer that is gone already needs no end.
+        let _ = sys.shutdown(fd, Shutdown::Write);
+        let mut memory = self.take_scratch();
+        let got = sys.recv(fd, &mut memory);
+        self.put_scratch(memory);
+        matches!(got, Ok(1..))
     }
 
     fn arm_close_deadline(&self, token: Token, kind: Kind, pool: u16) {

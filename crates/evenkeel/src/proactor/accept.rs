@@ -20,8 +20,7 @@ const WAITING: usize = 64;
 impl<Y: Sys> Uring<Y> {
     /// A listener's request has something to say.
     pub(super) fn accepted(&self, lp: &Rc<Shared>, index: u32, done: &Done) {
-        let token = if done.more() { self.alive(lp, index) } else { self.ended(lp, index, flag::ARMED_READ) };
-        let Some(token) = token else {
+        let Some(token) = self.owner(lp, done) else {
             // Its listener is gone (I10).
             if done.result >= 0 {
                 self.turn_away(done.result);
@@ -91,16 +90,11 @@ impl<Y: Sys> Uring<Y> {
         for _ in 0..waiting {
             let Some((index, fd)) = self.accepted.borrow_mut().pop_front() else { return };
             let mut core = lp.core.borrow_mut();
-            let Some((token, s)) = core.sources.at(index as usize) else {
-                drop(core);
+            let listener = core.sources.at(index as usize).filter(|(_, s)| !s.has(flag::DEAD));
+            let Some((token, s)) = listener else {
                 self.turn_away(fd);
                 continue;
             };
-            if s.has(flag::DEAD) {
-                drop(core);
-                self.turn_away(fd);
-                continue;
-            }
             let (kind, slot) = (s.kind(), s.slot);
             let later = kind != Kind::Listener;
             if !later && served >= ACCEPTS_PER_TURN {

@@ -18,7 +18,7 @@ const WAIT: Duration = Duration::from_millis(100);
 
 impl<Y: Sys> Uring<Y> {
     /// The source at a place, if its owner still has it; an event of one that is gone is counted.
-    pub(super) fn alive(&self, lp: &Shared, index: u32) -> Option<Token> {
+    fn alive(&self, lp: &Shared, index: u32) -> Option<Token> {
         let mut core = lp.core.borrow_mut();
         let alive = core.sources.at(index as usize).map(|(token, _)| token);
         if alive.is_none() {
@@ -27,9 +27,15 @@ impl<Y: Sys> Uring<Y> {
         alive
     }
 
+    /// The source that a completion is for, if its owner still has it. An operation that does not go on has ended.
+    pub(super) fn owner(&self, lp: &Shared, done: &Done) -> Option<Token> {
+        let index = Op::index(done.data);
+        if done.more() { self.alive(lp, index) } else { self.ended(lp, index, armed_by(done)) }
+    }
+
     /// The operation that `armed` stands for has ended. If it was the last one of a source that is gone, so is its
     /// descriptor now.
-    pub(super) fn ended(&self, lp: &Shared, index: u32, armed: u32) -> Option<Token> {
+    fn ended(&self, lp: &Shared, index: u32, armed: u32) -> Option<Token> {
         let mut core = lp.core.borrow_mut();
         let s = core.sources.place(index)?;
         s.clear(armed);
@@ -51,23 +57,25 @@ impl<Y: Sys> Uring<Y> {
         let Some(s) = core.sources.place(index) else { return };
         if s.flags & (flag::ARMED_READ | flag::CANCELLED) == flag::ARMED_READ {
             s.set(flag::CANCELLED);
-            let accepts = matches!(s.kind(), Kind::Listener | Kind::Watch);
-            let what = if accepts { Op::Accept } else { Op::Recv };
-            self.push(&Entry::cancel(what.data(index)).with(Op::Cancel.data(0)));
+            let what = reads_by(s.kind());
+            self.cancel_one(what, index);
         }
+    }
+
+    fn cancel_one(&self, what: Op, index: u32) {
+        self.push(&Entry::cancel(what.data(index)).with(Op::Cancel.data(0)));
     }
 
     /// Cancels everything that is in flight for a source: by what it carries, since finding it by its descriptor costs a
     /// look at everything that is in flight on the ring.
     fn cancel_all(&self, core: &mut Core, index: u32) {
         let Some(s) = core.sources.place(index) else { return };
-        let (flags, accepts) = (s.flags, matches!(s.kind(), Kind::Listener | Kind::Watch));
+        let (flags, reads) = (s.flags, reads_by(s.kind()));
         if flags & flag::ARMED_READ != 0 {
-            let what = if accepts { Op::Accept } else { Op::Recv };
-            self.push(&Entry::cancel(what.data(index)).with(Op::Cancel.data(0)));
+            self.cancel_one(reads, index);
         }
         if flags & flag::ARMED_WRITE != 0 {
-            self.push(&Entry::cancel(Op::Room.data(index)).with(Op::Cancel.data(0)));
+            self.cancel_one(Op::Room, index);
         }
     }
 
@@ -108,15 +116,11 @@ impl<Y: Sys> Uring<Y> {
             return true;
         }
         drop(core);
-        // A peer that is gone already needs no end.
-        let _ = self.sys.shutdown(fd, Shutdown::Write);
-        if !unread {
-            let mut memory = lp.take_scratch();
-            let got = self.sys.recv(fd, &mut memory);
-            lp.put_scratch(memory);
-            if !matches!(got, Ok(1..)) {
-                return true;
-            }
+        if unread {
+            // A peer that is gone already needs no end.
+            let _ = self.sys.shutdown(fd, Shutdown::Write);
+        } else if !lp.end_write_half(fd) {
+            return true;
         }
         let mut core = lp.core.borrow_mut();
         if let Some(s) = core.sources.get_mut(token) {
@@ -155,13 +159,10 @@ impl<Y: Sys> Uring<Y> {
                     && core.sources.get(token).is_some()
             },
             |Completion { done, span }| {
-                if let Some(span) = span {
-                    if let Some(s) = lp.core.borrow_mut().sources.get_mut(token) {
-                        s.extra().unread.extend_from_slice(self.buffers.bytes(&span));
-                    }
-                    self.buffers.release(span);
+                if let (Some(span), Some(s)) = (&span, lp.core.borrow_mut().sources.get_mut(token)) {
+                    s.extra().unread.extend_from_slice(self.buffers.bytes(span));
                 }
-                self.lose(lp, &done);
+                self.lose(lp, Completion { done, span });
             },
         );
     }
@@ -180,12 +181,7 @@ impl<Y: Sys> Uring<Y> {
                 armed_by(done) != 0
                     && core.sources.place(Op::index(done.data)).is_some_and(|s| s.kind() == Kind::Free)
             },
-            |Completion { done, span }| {
-                if let Some(span) = span {
-                    self.buffers.release(span);
-                }
-                self.lose(lp, &done);
-            },
+            |completion| self.lose(lp, completion),
         );
     }
 
@@ -210,11 +206,14 @@ impl<Y: Sys> Uring<Y> {
     }
 
     /// A completion that nobody is left to hear of.
-    fn lose(&self, lp: &Shared, done: &Done) {
+    fn lose(&self, lp: &Shared, Completion { done, span }: Completion) {
+        if let Some(span) = span {
+            self.buffers.release(span);
+        }
         if Op::of(done.data) == Op::Accept && done.result >= 0 {
             self.turn_away(done.result);
         }
-        let armed = armed_by(done);
+        let armed = armed_by(&done);
         if armed != 0 && !done.more() {
             self.ended(lp, Op::index(done.data), armed);
         }
@@ -234,15 +233,13 @@ impl<Y: Sys> Uring<Y> {
             let batch = std::mem::take(&mut *self.batch.borrow_mut());
             // Everything in flight ends once, so what goes on ending may take its time.
             patience -= usize::from(batch.is_empty());
-            for Completion { done, span } in batch {
-                if let Some(span) = span {
-                    self.buffers.release(span);
-                }
+            for completion in batch {
+                let done = &completion.done;
                 waking &= done.more() || Op::of(done.data) != Op::Wake;
                 if Op::of(done.data) == Op::File {
                     self.file_done(lp, Op::index(done.data), done.result);
                 }
-                self.lose(lp, &done);
+                self.lose(lp, completion);
             }
             let files = self.files.borrow().is_empty();
             if !waking && files && lp.core.borrow().sources.retired() == 0 {
@@ -256,6 +253,11 @@ impl<Y: Sys> Uring<Y> {
         let files = std::mem::take(&mut *self.files.borrow_mut());
         drop(files);
     }
+}
+
+/// What a source receives by.
+fn reads_by(kind: Kind) -> Op {
+    if matches!(kind, Kind::Listener | Kind::Watch) { Op::Accept } else { Op::Recv }
 }
 
 /// The bit of a source that says that the operation is in flight.

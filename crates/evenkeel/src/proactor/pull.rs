@@ -5,7 +5,7 @@ use std::io;
 use super::receive::{UNREAD, is_caught_up};
 use super::uring::Uring;
 use crate::core::out::Ended;
-use crate::core::{Core, Kind, Shared, Token, flag};
+use crate::core::{Core, Kind, Shared, Source, Token, flag};
 use crate::sys::Sys;
 use crate::sys::buffers::{Buffers, Span};
 
@@ -59,23 +59,21 @@ impl<Y: Sys> Uring<Y> {
 
     /// Puts what is held for a stream behind its unread bytes.
     pub(super) fn unhold(&self, core: &mut Core, index: u32) {
-        let Core { sources, tasks, .. } = core;
-        let Some(s) = sources.place(index).filter(|s| s.kind() == Kind::Async) else { return };
-        let list = &mut tasks[s.slot as usize].held;
-        let mut held = self.held.borrow_mut();
-        while let Some(span) = held.pop(list) {
-            s.extra().unread.extend_from_slice(self.buffers.bytes(&span));
-            self.buffers.release(span);
-        }
+        self.empty_held(core, index, |s, bytes| s.extra().unread.extend_from_slice(bytes));
     }
 
     /// Forgets what is held for a stream.
     pub(super) fn drop_held(&self, core: &mut Core, index: u32) {
+        self.empty_held(core, index, |_, _| ());
+    }
+
+    fn empty_held(&self, core: &mut Core, index: u32, mut each: impl FnMut(&mut Source, &[u8])) {
         let Core { sources, tasks, .. } = core;
         let Some(s) = sources.place(index).filter(|s| s.kind() == Kind::Async) else { return };
         let list = &mut tasks[s.slot as usize].held;
         let mut held = self.held.borrow_mut();
         while let Some(span) = held.pop(list) {
+            each(s, self.buffers.bytes(&span));
             self.buffers.release(span);
         }
     }

@@ -108,7 +108,7 @@ impl<Y: Sys> Uring<Y> {
 
     /// Something came of a receive that is not plain.
     pub(super) fn received(&self, lp: &Rc<Shared>, index: u32, done: &Done, span: Option<Span>) {
-        let token = if done.more() { self.alive(lp, index) } else { self.ended(lp, index, flag::ARMED_READ) };
+        let token = self.owner(lp, done);
         let lent = Lent { buffers: &self.buffers, span };
         let Some(token) = token else { return };
         match done.result {

@@ -204,7 +204,7 @@ impl<Y: Sys> Uring<Y> {
         match Op::of(done.data) {
             Op::Recv => self.received(lp, index, &done, span),
             Op::Accept => self.accepted(lp, index, &done),
-            Op::Room => self.room(lp, index, &done),
+            Op::Room => self.room(lp, &done),
             Op::Wake => {
                 lp.wake_signal_waiters();
                 if !done.more() && !lp.ended.get() {
@@ -227,10 +227,8 @@ impl<Y: Sys> Uring<Y> {
     }
 
     /// Something has changed for a sender.
-    fn room(&self, lp: &Rc<Shared>, index: u32, done: &Done) {
-        let token =
-            if done.more() { self.alive(lp, index) } else { self.ended(lp, index, flag::ARMED_WRITE) };
-        let Some(token) = token else { return };
+    fn room(&self, lp: &Rc<Shared>, done: &Done) {
+        let Some(token) = self.owner(lp, done) else { return };
         let mut core = lp.core.borrow_mut();
         let Some(s) = core.sources.get_mut(token).filter(|s| !s.has(flag::DEAD)) else { return };
         let (flags, fd) = (s.flags, s.fd);

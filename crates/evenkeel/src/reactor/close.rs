@@ -1,6 +1,5 @@
 //! The last steps of a stream, and the first ones of a connection that is being made.
 
-use std::net::Shutdown;
 use std::rc::Rc;
 
 use super::{Readiness, Ready, Selector};
@@ -19,14 +18,8 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         if ended {
             return true;
         }
-        // A peer that is gone already needs no end.
-        let _ = self.sys.shutdown(fd, Shutdown::Write);
-        let mut memory = lp.take_scratch();
-        let got = self.sys.recv(fd, &mut memory);
-        lp.put_scratch(memory);
-        match got {
-            Ok(n) if n > 0 => {}
-            _ => return true,
+        if !lp.end_write_half(fd) {
+            return true;
         }
         let mut core = lp.core.borrow_mut();
         if let Some(s) = core.sources.get_mut(token) {

@@ -270,6 +270,8 @@ impl Drop for EventLoop {
         let pools = std::mem::take(&mut *lp.pools.borrow_mut());
         let listeners = std::mem::take(&mut lp.core.borrow_mut().listeners);
         lp.guard(|| drop((pools, listeners)));
+        let locals = lp.locals.take();
+        lp.guard(|| drop(locals));
         drop(entered);
     }
 }

@@ -208,6 +208,20 @@ impl Handle {
         self.conn(id).map(|token| self.shared.queued(token))
     }
 
+    /// Every connection of the loop that has bytes waiting to be sent, and how many: for a server that must know which
+    /// peers are slow. Costs in proportion to all connections.
+    pub fn queues(&self) -> Vec<(ConnId, usize)> {
+        let mut core = self.shared.core.borrow_mut();
+        let capacity = core.sources.capacity();
+        let queue = |at| {
+            let (token, s) = core.sources.at(at)?;
+            let waits = s.kind() == Kind::Callback && !s.has(flag::DEAD);
+            let bytes = s.extra.as_ref().filter(|_| waits).map_or(0, |extra| extra.bytes());
+            (bytes > 0).then_some((ConnId { token, owner: self.shared.id }, bytes))
+        };
+        (0..capacity).filter_map(queue).collect()
+    }
+
     /// As [`Conn::close`](crate::Conn::close).
     ///
     /// # Errors

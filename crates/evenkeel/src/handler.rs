@@ -201,6 +201,19 @@ pub struct ConnId {
     pub(crate) owner: u32,
 }
 
+impl ConnId {
+    /// The id as numbers: to be sent to another process and to come back, or for a log.
+    pub fn to_bits(self) -> (u64, u32) {
+        (self.token.to_u64(), self.owner)
+    }
+
+    /// The id of these numbers. Numbers that came from nowhere name no connection, or one of this loop: an id is no
+    /// permission.
+    pub fn from_bits((token, owner): (u64, u32)) -> ConnId {
+        ConnId { token: Token::from_u64(token), owner }
+    }
+}
+
 /// A [`ConnId`] that cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -59,6 +59,7 @@ pub mod fs;
 pub mod group;
 mod handle;
 mod handler;
+mod local;
 mod message;
 pub mod net;
 mod proactor;

@@ -14,6 +14,7 @@ use crate::backend::{Backend, Driver};
 use crate::choice::{Fallback, Started};
 use crate::fs::Files;
 use crate::handler::CloseReason;
+use crate::local::Locals;
 use crate::net::Limits;
 use crate::remote::Inbox;
 use crate::stats::Stats;
@@ -104,6 +105,7 @@ pub(crate) struct Shared {
     pub(crate) executor: Executor,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) files: Files,
+    pub(crate) locals: Locals,
     pub(crate) stats: Stats,
     pub(crate) epoch: Instant,
     /// The clock as read after the last wait, in nanoseconds since the epoch.
@@ -165,6 +167,7 @@ impl Shared {
             executor: Executor::new(notify.clone()),
             inbox,
             files: Files::new(notify),
+            locals: Locals::default(),
             stats: Stats::default(),
             epoch,
             now: Cell::new(0),

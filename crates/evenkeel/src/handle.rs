@@ -200,6 +200,12 @@ impl Handle {
         self.conn(id).map(|token| self.shared.send(token, message))
     }
 
+    /// Offers the kernel now what was written since this batch of calls began, instead of after it: for code that writes so
+    /// much at once, to one connection, that its queue's limits would be passed before the kernel was asked.
+    pub fn flush(&self) {
+        self.shared.driver.flush(&self.shared);
+    }
+
     /// Bytes that wait to be sent.
     ///
     /// # Errors

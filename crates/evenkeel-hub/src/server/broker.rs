@@ -65,7 +65,10 @@ impl Broker for Hub<'_> {
             })
             .collect();
         let now = self.server.now();
-        let states = self.server.with_state(self.home, |hub, out| hub.publish_batch(now, app, &batch, out)).map_err(refused)?;
+        let states = self
+            .server
+            .with_state(self.home, |hub, out| hub.publish_batch(now, app, &batch, out))
+            .map_err(refused)?;
         let mut states = states.iter();
         let published = events.iter().map(|event| {
             let of_event = if event.info.is_empty() { 0 } else { event.channels.len() };

@@ -246,7 +246,9 @@ impl Server {
             Ok(asked) => asked,
             Err(response) => return *response,
         };
-        let Some(app) = self.common().app_by_id(&asked.app) else { return refusal(404, "there is no such application") };
+        let Some(app) = self.common().app_by_id(&asked.app) else {
+            return refusal(404, "there is no such application");
+        };
         let expires = unix_ms() / 1000 + FOLLOW;
         let auth = app.key.stream_auth(&[&asked.channel], expires);
         reply(200, JSON, json!({ "auth": auth, "expires": expires }).to_string())

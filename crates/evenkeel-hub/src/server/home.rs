@@ -74,7 +74,8 @@ impl Home {
         self.scheduled.set(false);
         self.dirty.set(false);
         let mut full = false;
-        for front in 0..self.outgoing.borrow().len() {
+        let fronts = self.outgoing.borrow().len();
+        for front in 0..fronts {
             let batch = std::mem::take(&mut self.outgoing.borrow_mut()[front]);
             if batch.is_empty() {
                 continue;

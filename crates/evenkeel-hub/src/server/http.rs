@@ -235,12 +235,7 @@ pub(super) fn unavailable() -> Reply {
 }
 
 /// Answers the HTTP API, where the state is.
-fn answer_api(
-    server: &Rc<Server>,
-    home: &Home,
-    head: &hyper::http::request::Parts,
-    body: &[u8],
-) -> Reply {
+fn answer_api(server: &Rc<Server>, home: &Home, head: &hyper::http::request::Parts, body: &[u8]) -> Reply {
     let request = api::Request {
         method: head.method.as_str(),
         path: head.uri.path(),

@@ -15,6 +15,9 @@ use crate::state::{Refusal, SessionId};
 /// What a loop may have sent to the state that the state has not done, in bytes: past it, its clients are not read from.
 const MAX_AHEAD: usize = 1 << 20;
 
+/// What is written before the kernel is asked to take it, in bytes: a batch may be more than one client's queue holds.
+const MAX_WRITTEN: usize = 64 << 10;
+
 /// What the state answered to a connection.
 pub(super) type Opened = Result<SessionId, Refusal>;
 
@@ -122,10 +125,16 @@ impl Server {
 
     /// Performs what the state asks of this loop's connections.
     pub(super) fn perform(self: &Rc<Self>, batch: Batch) {
+        let mut written = 0;
         for effect in batch.effects {
+            if written > MAX_WRITTEN {
+                self.handle().flush();
+                written = 0;
+            }
             match effect {
                 Effect::Send { to, frame } => {
                     let message = Message::from(frame.into_shared());
+                    written += message.len() * to.len();
                     for id in to {
                         // A connection that is gone has said so.
                         let _ = self.handle().send(id, &message);

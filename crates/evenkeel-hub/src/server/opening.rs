@@ -83,9 +83,7 @@ impl Opening {
     pub(super) fn closed(&self, server: &Server, id: ConnId) {
         match server.answered(id) {
             Some(Ok(session)) => server.leave_session(session),
-            Some(Err(refusal)) => {
-                server.refuse(refusal.name(), &[("client", Value::Display(&self.client))])
-            }
+            Some(Err(refusal)) => server.refuse(refusal.name(), &[("client", Value::Display(&self.client))]),
             // It comes later and finds nobody.
             None => {}
         }

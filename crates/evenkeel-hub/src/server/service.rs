@@ -213,9 +213,8 @@ fn listen(group: &Group, common: &Common, share: Share) -> io::Result<Vec<Socket
                 let server = handle.local::<Server>();
                 move |peer: &evenkeel::net::Addr| HubConn::new(server.clone(), peer.socket_addr())
             });
-        let listener = listener.map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
-        })?;
+        let listener = listener
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))?;
         addresses.extend(listener.addr().socket_addr());
         common.listeners().push(listener);
     }

@@ -10,8 +10,8 @@ use std::rc::Rc;
 
 use evenkeel::Conn;
 
-use super::conn::{Next, Role};
 use super::common::App;
+use super::conn::{Next, Role};
 use super::crossing::StreamAsked;
 use super::opening::{Kind, Opening};
 use super::outbox::Peer;

@@ -77,7 +77,8 @@ impl Hub {
         let mut held = Held { connections: self.service().connections(), ..Held::default() };
         for remote in self.service().remotes() {
             let (answer, answers) = mpsc::channel();
-            remote.run(move |handle| drop(answer.send(handle.stats()))).unwrap();
+            let tell = move |handle: &evenkeel::Handle| answer.send(handle.stats()).unwrap();
+            remote.run(tell).unwrap();
             let stats = answers.recv_timeout(super::PATIENCE).expect("the loop answers");
             held.sources += stats.sources;
             held.tasks += stats.tasks;

@@ -38,6 +38,7 @@
 //! | a loop for each processor | [`group`] |
 //! | work from other threads | [`Remote`] |
 //! | the operating system's signals | [`signal`] |
+//! | inherited sockets, hot restart, readiness | [`inherit`] |
 //! | hyper, tungstenite, rustls and other libraries | [`compat`] |
 //!
 //! # Rules of the loop
@@ -59,6 +60,7 @@ pub mod fs;
 pub mod group;
 mod handle;
 mod handler;
+pub mod inherit;
 mod message;
 pub mod net;
 mod proactor;

@@ -80,6 +80,7 @@
 //! [`LoopEnded`](crate::CloseReason::LoopEnded). A server that wants to end them gracefully closes its
 //! [listener](GroupListener::close) and waits for [`counts`](Group::counts) to fall first.
 
+mod adopt;
 mod builder;
 mod error;
 mod listen;

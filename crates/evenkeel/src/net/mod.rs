@@ -34,7 +34,7 @@ mod stream;
 
 pub use addr::{Addr, IntoAddr};
 pub use listener::Listener;
-pub use options::{ConnectOptions, KeepAlive, Limits, ListenOptions, SocketOption};
+pub use options::{Closing, ConnectOptions, KeepAlive, Limits, ListenOptions, SocketOption};
 pub use pool::{ListenerId, Pool};
 pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 pub use stream::{Reply, Stream, StreamParts};

@@ -2,14 +2,16 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::listen::Plan;
-use super::share::{GroupListener, Share, Way, listen_on};
+use super::share::{GroupListener, Share, Socket, Way, listen_on};
 use super::{Group, LoopIndex};
+use crate::core::pool::Make;
 use crate::handle::Handle;
 use crate::handler::Handler;
-use crate::net::{Addr, Limits, ListenOptions};
+use crate::net::{Addr, Limits, ListenOptions, ListenerId};
 use crate::sys::{Listening, Real, Sys};
 
 impl Group {
@@ -44,8 +46,7 @@ impl Group {
         })
     }
 
-    /// As [`adopt`](Self::adopt), with `each` as for [`listen_each`](Self::listen_each). It runs once for each socket that
-    /// a loop accepts from.
+    /// As [`adopt`](Self::adopt), with `each` as for [`listen_each`](Self::listen_each).
     ///
     /// # Errors
     /// As for [`adopt`](Self::adopt); `Other` when `each` panics.
@@ -64,49 +65,37 @@ impl Group {
         let Listening { addr, reuse_port } = one_place(&sockets)?;
         // Fewer sockets than loops, of which no further can be opened, are shared.
         let short = share == Share::ReusePort && sockets.len() < self.len() && !reuse_port;
-        let check = if short { Share::Shared } else { share };
-        // A Unix socket that is there already can be dealt out like any other.
-        self.check(
-            &addr,
-            limits,
-            if check == Share::ReusePort && !reuse_port { Share::Acceptor } else { check },
-        )?;
+        let checked = match share {
+            _ if short => Share::Shared,
+            // A Unix socket that is there already can be dealt out like any other.
+            Share::ReusePort => Share::Acceptor,
+            share => share,
+        };
+        self.check(&addr, limits, checked)?;
         let mut options = options.clone();
         options.reuse_port |= reuse_port;
         self.open(addr.clone(), options, limits, each, |plan, listener| match share {
-            Share::ReusePort if short => {
-                let loops = self.len();
-                let count = sockets.len();
-                sockets.iter().enumerate().try_for_each(|(at, socket)| {
-                    self.copy_socket(plan, socket, (at..loops).step_by(count), listener)
-                })
-            }
-            Share::ReusePort => self.deal_out(plan, sockets, listener),
+            Share::ReusePort => self.deal_out(plan, &sockets, reuse_port, listener),
             Share::Acceptor => self.accept_for_all(plan, listener, move |handle, plan, serving| {
-                let mut ids = Vec::new();
-                for socket in sockets {
-                    let way = Way { shared: false, unlink: plan.options.unlink };
-                    match listen_on(handle, socket, way, serving.clone()) {
-                        Ok(id) => ids.push(id),
-                        Err(error) => {
-                            ids.into_iter().for_each(|id| _ = handle.close_listener(id));
-                            return Err(error);
-                        }
-                    }
-                }
-                Ok((ids, addr))
+                let lot = |socket| Lot { socket, shared: false, copy: false };
+                let lots = sockets.into_iter().map(lot);
+                Ok((accept_from(handle, lots, plan.options.unlink, &serving)?, addr))
             }),
-            Share::Shared => {
-                sockets.iter().try_for_each(|socket| self.copy_socket(plan, socket, 0..self.len(), listener))
-            }
+            Share::Shared => (0..self.len()).try_for_each(|index| {
+                let lot =
+                    |socket: &OwnedFd| Ok(Lot { socket: socket.try_clone()?, shared: true, copy: index > 0 });
+                let lots: io::Result<_> = sockets.iter().map(lot).collect();
+                self.give(plan, index, lots?, listener)
+            }),
         })
     }
 
-    /// Each socket to one loop, and a further one for each loop that has none.
+    /// Each socket to one loop, and to each loop that got none a further one, or another loop's.
     fn deal_out<H, M, F>(
         &self,
         plan: &Arc<Plan<F>>,
-        sockets: Vec<OwnedFd>,
+        sockets: &[OwnedFd],
+        reuse_port: bool,
         listener: &mut GroupListener,
     ) -> io::Result<()>
     where
@@ -115,12 +104,75 @@ impl Group {
         F: Fn(&Handle, LoopIndex) -> M + Send + Sync + 'static,
     {
         let (loops, count) = (self.len(), sockets.len());
-        for (at, socket) in sockets.iter().enumerate() {
-            self.copy_socket(plan, socket, std::iter::once(at % loops), listener)?;
+        for index in 0..if reuse_port { loops.min(count) } else { loops } {
+            let lot = |at: usize| {
+                // Loop `at`, and every `count`-th after it, has a copy, if no further sockets can be opened.
+                let shared = !reuse_port && at + count < loops;
+                Ok(Lot { socket: sockets[at].try_clone()?, shared, copy: index >= count })
+            };
+            let own = (index % count..count).step_by(loops);
+            let lots: io::Result<_> = own.map(lot).collect();
+            self.give(plan, index, lots?, listener)?;
         }
-        // Their connections are counted by each loop's own tally, like those of the others.
-        self.reuse_port(plan, count.min(loops)..loops, listener)
+        if reuse_port && count < loops {
+            self.reuse_port(plan, count..loops, listener)?;
+        }
+        Ok(())
     }
+
+    /// Lets a loop accept from some sockets.
+    pub(super) fn give<H, M, F>(
+        &self,
+        plan: &Arc<Plan<F>>,
+        index: LoopIndex,
+        lots: Vec<Lot>,
+        listener: &mut GroupListener,
+    ) -> io::Result<()>
+    where
+        H: Handler,
+        M: Fn(&Addr) -> H + 'static,
+        F: Fn(&Handle, LoopIndex) -> M + Send + Sync + 'static,
+    {
+        let plan = plan.clone();
+        let copies: Vec<bool> = lots.iter().map(|lot| lot.copy).collect();
+        let ids = self.ask(index, move |handle| {
+            let (part, make) = plan.part(handle, index, Share::Shared);
+            accept_from(handle, lots.into_iter(), plan.options.unlink, &part.install(handle, make))
+        })?;
+        let sockets = ids.into_iter().zip(copies);
+        listener.sockets.extend(sockets.map(|(id, copy)| Socket { remote: self.remote(index), id, copy }));
+        Ok(())
+    }
+}
+
+/// A socket that a loop is to accept from.
+pub(super) struct Lot {
+    pub(super) socket: OwnedFd,
+    /// Other loops have copies of it.
+    pub(super) shared: bool,
+    /// A loop before this one has it, and removes a Unix socket's file when it closes it.
+    pub(super) copy: bool,
+}
+
+/// Accepts from all of these, by one pool, or from none.
+fn accept_from(
+    handle: &Handle,
+    lots: impl Iterator<Item = Lot>,
+    unlink: bool,
+    serving: &(Rc<Make>, u16),
+) -> io::Result<Vec<ListenerId>> {
+    let mut ids = Vec::new();
+    for Lot { socket, shared, copy } in lots {
+        let way = Way { shared, unlink: unlink && !copy };
+        match listen_on(handle, socket, way, serving.clone()) {
+            Ok(id) => ids.push(id),
+            Err(error) => {
+                ids.into_iter().for_each(|id| _ = handle.close_listener(id));
+                return Err(error);
+            }
+        }
+    }
+    Ok(ids)
 }
 
 /// What all of the sockets are.

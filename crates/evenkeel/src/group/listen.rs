@@ -3,12 +3,12 @@
 use std::cell::Cell;
 use std::io;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, PoisonError};
 
-use super::share::{Acceptor, GroupListener, Part, Share, Socket, Target, Way, listen_at, listen_on, open};
+use super::adopt::Lot;
+use super::share::{Acceptor, GroupListener, Part, Share, Socket, Target, listen_at, open};
 use super::tally::Tally;
 use super::{Group, LoopIndex};
 use crate::core::caught;
@@ -258,7 +258,10 @@ impl Group {
         let opening = plan.clone();
         let (socket, addr) = self.ask(0, move |handle| open(handle, &opening.at, &opening.options))?;
         listener.addr = addr;
-        let copied = self.copy_socket(plan, &socket, 0..self.len(), listener);
+        let copied = (0..self.len()).try_for_each(|index| {
+            let lot = Lot { socket: socket.try_clone()?, shared: true, copy: index > 0 };
+            self.give(plan, index, vec![lot], listener)
+        });
         // The first loop's copy takes the file of a Unix socket with it; if there is none, nobody else does.
         if let (true, true, Some(path)) =
             (listener.sockets.is_empty(), plan.options.unlink, listener.addr.unix_path())
@@ -266,31 +269,5 @@ impl Group {
             Real.remove_socket_file(path, None);
         }
         copied
-    }
-
-    /// Lets some loops accept from one socket.
-    pub(super) fn copy_socket<H, M, F>(
-        &self,
-        plan: &Arc<Plan<F>>,
-        socket: &OwnedFd,
-        loops: impl ExactSizeIterator<Item = LoopIndex>,
-        listener: &mut GroupListener,
-    ) -> io::Result<()>
-    where
-        H: Handler,
-        M: Fn(&Addr) -> H + 'static,
-        F: Fn(&Handle, LoopIndex) -> M + Send + Sync + 'static,
-    {
-        let shared = loops.len() > 1;
-        for (nth, index) in loops.enumerate() {
-            let (plan, duplicate) = (plan.clone(), socket.try_clone()?);
-            let id = self.ask(index, move |handle| {
-                let (part, make) = plan.part(handle, index, Share::Shared);
-                let way = Way { shared, unlink: nth == 0 && plan.options.unlink };
-                listen_on(handle, duplicate, way, part.install(handle, make))
-            })?;
-            listener.sockets.push(Socket { remote: self.remote(index), id, copy: nth > 0 });
-        }
-        Ok(())
     }
 }

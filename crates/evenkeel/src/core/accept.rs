@@ -69,6 +69,9 @@ impl Shared {
             return None;
         }
         self.deliver(pool, slot, token, Event::Open);
+        if self.pool(pool).draining().has_begun() {
+            self.tell_draining(token);
+        }
         Some(token)
     }
 

@@ -177,6 +177,12 @@ impl Shared {
         drop(removed);
         if kind == Kind::Callback {
             self.stats.add(&self.stats.closed);
+            let by_drain = flags & flag::DRAINING != 0;
+            let reason = match reason {
+                CloseReason::Local if by_drain => CloseReason::Draining,
+                reason => reason,
+            };
+            self.pool(pool).draining().ended(by_drain, &reason);
             self.deliver(pool, slot, token, Event::Closed(&reason));
         }
         if over {

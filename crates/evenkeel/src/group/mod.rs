@@ -82,6 +82,7 @@
 
 mod adopt;
 mod builder;
+mod drain;
 mod error;
 mod listen;
 mod roster;

@@ -104,6 +104,13 @@ pub trait Handler: 'static {
         let _ = conn;
     }
 
+    /// A [drain](crate::net::Drain) has begun: the connection is to finish what it is in the middle of, and then to
+    /// [close](Conn::close). If it does not, the drain closes it when its time has come, which is all that happens unless
+    /// this is overridden.
+    fn on_drain(&mut self, conn: &mut Conn<'_>) {
+        let _ = conn;
+    }
+
     /// The connection is over, `id` is stale and the descriptor is about to be released. The handler is dropped
     /// after this call.
     fn on_close(&mut self, id: ConnId, reason: &CloseReason) {
@@ -113,7 +120,7 @@ pub trait Handler: 'static {
 
 /// Why a connection is over.
 ///
-/// After `Local` the peer has read the end of the stream. A connection that broke a limit, panicked or was aborted is
+/// After `Local` and `Draining` the peer has read the end of the stream. A connection that broke a limit, panicked or was aborted is
 /// reset: what was queued is lost, and the peer sees an error, never a part that passes for the whole.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -143,6 +150,8 @@ pub enum CloseReason {
     /// The oldest queued byte waited longer than
     /// [`Limits::max_queue_age`](crate::net::Limits::max_queue_age).
     QueueStalled,
+    /// A [drain](crate::net::Drain) closed it, and everything queued was handed to the kernel.
+    Draining,
     /// A call of its handler panicked.
     Panicked,
     /// The loop ended.
@@ -174,6 +183,7 @@ impl CloseReason {
             CloseReason::QueueFull => "queue full",
             CloseReason::TooManyQueued => "too many messages queued",
             CloseReason::QueueStalled => "queue stalled",
+            CloseReason::Draining => "draining",
             CloseReason::Panicked => "handler panicked",
             CloseReason::LoopEnded => "loop ended",
         }

@@ -38,6 +38,7 @@
 //! | a loop for each processor | [`group`] |
 //! | work from other threads | [`Remote`] |
 //! | the operating system's signals | [`signal`] |
+//! | inherited sockets, hot restart, readiness | [`inherit`] |
 //! | hyper, tungstenite, rustls and other libraries | [`compat`] |
 //!
 //! # Rules of the loop
@@ -60,6 +61,7 @@ pub mod group;
 mod handle;
 mod handler;
 mod local;
+pub mod inherit;
 mod message;
 pub mod net;
 mod proactor;

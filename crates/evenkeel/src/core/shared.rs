@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -18,7 +19,7 @@ use crate::local::Locals;
 use crate::net::Limits;
 use crate::remote::Inbox;
 use crate::stats::Stats;
-use crate::sys::WakeFn;
+use crate::sys::{SocketFile, WakeFn};
 use crate::task::Executor;
 use crate::time::wheel::{Key, Wheel};
 
@@ -77,6 +78,8 @@ pub(crate) struct Core {
     pub(crate) tasks: Vec<AsyncIo>,
     pub(crate) free_task: u32,
     pub(crate) listeners: Vec<Option<Listener>>,
+    /// Files of Unix sockets that go with their listeners.
+    pub(crate) socket_files: Vec<(Token, PathBuf, SocketFile)>,
     pub(crate) deferred: VecDeque<Box<dyn FnOnce()>>,
     pub(crate) wheel: Wheel<Timer>,
     /// Where those who listen for signals leave their wakers; called whenever the loop's wake-up comes, which signals
@@ -148,6 +151,7 @@ impl Shared {
             tasks: Vec::new(),
             free_task: u32::MAX,
             listeners: Vec::new(),
+            socket_files: Vec::new(),
             deferred: VecDeque::new(),
             wheel: Wheel::new(0),
             signal_waiters: Vec::new(),

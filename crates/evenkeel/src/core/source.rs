@@ -106,6 +106,8 @@ pub(crate) mod flag {
     pub(crate) const NOTIFY: u32 = 1 << 24;
     /// A Unix listener whose file is removed when it closes.
     pub(crate) const UNLINK: u32 = 1 << 25;
+    /// Of a connection, the same bit: a drain closes it.
+    pub(crate) const DRAINING: u32 = UNLINK;
     /// `on_drained` is due.
     pub(crate) const DRAINED: u32 = 1 << 26;
     /// Reset instead of an orderly end.

@@ -80,7 +80,9 @@
 //! [`LoopEnded`](crate::CloseReason::LoopEnded). A server that wants to end them gracefully closes its
 //! [listener](GroupListener::close) and waits for [`counts`](Group::counts) to fall first.
 
+mod adopt;
 mod builder;
+mod drain;
 mod error;
 mod listen;
 mod roster;

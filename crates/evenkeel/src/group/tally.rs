@@ -128,6 +128,11 @@ impl<H: Handler> Handler for Served<H> {
     }
 
     #[inline]
+    fn on_drain(&mut self, conn: &mut Conn<'_>) {
+        self.handler.on_drain(conn);
+    }
+
+    #[inline]
     fn on_close(&mut self, id: ConnId, reason: &CloseReason) {
         self.handler.on_close(id, reason);
     }

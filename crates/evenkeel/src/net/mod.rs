@@ -26,6 +26,7 @@
 //! ```
 
 mod addr;
+pub(crate) mod drain;
 mod listener;
 mod options;
 pub(crate) mod pool;
@@ -33,8 +34,9 @@ mod split;
 mod stream;
 
 pub use addr::{Addr, IntoAddr};
+pub use drain::{Drain, Drained};
 pub use listener::Listener;
-pub use options::{ConnectOptions, KeepAlive, Limits, ListenOptions, SocketOption};
+pub use options::{Closing, ConnectOptions, KeepAlive, Limits, ListenOptions, SocketOption};
 pub use pool::{ListenerId, Pool};
 pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 pub use stream::{Reply, Stream, StreamParts};

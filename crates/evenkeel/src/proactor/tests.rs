@@ -66,7 +66,10 @@ impl Sys for Odd {
         fn import(&self, fd: std::os::fd::OwnedFd) -> io::Result<Fd>;
         fn export(&self, fd: Fd) -> io::Result<std::os::fd::OwnedFd>;
         fn spare(&self) -> io::Result<Fd>;
-        fn remove_socket_file(&self, path: &Path);
+        fn duplicate(&self, fd: Fd) -> io::Result<std::os::fd::OwnedFd>;
+        fn listening(&self, fd: std::os::fd::BorrowedFd<'_>) -> io::Result<crate::sys::Listening>;
+        fn socket_file(&self, path: &Path) -> Option<crate::sys::SocketFile>;
+        fn remove_socket_file(&self, path: &Path, only: Option<crate::sys::SocketFile>);
         fn wake_pair(&self) -> io::Result<(Fd, WakeFn)>;
         fn clear_wake(&self, fd: Fd);
         fn epoll_create(&self) -> io::Result<Fd>;

@@ -293,8 +293,10 @@ impl<Y: Sys> Uring<Y> {
                 s.clear(flag::LISTED);
                 s.kind()
             });
-            if kind == Some(Kind::Callback) {
-                self.catch_up(lp, token);
+            match kind {
+                Some(Kind::Callback) => self.catch_up(lp, token),
+                Some(Kind::Listener) => self.carry_on_retiring(lp, token),
+                _ => {}
             }
         }
     }

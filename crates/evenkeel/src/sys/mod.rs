@@ -8,6 +8,7 @@
 //! holds it; it is closed by [`Sys::close`], once, when the source ends.
 
 pub(crate) mod buffers;
+pub(crate) mod inherit;
 pub(crate) mod processors;
 mod real;
 pub(crate) mod ring;
@@ -15,7 +16,7 @@ pub(crate) mod signal;
 
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -66,6 +67,25 @@ pub(crate) mod poll_bits {
     pub(crate) const RDHUP: i16 = 0x2000;
 }
 
+/// A socket that listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listening {
+    /// Where.
+    pub addr: Addr,
+    /// Others may listen there too, each with a queue of its own: `SO_REUSEPORT`.
+    pub reuse_port: bool,
+}
+
+/// One file of a Unix socket, told from others that have had or will have its path. The number is not given to another file
+/// while the socket is open, because the socket keeps its file from being freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SocketFile {
+    /// The file system.
+    pub device: u64,
+    /// The file's number in it.
+    pub inode: u64,
+}
+
 /// Wakes a loop's wait from any thread. Cheap to clone; valid after the loop has ended.
 pub(crate) type WakeFn = Arc<dyn Fn() + Send + Sync>;
 
@@ -98,8 +118,14 @@ pub(crate) trait Sys: 'static {
     fn export(&self, fd: Fd) -> io::Result<OwnedFd>;
     /// A descriptor that does nothing but occupy a number, to be closed when numbers run out.
     fn spare(&self) -> io::Result<Fd>;
-    /// Removes the file of a Unix socket; whatever else is at `path` stays.
-    fn remove_socket_file(&self, path: &Path);
+    /// Another descriptor of the same open socket, for whoever is to have it too.
+    fn duplicate(&self, fd: Fd) -> io::Result<OwnedFd>;
+    /// What a socket is that is to be accepted from. `InvalidInput` if it does not listen for streams.
+    fn listening(&self, fd: BorrowedFd<'_>) -> io::Result<Listening>;
+    /// Which file a Unix socket's path names now; none if it names none, or something that is no socket.
+    fn socket_file(&self, path: &Path) -> Option<SocketFile>;
+    /// Removes the file of a Unix socket, if it is `only` this one; whatever else is at `path` stays.
+    fn remove_socket_file(&self, path: &Path, only: Option<SocketFile>);
 
     /// A descriptor that becomes readable when the function is called, from any thread.
     fn wake_pair(&self) -> io::Result<(Fd, WakeFn)>;

@@ -19,7 +19,7 @@ use rustix::net::{
 };
 
 use super::ring::RingParams;
-use super::{EpollEvent, EpollFlags, EpollOp, Fd, PollEntry, Sys, WakeFn};
+use super::{EpollEvent, EpollFlags, EpollOp, Fd, Listening, PollEntry, SocketFile, Sys, WakeFn};
 use crate::net::{Addr, ConnectOptions, ListenOptions, SocketOption};
 
 /// The running kernel.
@@ -240,10 +240,36 @@ impl Sys for Real {
         Ok(eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?.into_raw_fd())
     }
 
-    fn remove_socket_file(&self, path: &Path) {
-        use std::os::unix::fs::FileTypeExt;
-        let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-        if is_socket {
+    fn duplicate(&self, fd: Fd) -> io::Result<OwnedFd> {
+        Ok(rustix::io::fcntl_dupfd_cloexec(at(fd), 0)?)
+    }
+
+    fn listening(&self, fd: BorrowedFd<'_>) -> io::Result<Listening> {
+        let invalid = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        match sockopt::socket_type(fd) {
+            Ok(SocketType::STREAM) => {}
+            Ok(_) => return invalid("it is a socket, but none for streams"),
+            Err(Errno::NOTSOCK) => return invalid("it is no socket"),
+            Err(e) => return Err(e.into()),
+        }
+        if !sockopt::socket_acceptconn(fd)? {
+            return invalid("it is a stream socket, but does not listen");
+        }
+        let addr = from_any(rustix::net::getsockname(fd)?)?;
+        let reuse_port = addr.socket_addr().is_some() && sockopt::socket_reuseport(fd)?;
+        Ok(Listening { addr, reuse_port })
+    }
+
+    fn socket_file(&self, path: &Path) -> Option<SocketFile> {
+        use std::os::unix::fs::{FileTypeExt, MetadataExt};
+        let file = std::fs::symlink_metadata(path).ok().filter(|file| file.file_type().is_socket())?;
+        Some(SocketFile { device: file.dev(), inode: file.ino() })
+    }
+
+    fn remove_socket_file(&self, path: &Path, only: Option<SocketFile>) {
+        let there = self.socket_file(path);
+        // Between this look and the removal another process may put its file there: the kernel has no call for both.
+        if there.is_some_and(|there| only.is_none_or(|only| only == there)) {
             // It may have been removed by another process just now; nothing depends on the outcome.
             let _ = std::fs::remove_file(path);
         }

@@ -271,6 +271,8 @@ pub(crate) trait Driver {
     fn hand_over(&self, _lp: &Shared, _token: Token) {}
     /// The loop has ended and released all its sources: ends what is still in flight.
     fn end(&self, _lp: &Shared) {}
+    /// Has the kernel use at most so many threads for file operations, if it has threads of its own for them.
+    fn limit_file_threads(&self, _most: usize) {}
     /// Begins a file operation. It is completed by [`FileWaiter::complete`], once, later and never inside this call,
     /// from wherever nothing is borrowed; the driver keeps all that the operation owns until then.
     ///

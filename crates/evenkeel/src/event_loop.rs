@@ -14,8 +14,10 @@ use std::time::Duration;
 use crate::backend::Backend;
 use crate::choice::{Fallback, Listener};
 use crate::core::Shared;
+use crate::dns::Resolver;
 use crate::handle::Handle;
 use crate::handler::CloseReason;
+use crate::pool::{PoolOptions, WorkPool, Workers};
 
 thread_local! {
     /// The loop that is running on this thread, innermost last: handles for code that was not given one.
@@ -60,6 +62,7 @@ impl Drop for Entered {
 pub struct Builder {
     backend: Option<Backend>,
     on_fallback: Option<Arc<Listener>>,
+    pub(crate) workers: Workers,
 }
 
 impl Builder {
@@ -79,6 +82,26 @@ impl Builder {
         self
     }
 
+    /// How many threads do what would block the loop, and how much may wait for them. Those for names and the user's work are
+    /// a pool that this makes for the loop, unless it is given [one](Self::work_pool).
+    pub fn pool_options(mut self, options: PoolOptions) -> Self {
+        self.workers.options = options;
+        self
+    }
+
+    /// The pool for names and the user's work, which the loop shares with others. Default: a pool of its own; the loops of a
+    /// [`group`](crate::group) share one.
+    pub fn work_pool(mut self, pool: &WorkPool) -> Self {
+        self.workers.shared = Some(pool.clone());
+        self
+    }
+
+    /// What resolves names, for this loop's [`dns`](crate::dns). Default: the system's, [`dns::System`](crate::dns::System).
+    pub fn resolver(mut self, resolver: impl Resolver) -> Self {
+        self.workers.resolver = Some(Arc::new(resolver));
+        self
+    }
+
     /// Makes the loop.
     ///
     /// # Errors
@@ -94,7 +117,7 @@ impl Builder {
             fallback.tell(self.on_fallback.as_deref());
         }
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Ok(EventLoop { shared: Shared::new(id, started) })
+        Ok(EventLoop { shared: Shared::new(id, started, self.workers) })
     }
 }
 
@@ -118,7 +141,7 @@ impl EventLoop {
     #[cfg(test)]
     pub(crate) fn over(backend: Backend, driver: Box<dyn crate::backend::Driver>) -> Self {
         let started = crate::choice::Started { backend, driver, fallback: None };
-        EventLoop { shared: Shared::new(NEXT_ID.fetch_add(1, Ordering::Relaxed), started) }
+        EventLoop { shared: Shared::new(NEXT_ID.fetch_add(1, Ordering::Relaxed), started, Workers::default()) }
     }
 
     /// A loop with the default options.
@@ -248,6 +271,9 @@ impl Drop for EventLoop {
         lp.executor.cancel_all();
         lp.guard(|| lp.inbox.close());
         lp.files.end();
+        // Its threads end with the last loop that shares it.
+        let pool = lp.work_pool.take();
+        lp.guard(|| drop(pool));
         lp.driver.flush(lp);
         let capacity = lp.core.borrow().sources.capacity();
         for at in 0..capacity {

@@ -34,6 +34,8 @@
 //! | callbacks: state machines, the least memory | [`Handler`], [`Conn`], [`net::Pool`] |
 //! | tasks: straight-line code | [`spawn`], [`net::Stream`], [`time`], [`task`] |
 //! | files, without blocking the loop | [`fs`] |
+//! | computation, without blocking the loop | [`pool`] |
+//! | names, and connecting to them | [`dns`] |
 //! | another kernel interface | [`Backend`], [`backends`] |
 //! | a loop for each processor | [`group`] |
 //! | work from other threads | [`Remote`] |
@@ -55,6 +57,7 @@ pub mod backends {}
 mod choice;
 pub mod compat;
 mod core;
+pub mod dns;
 mod event_loop;
 pub mod fs;
 pub mod group;
@@ -64,6 +67,7 @@ mod local;
 pub mod inherit;
 mod message;
 pub mod net;
+pub mod pool;
 mod proactor;
 mod reactor;
 mod remote;

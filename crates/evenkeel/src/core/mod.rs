@@ -15,6 +15,6 @@ mod slab;
 pub(crate) mod source;
 mod write;
 
-pub(crate) use caught::caught;
+pub(crate) use caught::{Payload, caught};
 pub(crate) use shared::{Core, Shared};
 pub(crate) use source::{Kind, Source, Token, flag};

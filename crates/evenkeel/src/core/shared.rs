@@ -13,10 +13,12 @@ use super::pool::{AnyPool, Event};
 use super::source::{Kind, Sources, Token, flag};
 use crate::backend::{Backend, Driver};
 use crate::choice::{Fallback, Started};
+use crate::dns::Names;
 use crate::fs::Files;
 use crate::handler::CloseReason;
 use crate::local::Locals;
 use crate::net::Limits;
+use crate::pool::{WorkPool, Workers};
 use crate::remote::Inbox;
 use crate::stats::Stats;
 use crate::sys::{SocketFile, WakeFn};
@@ -109,6 +111,9 @@ pub(crate) struct Shared {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) files: Files,
     pub(crate) locals: Locals,
+    /// Threads for names and the user's work, perhaps shared with other loops. None when the loop has ended.
+    pub(crate) work_pool: RefCell<Option<WorkPool>>,
+    pub(crate) names: Names,
     pub(crate) stats: Stats,
     pub(crate) epoch: Instant,
     /// The clock as read after the last wait, in nanoseconds since the epoch.
@@ -134,12 +139,13 @@ const TICK: u64 = 1_000_000;
 const SWEEP_PARTS: usize = 8;
 
 impl Shared {
-    pub(crate) fn new(id: u32, started: Started) -> Rc<Self> {
+    pub(crate) fn new(id: u32, started: Started, workers: Workers) -> Rc<Self> {
         let Started { backend, driver, fallback } = started;
         let inbox = Arc::new(Inbox::new(driver.waker()));
         let woken = inbox.clone();
         let notify: WakeFn = Arc::new(move || woken.wake());
         let epoch = driver.sys().clock();
+        driver.limit_file_threads(workers.file_threads());
         let core = Core {
             sources: Sources::default(),
             cork: Cork::default(),
@@ -170,8 +176,10 @@ impl Shared {
             scratch: Cell::new(None),
             executor: Executor::new(notify.clone()),
             inbox,
-            files: Files::new(notify),
             locals: Locals::default(),
+            files: Files::new(notify, &workers.options.files),
+            work_pool: RefCell::new(Some(workers.pool())),
+            names: Names::new(workers.resolver),
             stats: Stats::default(),
             epoch,
             now: Cell::new(0),

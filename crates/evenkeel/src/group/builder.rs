@@ -10,6 +10,8 @@ use super::roster::Roster;
 use super::{Group, GroupError, LoopIndex};
 use crate::event_loop::Builder;
 use crate::handle::Handle;
+#[cfg(doc)]
+use crate::pool::WorkPool;
 use crate::remote::Remote;
 use crate::sys::processors;
 
@@ -19,6 +21,7 @@ pub struct GroupBuilder {
     loops: Option<usize>,
     name: String,
     pinned: bool,
+    own_pools: bool,
     each: Builder,
     spawn: Spawn,
 }
@@ -55,7 +58,7 @@ struct Member {
 
 impl GroupBuilder {
     pub(super) fn new() -> Self {
-        GroupBuilder { loops: None, name: "evenkeel".into(), pinned: false, each: Builder::default(), spawn }
+        GroupBuilder { loops: None, name: "evenkeel".into(), pinned: false, own_pools: false, each: Builder::default(), spawn }
     }
 
     /// How many loops. Default: as many as processors this process may use, by affinity and by quota.
@@ -73,9 +76,17 @@ impl GroupBuilder {
     /// Keeps each loop's thread on one processor, of those that the thread that builds the group may use, in turn. Default
     /// false: the kernel moves a loop away from a processor that something else keeps busy.
     ///
-    /// Threads that a loop starts, for files, inherit its processor.
+    /// Threads that a loop starts for files inherit its processor; those for names and the user's work run on all of them.
     pub fn pinned(mut self, pinned: bool) -> Self {
         self.pinned = pinned;
+        self
+    }
+
+    /// Gives each loop a [`WorkPool`] of its own, for names and the user's work. Default false: they share one, of the size
+    /// that [`Builder::pool_options`] says, so that more loops do not mean more of those threads. A pool that
+    /// [`Builder::work_pool`] was given is shared in any case.
+    pub fn own_pools(mut self, own: bool) -> Self {
+        self.own_pools = own;
         self
     }
 
@@ -93,7 +104,7 @@ impl GroupBuilder {
     /// cannot be made, or `setup` fails or panics: what happened to the first such loop. Those that were started are stopped
     /// and joined before this returns.
     pub fn build(
-        self,
+        mut self,
         setup: impl Fn(&Handle, LoopIndex) -> io::Result<()> + Send + Sync + 'static,
     ) -> Result<Group, GroupError> {
         let loops = match self.loops {
@@ -110,6 +121,12 @@ impl GroupBuilder {
         }
         let processors =
             if self.pinned { processors::allowed().map_err(GroupError::of_group)? } else { Vec::new() };
+        // The loops' processors are for the loops: what they give away runs on any of them.
+        self.each.workers.processors = self.pinned.then(|| processors.as_slice().into());
+        if !self.own_pools {
+            let pool = self.each.workers.pool();
+            self.each = self.each.work_pool(&pool);
+        }
         let roster = Arc::new(Roster::new(loops));
         let setup: Arc<Setup> = Arc::new(setup);
         let mut started = Vec::with_capacity(loops);

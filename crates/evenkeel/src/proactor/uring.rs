@@ -15,7 +15,7 @@ use crate::backend::Driver;
 use crate::core::cork::CORK_WRITE;
 use crate::core::pool::AnyPool;
 use crate::core::{Core, Kind, Shared, Token, flag};
-use crate::fs::{FileOp, FileWaiter, MOST_THREADS};
+use crate::fs::{FileOp, FileWaiter};
 use crate::handler::Conn;
 use crate::net::Addr;
 use crate::sys::buffers::{Buffers, Provision, Span};
@@ -139,8 +139,6 @@ impl<Y: Sys> Uring<Y> {
     pub(crate) fn new(sys: Y, features: Features) -> io::Result<Self> {
         let setup = Setup { submissions: SUBMISSIONS, completions: COMPLETIONS, flags: features.setup };
         let ring = Ring::new(&sys, setup)?;
-        // Where it refuses, it has its own idea of how many are enough.
-        let _ = sys.ring_threads(ring.fd, MOST_THREADS as u32);
         // Two MiB each way. What is received by one request each is received in larger pieces.
         let (count, size) = match (features.incremental, features.multishot_recv) {
             (true, _) => (32, 64 << 10),
@@ -478,6 +476,11 @@ impl<Y: Sys> Driver for Uring<Y> {
 
     fn end(&self, lp: &Shared) {
         self.end_all(lp);
+    }
+
+    fn limit_file_threads(&self, most: usize) {
+        // Where it refuses, it has its own idea of how many are enough.
+        let _ = self.sys.ring_threads(self.ring.fd, u32::try_from(most).unwrap_or(u32::MAX));
     }
 
     fn file(&self, _lp: &Shared, op: FileOp, done: FileWaiter) -> Result<(), (FileOp, FileWaiter)> {

@@ -12,6 +12,7 @@ pub(crate) mod processors;
 mod real;
 pub(crate) mod ring;
 pub(crate) mod signal;
+pub(crate) mod sigpipe;
 
 use std::io;
 use std::net::Shutdown;

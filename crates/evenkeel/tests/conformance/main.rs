@@ -31,6 +31,7 @@ mod reentrancy;
 mod releasing;
 mod remote;
 mod ring;
+mod signals;
 mod timers;
 mod wakers;
 mod writing;

@@ -246,6 +246,13 @@ pub(crate) trait Driver {
     fn send(&self, lp: &Shared, token: Token, from: &[u8]) -> io::Result<usize>;
     /// As `send`, from at most 1,024 places at once.
     fn send_vectored(&self, lp: &Shared, token: Token, from: &[io::IoSlice<'_>]) -> io::Result<usize>;
+    /// As `send`, by a call that sends what is no memory of ours.
+    fn send_by(
+        &self,
+        lp: &Shared,
+        token: Token,
+        send: &mut dyn FnMut(&dyn Sys, Fd) -> io::Result<usize>,
+    ) -> io::Result<usize>;
     /// Takes one connection from a task's listener. `WouldBlock` as for `recv`.
     fn accept(&self, lp: &Shared, token: Token) -> io::Result<(Fd, Addr)>;
     /// Tries a listener again that had to stop.

@@ -38,6 +38,7 @@
 //! | a loop for each processor | [`group`] |
 //! | work from other threads | [`Remote`] |
 //! | the operating system's signals | [`signal`] |
+//! | child processes, pipes, standard streams | [`process`], [`pipe`], [`stdio`] |
 //! | hyper, tungstenite, rustls and other libraries | [`compat`] |
 //!
 //! # Rules of the loop
@@ -61,11 +62,14 @@ mod handle;
 mod handler;
 mod message;
 pub mod net;
+pub mod pipe;
 mod proactor;
+pub mod process;
 mod reactor;
 mod remote;
 pub mod signal;
 mod stats;
+pub mod stdio;
 mod sys;
 pub mod task;
 pub mod time;

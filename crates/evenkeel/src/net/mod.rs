@@ -29,6 +29,7 @@ mod addr;
 mod listener;
 mod options;
 pub(crate) mod pool;
+mod send_file;
 mod split;
 mod stream;
 

@@ -468,6 +468,15 @@ impl<P: Selector<Y>, Y: Sys> Driver for Readiness<P, Y> {
         lp.send_now(self, token, |sys, fd| sys.send_vectored(fd, from))
     }
 
+    fn send_by(
+        &self,
+        lp: &Shared,
+        token: Token,
+        send: &mut dyn FnMut(&dyn Sys, Fd) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        lp.send_now(self, token, |sys, fd| send(sys, fd))
+    }
+
     fn accept(&self, lp: &Shared, token: Token) -> io::Result<(Fd, Addr)> {
         self.accept_for_task(lp, token)
     }

@@ -16,7 +16,7 @@ pub(crate) mod sigpipe;
 
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -82,9 +82,14 @@ pub(crate) trait Sys: 'static {
     /// Makes a socket and starts to connect it. True: it is connected already.
     fn connect(&self, to: &Addr, options: &ConnectOptions) -> io::Result<(Fd, bool)>;
     fn accept(&self, listener: Fd) -> io::Result<(Fd, Addr)>;
+    /// Never waits, whatever the socket's mode.
     fn recv(&self, fd: Fd, into: &mut [u8]) -> io::Result<usize>;
+    /// Never waits, whatever the socket's mode.
     fn send(&self, fd: Fd, from: &[u8]) -> io::Result<usize>;
     fn send_vectored(&self, fd: Fd, from: &[io::IoSlice<'_>]) -> io::Result<usize>;
+    /// Sends at most `most` bytes of a file from offset `at`, which is moved on; 0 at its end. To a peer that has gone it
+    /// raises SIGPIPE, which the thread blocks.
+    fn send_file(&self, fd: Fd, file: BorrowedFd<'_>, at: &mut u64, most: usize) -> io::Result<usize>;
     fn shutdown(&self, fd: Fd, how: Shutdown) -> io::Result<()>;
     fn close(&self, fd: Fd);
     /// The pending error of a socket, which this call clears.
@@ -119,6 +124,20 @@ pub(crate) trait Sys: 'static {
         sets: &mut [[FdSetElement; 16]; 3],
         timeout: Option<Duration>,
     ) -> io::Result<usize>;
+
+    /// A pipe: its reading and its writing end.
+    fn pipe(&self) -> io::Result<(Fd, Fd)>;
+    /// Reads from what is no socket.
+    fn read(&self, fd: Fd, into: &mut [u8]) -> io::Result<usize>;
+    /// Writes to what is no socket. To a pipe that nobody reads it raises SIGPIPE, which the thread blocks.
+    fn write(&self, fd: Fd, from: &[u8]) -> io::Result<usize>;
+    /// As `write`, from at most 1,024 places at once.
+    fn write_vectored(&self, fd: Fd, from: &[io::IoSlice<'_>]) -> io::Result<usize>;
+
+    /// A descriptor that becomes readable when a child of this process ends, whose status has not been taken.
+    fn pidfd(&self, child: u32) -> io::Result<Fd>;
+    /// Sends a signal to the process that a pidfd names, and to no other.
+    fn signal(&self, pidfd: Fd, number: i32) -> io::Result<()>;
 
     /// Two Unix stream sockets that are connected to each other.
     fn socket_pair(&self) -> io::Result<(Fd, Fd)>;

@@ -33,4 +33,5 @@ mod remote;
 mod ring;
 mod timers;
 mod wakers;
+mod watching;
 mod writing;

@@ -63,6 +63,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::choice::{self, Started};
+use crate::core::async_io::Half;
 use crate::core::cork::CORK_WRITE;
 use crate::core::{Shared, Token};
 use crate::fs::{FileOp, FileWaiter};
@@ -274,6 +275,11 @@ pub(crate) trait Driver {
     fn withdraw(&self, _lp: &Shared, _token: Token) -> io::Result<()> {
         Ok(())
     }
+    /// Asks for reports that a watch is ready in one direction: one at once if it is ready, and one for each time that it
+    /// becomes so, until the driver has told of it and nobody has asked again.
+    fn watch(&self, lp: &Shared, token: Token, half: Half) -> io::Result<()>;
+    /// Reports a watch again that had to rest.
+    fn watch_again(&self, _lp: &Shared, _token: Token) {}
     /// Puts what was received ahead of a task among the source's unread bytes: its owner is about to change.
     fn hand_over(&self, _lp: &Shared, _token: Token) {}
     /// The loop has ended and released all its sources: ends what is still in flight.

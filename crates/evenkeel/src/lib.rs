@@ -34,6 +34,7 @@
 //! | callbacks: state machines, the least memory | [`Handler`], [`Conn`], [`net::Pool`] |
 //! | tasks: straight-line code | [`spawn`], [`net::Stream`], [`time`], [`task`] |
 //! | files, without blocking the loop | [`fs`] |
+//! | descriptors of other libraries | [`fd`] |
 //! | another kernel interface | [`Backend`], [`backends`] |
 //! | a loop for each processor | [`group`] |
 //! | work from other threads | [`Remote`] |
@@ -56,6 +57,7 @@ mod choice;
 pub mod compat;
 mod core;
 mod event_loop;
+pub mod fd;
 pub mod fs;
 pub mod group;
 mod handle;

@@ -197,7 +197,7 @@ pub(crate) fn listen(
     let unix = if at.unix_path().is_some() { flag::UNIX | unlink } else { 0 };
     match listener {
         Some(listener) => add_listener(shared, fd, unix, listener),
-        None => shared.adopt_async(fd, Kind::Watch, flag::READABLE | unix),
+        None => shared.adopt_async(fd, Kind::TaskListener, flag::READABLE | unix),
     }
 }
 

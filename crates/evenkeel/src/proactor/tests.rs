@@ -67,6 +67,8 @@ impl Sys for Odd {
         fn local_addr(&self, fd: Fd) -> io::Result<Addr>;
         fn peer_addr(&self, fd: Fd) -> io::Result<Addr>;
         fn import(&self, fd: std::os::fd::OwnedFd) -> io::Result<Fd>;
+        fn duplicate(&self, fd: std::os::fd::BorrowedFd<'_>) -> io::Result<Fd>;
+        fn is_pollable(&self, fd: Fd) -> io::Result<bool>;
         fn export(&self, fd: Fd) -> io::Result<std::os::fd::OwnedFd>;
         fn spare(&self) -> io::Result<Fd>;
         fn remove_socket_file(&self, path: &Path);

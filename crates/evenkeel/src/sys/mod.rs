@@ -100,6 +100,11 @@ pub(crate) trait Sys: 'static {
 
     /// Takes over a descriptor from outside; it becomes non-blocking.
     fn import(&self, fd: OwnedFd) -> io::Result<Fd>;
+    /// Another number for somebody else's descriptor, close-on-exec: the loop's own.
+    fn duplicate(&self, fd: BorrowedFd<'_>) -> io::Result<Fd>;
+    /// Whether a descriptor can tell when it is ready. Files and directories are at any time, as far as the kernel is
+    /// concerned, and epoll refuses them.
+    fn is_pollable(&self, fd: Fd) -> io::Result<bool>;
     /// Gives a descriptor away to code that owns descriptors.
     fn export(&self, fd: Fd) -> io::Result<OwnedFd>;
     /// A descriptor that does nothing but occupy a number, to be closed when numbers run out.

@@ -238,6 +238,26 @@ impl Sys for Real {
         Ok(fd.into_raw_fd())
     }
 
+    fn duplicate(&self, fd: BorrowedFd<'_>) -> io::Result<Fd> {
+        Ok(rustix::io::fcntl_dupfd_cloexec(fd, 0)?.into_raw_fd())
+    }
+
+    fn is_pollable(&self, fd: Fd) -> io::Result<bool> {
+        use rustix::fs::FileType;
+        match FileType::from_raw_mode(rustix::fs::fstat(at(fd))?.st_mode) {
+            FileType::Fifo | FileType::Socket => return Ok(true),
+            FileType::RegularFile | FileType::Directory | FileType::BlockDevice => return Ok(false),
+            _ => {}
+        }
+        // Devices, and what has no name in any file system: the driver in the kernel decides, and only epoll says so.
+        let ep = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        match epoll::add(&ep, at(fd), epoll::EventData::new_u64(0), EpollFlags::IN) {
+            Ok(()) => Ok(true),
+            Err(Errno::PERM) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     fn export(&self, fd: Fd) -> io::Result<OwnedFd> {
         Ok(own(fd))
     }

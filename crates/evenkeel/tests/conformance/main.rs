@@ -34,4 +34,5 @@ mod ring;
 mod signals;
 mod timers;
 mod wakers;
+mod watching;
 mod writing;

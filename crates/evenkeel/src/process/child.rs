@@ -7,6 +7,8 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use rustix::io::Errno;
+
 use super::ExitStatus;
 use crate::core::Shared;
 use crate::core::async_io::Half;
@@ -57,7 +59,8 @@ impl Process {
         if let Some(status) = std.try_wait()? {
             return Poll::Ready(Ok(status));
         }
-        watched.poll_io(cx, Half::Read, |_, _| std.try_wait()?.ok_or_else(|| io::ErrorKind::WouldBlock.into()))
+        watched
+            .poll_io(cx, Half::Read, |_, _| std.try_wait()?.ok_or_else(|| io::ErrorKind::WouldBlock.into()))
     }
 }
 
@@ -82,6 +85,8 @@ impl Child {
                 let running = Some(Process { std, watched });
                 Ok(Child { stdin, stdout, stderr, shared, running, id, status: None, kill_on_drop })
             }
+            // It has ended, and its status went to nobody or to somebody else. Its number may be another's by now.
+            Err(e) if e.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Err(Errno::CHILD.into()),
             Err(e) => {
                 // It has hardly begun, and what is killed ends at once. Neither fails for a child that is there.
                 let _ = std.kill();
@@ -160,7 +165,7 @@ impl Child {
     /// instance when the child runs as another user.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         let number = signal.as_raw()?;
-        let Some(process) = &self.running else { return Err(rustix::io::Errno::SRCH.into()) };
+        let Some(process) = &self.running else { return Err(Errno::SRCH.into()) };
         process.signal(number)
     }
 

@@ -35,7 +35,7 @@
 //! runs. What still runs when the loop ends is left to the operating system: its status is kept until this process ends.
 //!
 //! If SIGCHLD is ignored in this process, or something else in it waits for any child (`waitpid(-1)`), statuses get lost,
-//! and [`Child::wait`] fails with `ECHILD`.
+//! and [`Child::wait`], or already [`Command::spawn`], fails with `ECHILD`.
 //!
 //! Linux 5.4 is needed, for `pidfd_open` that can be waited for.
 

@@ -13,6 +13,7 @@ mod support;
 mod accepting;
 mod asynchronous;
 mod cancelling;
+mod children;
 mod closing;
 mod connecting;
 mod delivery;

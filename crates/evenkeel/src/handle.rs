@@ -181,7 +181,7 @@ impl Handle {
     /// When the listener is closed, or of another loop; the kernel's.
     pub fn listener_socket(&self, listener: ListenerId) -> io::Result<OwnedFd> {
         let token = self.shared.own(listener.token, listener.owner)?;
-        self.shared.driver.sys().duplicate(self.shared.fd(token)?)
+        self.shared.driver.sys().copy(self.shared.fd(token)?)
     }
 
     /// Stops listening, as [`Closing`] says; not at once, but in one of the next turns, and within

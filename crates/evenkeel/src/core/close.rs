@@ -195,7 +195,11 @@ impl Shared {
                 // The user's function, and whatever it holds.
                 self.guard(|| drop(listener));
             }
-            Kind::Async | Kind::Watch | Kind::Free => {
+            Kind::Watch => {
+                let state = self.core.borrow_mut().watches.remove(slot);
+                self.guard(|| drop(state));
+            }
+            Kind::Async | Kind::TaskListener | Kind::Free => {
                 let state = self.core.borrow_mut().free_async(slot);
                 // Wakers, which may be the user's.
                 self.guard(|| drop(state));

@@ -13,6 +13,7 @@ pub(crate) mod pool;
 pub(crate) mod shared;
 mod slab;
 pub(crate) mod source;
+pub(crate) mod watch;
 mod write;
 
 pub(crate) use caught::{Payload, caught};

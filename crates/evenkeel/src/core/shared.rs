@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::cork::Cork;
 use super::pool::{AnyPool, Event};
 use super::source::{Kind, Sources, Token, flag};
+use super::watch::Watches;
 use crate::backend::{Backend, Driver};
 use crate::choice::{Fallback, Started};
 use crate::dns::Names;
@@ -36,6 +37,8 @@ pub(crate) enum Timer {
     Deadline(Token),
     /// A listener that had to stop may be tried again.
     Accept(Token),
+    /// A watch that had to rest is reported again.
+    Watch(Token),
     /// Look over a part of the connections for broken limits.
     Sweep,
 }
@@ -79,6 +82,8 @@ pub(crate) struct Core {
     pub(crate) wakes: Vec<(Token, Waker, bool)>,
     pub(crate) tasks: Vec<AsyncIo>,
     pub(crate) free_task: u32,
+    /// The waiting sides of watches.
+    pub(crate) watches: Watches,
     pub(crate) listeners: Vec<Option<Listener>>,
     /// Files of Unix sockets that go with their listeners.
     pub(crate) socket_files: Vec<(Token, PathBuf, SocketFile)>,
@@ -156,6 +161,7 @@ impl Shared {
             wakes: Vec::new(),
             tasks: Vec::new(),
             free_task: u32::MAX,
+            watches: Watches::default(),
             listeners: Vec::new(),
             socket_files: Vec::new(),
             deferred: VecDeque::new(),
@@ -276,6 +282,7 @@ impl Shared {
                 Timer::Connect(token) => self.connect_deadline(token),
                 Timer::Deadline(token) => self.flush_deadline(token),
                 Timer::Accept(token) => self.driver.retry_accept(self, token),
+                Timer::Watch(token) => self.driver.watch_again(self, token),
                 Timer::Sweep => self.sweep(),
             }
         }

@@ -69,7 +69,7 @@ impl Listener {
     /// # Errors
     /// The kernel's.
     pub fn socket(&self) -> io::Result<OwnedFd> {
-        self.shared.driver.sys().duplicate(self.shared.fd(self.token)?)
+        self.shared.driver.sys().copy(self.shared.fd(self.token)?)
     }
 
     /// Takes the next connection, and its peer's address.

@@ -30,6 +30,7 @@ pub(crate) mod drain;
 mod listener;
 mod options;
 pub(crate) mod pool;
+mod send_file;
 mod split;
 mod stream;
 

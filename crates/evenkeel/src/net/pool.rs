@@ -248,7 +248,7 @@ fn serve(
     let flags = flags | unix | if file.is_some() { flag::UNLINK } else { 0 };
     let token = match listener {
         Some(listener) => add_listener(shared, fd, flags, listener)?,
-        None => shared.adopt_async(fd, Kind::Watch, flag::READABLE | flags)?,
+        None => shared.adopt_async(fd, Kind::TaskListener, flag::READABLE | flags)?,
     };
     if let (Some(path), Some(file)) = (path, file) {
         shared.core.borrow_mut().socket_files.push((token, path.to_owned(), file));

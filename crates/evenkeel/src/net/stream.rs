@@ -18,6 +18,7 @@ use crate::core::{Kind, Shared, Token, flag};
 use crate::handle::Handle;
 use crate::handler::{CloseReason, Flow};
 use crate::message::Message;
+use crate::sys::{Fd, Sys};
 
 /// Slices of one vectored write, as many as kernels take.
 const MOST_SLICES: usize = 1024;
@@ -280,6 +281,16 @@ impl Stream {
         let from = &from[..from.len().min(MOST_SLICES)];
         let (shared, token) = (&*self.shared, self.token);
         shared.poll_io(token, Half::Write, cx, || shared.driver.send_vectored(shared, token, from))
+    }
+
+    /// Sends by a call of the caller's own, which sends what is no memory of ours. What was written before goes first.
+    pub(super) fn poll_send_by(
+        &self,
+        cx: &mut Context<'_>,
+        mut send: impl FnMut(&dyn Sys, Fd) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        let (shared, token) = (&*self.shared, self.token);
+        shared.poll_io(token, Half::Write, cx, || shared.driver.send_by(shared, token, &mut send))
     }
 
     #[inline]

@@ -48,7 +48,7 @@ impl<Y: Sys> Uring<Y> {
             self.cancel(&mut core, token.index);
         }
         let Some(s) = core.sources.get_mut(token) else { return };
-        if s.kind() == Kind::Watch {
+        if s.kind() == Kind::TaskListener {
             s.set(flag::READABLE);
             core.wake(token, true, false);
             drop(core);
@@ -197,7 +197,7 @@ impl<Y: Sys> Uring<Y> {
         let mut core = lp.core.borrow_mut();
         let Some(s) = core.sources.get_mut(token) else { return };
         s.clear(flag::PAUSED);
-        if s.kind() == Kind::Watch {
+        if s.kind() == Kind::TaskListener {
             s.set(flag::READABLE);
             core.wake(token, true, false);
         } else {

@@ -70,12 +70,13 @@ impl<Y: Sys> Uring<Y> {
     /// look at everything that is in flight on the ring.
     fn cancel_all(&self, core: &mut Core, index: u32) {
         let Some(s) = core.sources.place(index) else { return };
-        let (flags, reads) = (s.flags, reads_by(s.kind()));
+        let (flags, kind) = (s.flags, s.kind());
         if flags & flag::ARMED_READ != 0 {
-            self.cancel_one(reads, index);
+            self.cancel_one(reads_by(kind), index);
         }
         if flags & flag::ARMED_WRITE != 0 {
-            self.cancel_one(Op::Room, index);
+            let writes = if kind == Kind::Watch { Op::Writable } else { Op::Room };
+            self.cancel_one(writes, index);
         }
     }
 
@@ -84,7 +85,7 @@ impl<Y: Sys> Uring<Y> {
         let mut core = lp.core.borrow_mut();
         self.drop_held(&mut core, token.index);
         let Some(s) = core.sources.get(token) else { return true };
-        if matches!(s.kind(), Kind::Listener | Kind::Watch) {
+        if matches!(s.kind(), Kind::Listener | Kind::TaskListener) {
             self.accepted.borrow_mut().retain(|(listener, fd)| {
                 let other = *listener != token.index;
                 if !other {
@@ -257,14 +258,18 @@ impl<Y: Sys> Uring<Y> {
 
 /// What a source receives by.
 fn reads_by(kind: Kind) -> Op {
-    if matches!(kind, Kind::Listener | Kind::Watch) { Op::Accept } else { Op::Recv }
+    match kind {
+        Kind::Listener | Kind::TaskListener => Op::Accept,
+        Kind::Watch => Op::Readable,
+        Kind::Callback | Kind::Async | Kind::Free => Op::Recv,
+    }
 }
 
 /// The bit of a source that says that the operation is in flight.
 fn armed_by(done: &Done) -> u32 {
     match Op::of(done.data) {
-        Op::Recv | Op::Accept => flag::ARMED_READ,
-        Op::Room => flag::ARMED_WRITE,
+        Op::Recv | Op::Accept | Op::Readable => flag::ARMED_READ,
+        Op::Room | Op::Writable => flag::ARMED_WRITE,
         Op::Send | Op::Lease | Op::Wake | Op::Cancel | Op::File => 0,
     }
 }

@@ -71,7 +71,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         let mut core = lp.core.borrow_mut();
         let Some(s) = core.sources.get_mut(token) else { return };
         s.clear(flag::PAUSED);
-        let asynchronous = s.kind() == Kind::Watch;
+        let asynchronous = s.kind() == Kind::TaskListener;
         drop(core);
         self.arm(lp, token, Ready { read: true, write: false, hung_up: false }, false);
         if asynchronous {

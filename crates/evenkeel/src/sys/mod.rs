@@ -13,6 +13,7 @@ pub(crate) mod processors;
 mod real;
 pub(crate) mod ring;
 pub(crate) mod signal;
+pub(crate) mod sigpipe;
 
 use std::io;
 use std::net::Shutdown;
@@ -101,9 +102,14 @@ pub(crate) trait Sys: 'static {
     /// Makes a socket and starts to connect it. True: it is connected already.
     fn connect(&self, to: &Addr, options: &ConnectOptions) -> io::Result<(Fd, bool)>;
     fn accept(&self, listener: Fd) -> io::Result<(Fd, Addr)>;
+    /// Never waits, whatever the socket's mode.
     fn recv(&self, fd: Fd, into: &mut [u8]) -> io::Result<usize>;
+    /// Never waits, whatever the socket's mode.
     fn send(&self, fd: Fd, from: &[u8]) -> io::Result<usize>;
     fn send_vectored(&self, fd: Fd, from: &[io::IoSlice<'_>]) -> io::Result<usize>;
+    /// Sends at most `most` bytes of a file from offset `at`, which is moved on; 0 at its end. To a peer that has gone it
+    /// raises SIGPIPE, which the thread blocks.
+    fn send_file(&self, fd: Fd, file: BorrowedFd<'_>, at: &mut u64, most: usize) -> io::Result<usize>;
     fn shutdown(&self, fd: Fd, how: Shutdown) -> io::Result<()>;
     fn close(&self, fd: Fd);
     /// The pending error of a socket, which this call clears.
@@ -114,12 +120,17 @@ pub(crate) trait Sys: 'static {
 
     /// Takes over a descriptor from outside; it becomes non-blocking.
     fn import(&self, fd: OwnedFd) -> io::Result<Fd>;
+    /// Another number for somebody else's descriptor, close-on-exec: the loop's own.
+    fn duplicate(&self, fd: BorrowedFd<'_>) -> io::Result<Fd>;
+    /// Whether a descriptor can tell when it is ready. Files and directories are at any time, as far as the kernel is
+    /// concerned, and epoll refuses them.
+    fn is_pollable(&self, fd: Fd) -> io::Result<bool>;
     /// Gives a descriptor away to code that owns descriptors.
     fn export(&self, fd: Fd) -> io::Result<OwnedFd>;
     /// A descriptor that does nothing but occupy a number, to be closed when numbers run out.
     fn spare(&self) -> io::Result<Fd>;
     /// Another descriptor of the same open socket, for whoever is to have it too.
-    fn duplicate(&self, fd: Fd) -> io::Result<OwnedFd>;
+    fn copy(&self, fd: Fd) -> io::Result<OwnedFd>;
     /// What a socket is that is to be accepted from. `InvalidInput` if it does not listen for streams.
     fn listening(&self, fd: BorrowedFd<'_>) -> io::Result<Listening>;
     /// Which file a Unix socket's path names now; none if it names none, or something that is no socket.
@@ -144,6 +155,20 @@ pub(crate) trait Sys: 'static {
         sets: &mut [[FdSetElement; 16]; 3],
         timeout: Option<Duration>,
     ) -> io::Result<usize>;
+
+    /// A pipe: its reading and its writing end.
+    fn pipe(&self) -> io::Result<(Fd, Fd)>;
+    /// Reads from what is no socket.
+    fn read(&self, fd: Fd, into: &mut [u8]) -> io::Result<usize>;
+    /// Writes to what is no socket. To a pipe that nobody reads it raises SIGPIPE, which the thread blocks.
+    fn write(&self, fd: Fd, from: &[u8]) -> io::Result<usize>;
+    /// As `write`, from at most 1,024 places at once.
+    fn write_vectored(&self, fd: Fd, from: &[io::IoSlice<'_>]) -> io::Result<usize>;
+
+    /// A descriptor that becomes readable when a child of this process ends, whose status has not been taken.
+    fn pidfd(&self, child: u32) -> io::Result<Fd>;
+    /// Sends a signal to the process that a pidfd names, and to no other.
+    fn signal(&self, pidfd: Fd, number: i32) -> io::Result<()>;
 
     /// Two Unix stream sockets that are connected to each other.
     fn socket_pair(&self) -> io::Result<(Fd, Fd)>;

@@ -28,6 +28,7 @@
 mod addr;
 mod listener;
 mod options;
+mod parcel;
 pub(crate) mod pool;
 mod split;
 mod stream;
@@ -35,6 +36,7 @@ mod stream;
 pub use addr::{Addr, IntoAddr};
 pub use listener::Listener;
 pub use options::{ConnectOptions, KeepAlive, Limits, ListenOptions, SocketOption};
+pub use parcel::{Parcel, Refused};
 pub use pool::{ListenerId, Pool};
 pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 pub use stream::{Reply, Stream, StreamParts};

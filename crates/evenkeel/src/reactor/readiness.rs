@@ -411,9 +411,11 @@ impl<P: Selector<Y>, Y: Sys> Driver for Readiness<P, Y> {
     fn register(&self, lp: &Shared, token: Token) -> io::Result<()> {
         let mut core = lp.core.borrow_mut();
         let s = core.sources.get_mut(token).ok_or(io::ErrorKind::NotFound)?;
+        // One that came from another loop may have something queued.
+        let write = s.has(flag::CONNECTING | flag::QUEUED);
         let want = match s.kind() {
-            Kind::Async | Kind::Watch => Ready { read: true, write: s.has(flag::CONNECTING), hung_up: false },
-            _ => Ready { read: !s.has(flag::CONNECTING), write: s.has(flag::CONNECTING), hung_up: false },
+            Kind::Async | Kind::Watch => Ready { read: true, write, hung_up: false },
+            _ => Ready { read: !s.has(flag::CONNECTING), write, hung_up: false },
         };
         let mut selector = self.selector.borrow_mut();
         if s.has(flag::SHARED) {
@@ -429,7 +431,7 @@ impl<P: Selector<Y>, Y: Sys> Driver for Readiness<P, Y> {
         if !P::EDGE || !s.has(flag::UNIX) {
             s.set(flag::SHORT_READS);
         }
-        if !s.has(flag::CONNECTING) {
+        if !write {
             s.set(flag::WRITABLE);
         }
         Ok(())

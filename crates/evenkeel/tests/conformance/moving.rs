@@ -147,7 +147,7 @@ fn writes(mut peer: TcpStream, len: usize) -> std::thread::JoinHandle<TcpStream>
 }
 
 fn i43_a_connection_moves_at_every_event_of_a_flood(backend: Backend) {
-    const MUCH: usize = 700_000;
+    const MUCH: usize = 3_000_000;
     with_each(backend, |mut two| {
         let (stream, peer) = pair(&mut two.s.events);
         let writing = writes(peer, MUCH);
@@ -160,7 +160,7 @@ fn i43_a_connection_moves_at_every_event_of_a_flood(backend: Backend) {
             let probe = Probe::new().on_data(move |conn, bytes| {
                 calls += 1;
                 // With nothing, half or all of the last bytes left to the next.
-                let moves = calls > round % 5;
+                let moves = calls > round % 4;
                 let ours = if moves { bytes.len() * (2 - (round % 3).min(2)) / 2 } else { bytes.len() };
                 all.borrow_mut().extend(&bytes[..ours]);
                 if moves {
@@ -183,7 +183,7 @@ fn i43_a_connection_moves_at_every_event_of_a_flood(backend: Backend) {
             }
             assert!(!seen.closed() && seen.dropped.get(), "a handler that is left behind hears nothing");
         }
-        assert!(ended.get() && handlers > 3);
+        assert!(ended.get() && handlers > 1);
         assert_same(&got.borrow(), &pattern(MUCH));
         drop(writing.join().unwrap());
         assert!(two.is_empty());
@@ -514,7 +514,7 @@ fn a_moved_message_keeps_its_deadline(backend: Backend) {
             let (parcel, seen) = (two.parcel(), probe.seen.clone());
             let id = two.pool.unpack(parcel, probe).map_err(|(refused, _)| refused).unwrap();
             let open = seen.clone();
-            two.until("it is open", || open.opened.get());
+            two.until("it is open or has ended", || open.opened.get() || open.closed());
             two.other.block_on(async { time::sleep(Duration::from_millis(20)).await }).unwrap();
             if two.other().notify(id).is_err() {
                 break seen;
@@ -614,9 +614,20 @@ fn i43_there_and_back_a_hundred_times_under_an_echo(backend: Backend) {
     two.turns(3);
     let before = descriptors();
     let (stream, peer) = pair(&mut two.s.events);
-    let mut back = peer.try_clone().unwrap();
-    let writing = writes(peer, MUCH);
-    let reading = std::thread::spawn(move || read_all(&mut back).0);
+    // Answer by answer, so that all of it does not come in a few calls.
+    let talking = std::thread::spawn(move || {
+        let (mut peer, bytes) = (peer, pattern(MUCH));
+        let mut rest = &bytes[..];
+        for len in [1, 900, 70_000, 16, 5000].into_iter().cycle() {
+            let (piece, after) = rest.split_at(len.min(rest.len()));
+            peer.write_all(piece).unwrap();
+            assert_same(&exactly(&mut peer, piece.len()), piece);
+            rest = after;
+            if rest.is_empty() {
+                break;
+            }
+        }
+    });
     *two.way.borrow_mut() = Some(stream.pack().unwrap());
     let moves = Rc::new(Cell::new(0));
     loop {
@@ -645,8 +656,7 @@ fn i43_there_and_back_a_hundred_times_under_an_echo(backend: Backend) {
         }
     }
     assert_eq!(moves.get(), 100);
-    assert_same(&reading.join().unwrap(), &pattern(MUCH));
-    drop(writing.join().unwrap());
+    talking.join().unwrap();
     two.turns(3);
     assert_eq!(descriptors(), before);
 }

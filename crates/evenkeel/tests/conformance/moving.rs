@@ -257,10 +257,11 @@ fn i43_what_is_queued_is_sent_by_the_next_loop(backend: Backend) {
             mover(conn, b"");
         }));
         let after = seen_queue.clone();
-        let seen = two.arrive(Probe::new().on_open(move |conn| after.set(conn.queued())).on_drained(|conn| {
-            assert!(conn.queued() <= 50_000);
-            conn.write(b"and on");
-        }));
+        let seen =
+            two.arrive(Probe::new().on_open(move |conn| after.set(conn.queued())).on_drained(|conn| {
+                assert!(conn.queued() <= 50_000);
+                conn.write(b"and on");
+            }));
         two.until("it is open", || seen.opened.get());
         let whole = queued.get()..=queued.get() + 4;
         assert!(whole.contains(&seen_queue.get()), "{whole:?} was queued, {} is", seen_queue.get());

@@ -5,6 +5,7 @@
 #[macro_use]
 mod support;
 
+mod bodies;
 mod life;
 mod messages;
 mod moving;

@@ -30,13 +30,13 @@ use std::time::Duration;
 use crate::core::{Shared, Token};
 use crate::handle::Handle;
 use crate::message::Message;
-use crate::net::{Addr, SocketOption, Stream};
+use crate::net::{Addr, Parcel, SocketOption, Stream};
 
 /// One connection's part of the program: a state machine that the loop calls.
 ///
 /// The calls for one connection come in the order `on_open`, then any of the others, then `on_close` exactly
 /// once and last. A handler never runs inside another handler's call: what a call causes is dispatched after it.
-/// No call comes after [`Conn::detach`]. A panic in any of them resets the connection with
+/// No call comes after [`Conn::detach`] or [`Conn::pack`]. A panic in any of them resets the connection with
 /// [`CloseReason::Panicked`] and is counted; the loop goes on.
 ///
 /// A handler must not block: every other connection of the loop waits meanwhile.
@@ -363,6 +363,41 @@ impl Conn<'_> {
         let stream = Shared::detach(self.shared, self.token, unread)?;
         self.moved = true;
         Some(stream)
+    }
+
+    /// Takes the connection off this loop, to move it to another one, with `unread` as the first bytes to be read there and
+    /// with all that it is in the middle of. The handler is dropped after the current call and hears nothing more;
+    /// [`id`](Self::id) is stale.
+    ///
+    /// ```
+    /// # use evenkeel::{Conn, EventLoop, Handler, Remote, net::{Limits, Pool}};
+    /// # use std::cell::RefCell;
+    /// thread_local! {
+    ///     /// Each loop's own, made when the loop is set up.
+    ///     static ROOMS: RefCell<Option<Pool<Member>>> = const { RefCell::new(None) };
+    /// }
+    ///
+    /// struct Member;
+    /// # impl Handler for Member { fn on_data(&mut self, _: &mut Conn<'_>, _: &[u8]) {} }
+    ///
+    /// struct Lobby { room: Remote }
+    /// impl Handler for Lobby {
+    ///     fn on_data(&mut self, conn: &mut Conn<'_>, bytes: &[u8]) {
+    ///         let Ok(parcel) = conn.pack(bytes) else { return };
+    ///         let _ = parcel.send(&self.room, |_handle, parcel| {
+    ///             ROOMS.with_borrow(|rooms| rooms.as_ref().map(|pool| pool.unpack(parcel, Member)));
+    ///         });
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// `NotConnected` when the connection is closing or over; the kernel's, if it will not end what it was asked to receive:
+    /// the connection is reset then, and the handler hears of it.
+    pub fn pack(&mut self, unread: &[u8]) -> io::Result<Parcel> {
+        let cargo = self.shared.pack(self.token, unread)?;
+        self.moved = true;
+        Ok(Parcel::new(cargo))
     }
 }
 

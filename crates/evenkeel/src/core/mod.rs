@@ -9,6 +9,7 @@ pub(crate) mod cork;
 mod flow;
 pub(crate) mod flush;
 pub(crate) mod out;
+pub(crate) mod parcel;
 pub(crate) mod pool;
 pub(crate) mod shared;
 mod slab;

@@ -71,6 +71,11 @@ impl<H: Handler> TypedPool<H> {
         self.slots.insert(handler)
     }
 
+    /// Takes a handler back that has not been called.
+    pub(crate) fn take(&self, slot: u32) -> Option<H> {
+        self.slots.remove(slot)
+    }
+
     /// Calls a handler, in its place.
     #[inline(always)]
     fn call<'a>(&self, conn: &mut Conn<'a>, call: impl FnOnce(&mut H, &mut Conn<'a>)) {

@@ -1,7 +1,7 @@
 //! Sources: one entry of 32 bytes for each descriptor that a loop serves, found by a token that carries a
 //! generation, so that an event or a handle of a connection that is gone finds nothing (I6).
 
-use super::out::Extra;
+use super::out::{Ended, Extra};
 use crate::sys::Fd;
 
 /// Names one source of one loop for as long as the source lives.
@@ -173,6 +173,16 @@ impl Source {
             first.append(&mut extra.unread);
             extra.unread = first;
         }
+    }
+
+    /// What comes after the unread bytes, if that is known: the owner is told now.
+    pub(crate) fn take_ended(&mut self) -> Option<Ended> {
+        let extra = self.extra.as_mut()?;
+        let ended = extra.ended.take();
+        if extra.is_idle() {
+            self.extra = None;
+        }
+        ended
     }
 
     /// The box for what an idle connection does not have.

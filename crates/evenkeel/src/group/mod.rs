@@ -99,7 +99,7 @@ use std::time::Duration;
 pub use self::builder::GroupBuilder;
 pub use self::error::GroupError;
 pub use self::share::{GroupListener, Share};
-pub use self::tally::LoopCounts;
+pub use self::tally::{Counted, Counter, LoopCounts};
 
 use self::roster::Roster;
 use self::tally::Tally;

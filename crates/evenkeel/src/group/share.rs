@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::tally::{Live, Served, Tally};
+use super::tally::{Counted, Counter, Live, Tally};
 use super::{LoopCounts, LoopIndex};
 use crate::core::pool::{Made, Make};
 use crate::core::shared::Listener;
@@ -105,6 +105,16 @@ impl GroupListener {
         sockets.map(ask).collect()
     }
 
+    /// What counts connections on a loop that have moved there, as [`Parcel`](crate::net::Parcel)s: `Share::Acceptor` balances
+    /// by these counts. A connection that leaves its loop is no longer counted there; where it comes to, nobody knows whose
+    /// it was, so its new handler says.
+    ///
+    /// # Panics
+    /// If there is no such loop.
+    pub fn counter(&self, index: LoopIndex) -> Counter {
+        Counter { tally: self.tallies[index].clone() }
+    }
+
     /// Stops listening: each loop does in its next turn. Connections that were accepted stay.
     ///
     /// # Errors
@@ -174,7 +184,7 @@ impl Part {
         handle: &Handle,
         make: impl Fn(&Addr) -> H + 'static,
     ) -> (Rc<Make>, u16) {
-        let pool = handle.pool::<Served<H>>(self.limits);
+        let pool = handle.pool::<Counted<H>>(self.limits);
         let place = pool.typed.place.get();
         let typed = Rc::downgrade(&pool.typed);
         let setup = AcceptedSetup::new(&self.options);
@@ -182,7 +192,7 @@ impl Part {
         let make = move |shared: &Rc<Shared>, fd: Fd, peer: &Addr| {
             let live = if expected { Live::expected(&tally) } else { Live::arrived(&tally) };
             setup.apply(shared, fd, peer);
-            let made = caught(|| Served { handler: make(peer), _live: live }).zip(typed.upgrade());
+            let made = caught(|| Counted { handler: make(peer), _live: live }).zip(typed.upgrade());
             made.map_or(Made::Failed, |(handler, typed)| Made::Here(typed.insert(handler)))
         };
         (Rc::new(make), place)

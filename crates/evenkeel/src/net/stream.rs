@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use super::pool::connect;
 use super::{
-    Addr, ConnectOptions, IntoAddr, OwnedReadHalf, OwnedWriteHalf, ReadHalf, SocketOption, WriteHalf,
+    Addr, ConnectOptions, IntoAddr, OwnedReadHalf, OwnedWriteHalf, Parcel, ReadHalf, SocketOption, WriteHalf,
 };
 use crate::core::async_io::Half;
 use crate::core::shared::Timer;
@@ -126,6 +126,17 @@ impl Stream {
         drop(state);
         let unread = source.extra.map(|extra| extra.unread).unwrap_or_default();
         Ok(StreamParts { fd: shared.driver.sys().export(source.fd)?, unread })
+    }
+
+    /// Takes the stream off this loop, to move it to another one, with all that it is in the middle of.
+    ///
+    /// # Errors
+    /// `NotConnected` when the loop has ended; the kernel's, if it will not end what it was asked to receive: the stream is
+    /// reset then.
+    pub fn pack(self) -> io::Result<Parcel> {
+        let cargo = self.shared.pack(self.token, &[])?;
+        let _ = self.into_token();
+        Ok(Parcel::new(cargo))
     }
 
     /// As [`into_parts`](Self::into_parts), for those who know that nothing is unread: it is lost.

@@ -5,10 +5,13 @@ use std::io;
 use std::net::Shutdown;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use super::receive::ARMED;
 use super::submit::Wait;
 use super::uring::{Completion, Op, Uring};
-use crate::core::{Core, Kind, Shared, Token, flag};
+use crate::core::out::Ended;
+use crate::core::{Core, Kind, Shared, Source, Token, flag};
 use crate::sys::Sys;
 use crate::sys::ring::{Done, Entry};
 
@@ -160,8 +163,11 @@ impl<Y: Sys> Uring<Y> {
                     && core.sources.get(token).is_some()
             },
             |Completion { done, span }| {
-                if let (Some(span), Some(s)) = (&span, lp.core.borrow_mut().sources.get_mut(token)) {
-                    s.extra().unread.extend_from_slice(self.buffers.bytes(span));
+                if let Some(s) = lp.core.borrow_mut().sources.get_mut(token) {
+                    match &span {
+                        Some(span) => s.extra().unread.extend_from_slice(self.buffers.bytes(span)),
+                        None => take_end(s, &done),
+                    }
                 }
                 self.lose(lp, Completion { done, span });
             },
@@ -253,6 +259,25 @@ impl<Y: Sys> Uring<Y> {
         self.leaked.set(true);
         let files = std::mem::take(&mut *self.files.borrow_mut());
         drop(files);
+    }
+}
+
+/// Keeps how a stream has ended: of a failure the kernel tells once, and what it tells then looks like an orderly end.
+fn take_end(s: &mut Source, done: &Done) {
+    if Op::of(done.data) != Op::Recv || done.result > 0 {
+        return;
+    }
+    if done.result == 0 {
+        s.extra().ended = Some(Ended::Eof);
+        return;
+    }
+    let error = io::Error::from_raw_os_error(-done.result);
+    if !matches!(
+        Errno::from_io_error(&error),
+        Some(Errno::NOBUFS | Errno::CANCELED | Errno::INTR | Errno::AGAIN)
+    ) {
+        s.set(flag::HUNG_UP);
+        s.extra().ended = Some(Ended::Failed(error));
     }
 }
 

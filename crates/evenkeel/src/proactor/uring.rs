@@ -360,8 +360,14 @@ impl<Y: Sys> Driver for Uring<Y> {
             self.poll(&mut core, token);
             return Ok(());
         }
-        s.set(flag::WRITABLE);
-        if matches!(s.kind(), Kind::Async | Kind::TaskListener) {
+        let (queued, kind) = (s.has(flag::QUEUED), s.kind());
+        s.set(if queued { 0 } else { flag::WRITABLE });
+        if queued {
+            // It came from another loop, with what waits to be sent.
+            self.poll(&mut core, token);
+        }
+        let Some(s) = core.sources.get_mut(token) else { return Ok(()) };
+        if matches!(kind, Kind::Async | Kind::TaskListener) {
             // Nothing is received for it until it asks.
             s.set(flag::READABLE);
         } else {

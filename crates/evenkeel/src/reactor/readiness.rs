@@ -415,11 +415,11 @@ impl<P: Selector<Y>, Y: Sys> Driver for Readiness<P, Y> {
         if s.kind() == Kind::Watch {
             return self.begin_watch(s, token);
         }
+        // One that came from another loop may have something queued.
+        let write = s.has(flag::CONNECTING | flag::QUEUED);
         let want = match s.kind() {
-            Kind::Async | Kind::TaskListener => {
-                Ready { read: true, write: s.has(flag::CONNECTING), hung_up: false }
-            }
-            _ => Ready { read: !s.has(flag::CONNECTING), write: s.has(flag::CONNECTING), hung_up: false },
+            Kind::Async | Kind::TaskListener => Ready { read: true, write, hung_up: false },
+            _ => Ready { read: !s.has(flag::CONNECTING), write, hung_up: false },
         };
         let mut selector = self.selector.borrow_mut();
         if s.has(flag::SHARED) {
@@ -435,7 +435,7 @@ impl<P: Selector<Y>, Y: Sys> Driver for Readiness<P, Y> {
         if !P::EDGE || !s.has(flag::UNIX) {
             s.set(flag::SHORT_READS);
         }
-        if !s.has(flag::CONNECTING) {
+        if !write {
             s.set(flag::WRITABLE);
         }
         Ok(())

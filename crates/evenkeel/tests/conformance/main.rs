@@ -24,6 +24,7 @@ mod halves;
 mod handover;
 mod limits;
 mod model;
+mod moving;
 mod ownership;
 mod panics;
 mod probe;

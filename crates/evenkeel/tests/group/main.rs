@@ -5,6 +5,8 @@
 #[macro_use]
 mod support;
 
+mod bodies;
 mod life;
 mod messages;
+mod moving;
 mod sharing;

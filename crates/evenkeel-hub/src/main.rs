@@ -55,10 +55,10 @@ fn log_backend(service: &Service) {
     let level = if fallback.by_choice { Level::Info } else { Level::Warn };
     let fields = [
         ("backend", Value::Text(name)),
-        loops,
         ("asked", Value::Text(fallback.asked.name())),
         ("reason", Value::Text(&fallback.reason)),
         ("help", Value::Text(fallback.help)),
+        loops,
     ];
     service.note(level, "event loop: epoll runs instead of io_uring", &fields);
 }

@@ -141,9 +141,9 @@ pub(super) struct App {
     pub(super) connections: u32,
     /// How many of `connections` are SSE streams.
     pub(super) streams: u32,
-    /// Channels with a subscriber.
+    /// Channels with a subscriber, or with a seat that is kept for one.
     pub(super) occupied: u32,
-    /// Users who are signed in.
+    /// Users who are signed in, or whose seat is kept.
     pub(super) online: u32,
     pub(super) publishes: Bucket,
     /// The id of the latest event.

@@ -56,6 +56,20 @@ impl Retention {
         entry
     }
 
+    /// Checks that the books are of just these events.
+    #[cfg(test)]
+    pub(super) fn check<'a>(&self, kept: impl Iterator<Item = (Key, &'a Event)>) {
+        let (mut live, mut bytes) = (0, 0);
+        for (key, event) in kept {
+            let entries = self.queue.iter().filter(|e| e.channel == key && e.sequence == sequence(event));
+            assert_eq!(entries.count(), 1);
+            live += 1;
+            bytes += event.cost();
+        }
+        assert_eq!((self.live, self.bytes), (live, bytes));
+        assert!(self.queue.iter().is_sorted_by(|a, b| a.sequence < b.sequence && a.expires <= b.expires));
+    }
+
     pub(super) fn next_expiry(&self) -> Option<u64> {
         self.queue.front().map(|entry| entry.expires)
     }

@@ -46,6 +46,9 @@
 //!   channel nothing is sent before the answer to the subscription, or after the operation that ended it.
 //! - After [`Outbox::close`] the session does not exist; [`Hub::disconnect`] and [`Hub::receive`] do nothing for it.
 //! - Everything that a peer can cause is a [`Refusal`], counted for its application.
+//! - A user is present in a presence channel from the first connection that joins to the end of the last, and online from
+//!   the first sign-in to the end of the last session. [`Hub::disconnect_moving`] keeps the user's seat for a while
+//!   longer, for a client that is told to come back: who sees the others never sees it gone.
 
 mod app;
 mod channel;
@@ -58,6 +61,7 @@ mod presence;
 mod publish;
 mod query;
 mod refusal;
+mod seats;
 mod session;
 mod slab;
 mod stream;
@@ -76,6 +80,7 @@ use self::app::App;
 use self::channel::Channel;
 use self::ids::Keyed;
 use self::refusal::Refusals;
+use self::seats::Seats;
 use self::session::Session;
 use self::slab::{Key, Slab};
 
@@ -103,6 +108,7 @@ pub struct Hub<C, W> {
     apps_by_id: HashMap<Box<str>, AppId, Keyed>,
     /// Channels whose subscription count waits, by the time when it may be sent.
     counts: BinaryHeap<Reverse<(u64, Key)>>,
+    seats: Seats,
     keyed: Keyed,
     /// How many socket ids were given out.
     socket_ids: u64,
@@ -124,6 +130,7 @@ impl<C: Copy, W: Wire> Hub<C, W> {
             apps_by_key: HashMap::with_hasher(keyed.clone()),
             apps_by_id: HashMap::with_hasher(keyed.clone()),
             counts: BinaryHeap::new(),
+            seats: Seats::default(),
             keyed: keyed.clone(),
             socket_ids: 0,
             draining: false,
@@ -207,10 +214,11 @@ impl<C: Copy, W: Wire> Hub<C, W> {
         Some(SocketId { tag, index: session.0.index })
     }
 
-    /// Does what is due: sends subscription counts that waited, drops what is too old, closes connections that were not
-    /// authorized in time. The work of one call is bounded; [`Hub::next_tick`] says when to call again.
+    /// Does what is due: sends subscription counts that waited, gives up seats that were kept in vain, drops what is too
+    /// old, closes connections that were not authorized in time. The work of one call is bounded; [`Hub::next_tick`] says when to call again.
     pub fn tick<O: Outbox<Conn = C>>(&mut self, now: u64, out: &mut O) {
         self.flush_counts(now, TICK_BUDGET, out);
+        self.give_up_seats(now, TICK_BUDGET, out);
         for app in self.apps() {
             self.expire(now, app, TICK_BUDGET);
             self.enforce_deadlines(now, app, TICK_BUDGET, out);
@@ -224,7 +232,7 @@ impl<C: Copy, W: Wire> Hub<C, W> {
         let of_apps = self.apps.iter().flat_map(|app| {
             [app.history.next_expiry(), app.caches.next_expiry(), app.deadlines.front().map(|(due, _)| *due)]
         });
-        of_apps.chain([counts]).flatten().min().map(|due| due.max(now))
+        of_apps.chain([counts, self.seats.next_due()]).flatten().min().map(|due| due.max(now))
     }
 }
 

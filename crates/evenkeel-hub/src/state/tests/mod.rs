@@ -3,12 +3,14 @@
 
 mod channels;
 mod connections;
+mod consistency;
 mod events;
 mod memory;
 mod model;
 mod presence;
 mod queries;
 mod recovery;
+mod seats;
 mod streams;
 mod users;
 

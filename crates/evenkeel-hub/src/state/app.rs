@@ -4,6 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::history::Retention;
 use super::ids::{EventId, Keyed};
 use super::limits::{Bucket, Rate};
@@ -159,8 +161,9 @@ pub(super) struct App {
     pub(super) refusals: Refusals,
 }
 
-/// What an application has done since it was added.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What an application has done since it was added. The names of the fields are those of the hand-over too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Counters {
     /// Connections and streams that were accepted.
     pub connections: u64,

@@ -50,13 +50,23 @@ pub(super) struct Past {
 
 impl Channel {
     pub(super) fn new(app: AppId, name: ChannelName<'_>, gone: u64, keyed: &Keyed) -> Channel {
+        let presence = (name.kind().access == Access::Presence).then(|| Box::new(Presence::new(keyed)));
+        Channel::with_presence(app, name, gone, presence)
+    }
+
+    pub(super) fn with_presence(
+        app: AppId,
+        name: ChannelName<'_>,
+        gone: u64,
+        presence: Option<Box<Presence>>,
+    ) -> Channel {
         let kind = name.kind();
         Channel {
             app,
             kind,
             name: name.as_str().into(),
             members: Vec::new(),
-            presence: (kind.access == Access::Presence).then(|| Box::new(Presence::new(keyed))),
+            presence,
             past: Past { gone, ..Past::default() },
             count_due: 0,
             count_pending: false,

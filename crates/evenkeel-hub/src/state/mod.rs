@@ -53,6 +53,7 @@
 mod app;
 mod channel;
 mod connect;
+mod handover;
 mod history;
 mod ids;
 mod limits;
@@ -86,6 +87,7 @@ use self::slab::{Key, Slab};
 
 pub use self::app::{AppConfig, AppError, AppId, Counters, Limits};
 pub use self::connect::Connect;
+pub use self::handover::{HandoverError, RefusedSession, TakenOver};
 pub use self::ids::{EventId, SocketId};
 pub use self::limits::Rate;
 pub use self::outbox::{Frame, Outbox, Transport, Verifier, Wire};
@@ -112,6 +114,8 @@ pub struct Hub<C, W> {
     keyed: Keyed,
     /// How many socket ids were given out.
     socket_ids: u64,
+    /// How many epochs were given out.
+    epochs: u64,
     draining: bool,
     /// Refusals that no application can be blamed for.
     refusals: Refusals,
@@ -122,7 +126,10 @@ impl<C: Copy, W: Wire> Hub<C, W> {
     /// An empty hub. `rng` gives the keys of hash maps and socket ids, so outside of simulation its seed must be secret
     /// and fresh.
     pub fn new(mut rng: fastrand::Rng) -> Hub<C, W> {
-        let keyed = Keyed::new(&mut rng);
+        Hub::with_keys(Keyed::new(&mut rng))
+    }
+
+    fn with_keys(keyed: Keyed) -> Hub<C, W> {
         Hub {
             sessions: Slab::new(),
             channels: Slab::new(),
@@ -131,8 +138,9 @@ impl<C: Copy, W: Wire> Hub<C, W> {
             apps_by_id: HashMap::with_hasher(keyed.clone()),
             counts: BinaryHeap::new(),
             seats: Seats::default(),
-            keyed: keyed.clone(),
+            keyed,
             socket_ids: 0,
+            epochs: 0,
             draining: false,
             refusals: Refusals::new(),
             wire: PhantomData,
@@ -152,12 +160,17 @@ impl<C: Copy, W: Wire> Hub<C, W> {
             return Err(AppError::DuplicateKey(config.key));
         }
         let id = AppId(u16::try_from(self.apps.len()).map_err(|_| AppError::TooMany)?);
+        self.push_app(id, config);
+        Ok(id)
+    }
+
+    fn push_app(&mut self, id: AppId, config: AppConfig) {
         self.apps_by_id.insert(config.id.as_str().into(), id);
         self.apps_by_key.insert(config.key.as_str().into(), id);
         // Socket ids count up from zero, epochs down from the top: the two never meet.
-        let epoch = self.keyed.number(u64::MAX - u64::from(id.0));
+        let epoch = self.keyed.number(u64::MAX - self.epochs);
+        self.epochs += 1;
         self.apps.push(App::new(config, &self.keyed, epoch));
-        Ok(id)
     }
 
     /// The application that clients connect to with `key`.

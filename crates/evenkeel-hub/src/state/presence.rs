@@ -32,6 +32,14 @@ pub(super) struct Identity {
     pub(super) info: String,
 }
 
+/// A user of a presence channel that is put together from what was there before.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) id: Arc<str>,
+    pub(super) info: Box<str>,
+    pub(super) kept_until: Option<u64>,
+}
+
 /// What a connection that joins changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Joined {
@@ -102,6 +110,60 @@ impl Presence {
         self.remove_if_absent(user.index)
     }
 
+    /// The users in their places, without connections.
+    ///
+    /// Returns nothing when one user has two places.
+    pub(super) fn from_places(keyed: &Keyed, places: Vec<Option<Place>>) -> Option<Presence> {
+        let mut by_id = HashMap::with_capacity_and_hasher(places.len(), keyed.clone());
+        let mut users = Vec::with_capacity(places.len());
+        for (place, index) in places.into_iter().zip(0_u32..) {
+            let user = place.map(|Place { id, info, kept_until }| PresentUser {
+                id,
+                info,
+                connections: 0,
+                kept_until,
+            });
+            if let Some(user) = &user
+                && by_id.insert(user.id.clone(), index).is_some()
+            {
+                return None;
+            }
+            // A generation for each, so that those after them differ.
+            users.push(user.map(|user| (index, user)));
+        }
+        let generation = users.len() as u32;
+        Some(Presence { users: Slab::from_places(users, generation), by_id, of: Vec::new() })
+    }
+
+    /// Takes the users' connections, in the order of the channel's member list.
+    ///
+    /// Returns false when one is of no user, or a user has neither a connection nor a kept seat.
+    pub(super) fn connect(&mut self, of: Vec<u32>) -> bool {
+        for &index in &of {
+            if self.users.at(index).is_none() {
+                return false;
+            }
+            self.users[index].connections += 1;
+        }
+        self.of = of;
+        self.users.iter().all(|(_, user)| user.connections > 0 || user.kept_until.is_some())
+    }
+
+    /// Every place up to the last that is taken: the user's id and info, and until when a seat is kept.
+    pub(super) fn places(&self) -> impl Iterator<Item = Option<(&str, &str, Option<u64>)>> {
+        self.users.places().map(|place| place.map(|(_, user)| (&*user.id, &*user.info, user.kept_until)))
+    }
+
+    /// The place of the user whose connection is at `position`.
+    pub(super) fn place_at(&self, position: u32) -> u32 {
+        self.of[position as usize]
+    }
+
+    /// The users with kept seats, and until when they are kept.
+    pub(super) fn kept(&self) -> impl Iterator<Item = (Key, u64)> {
+        self.users.iter().filter_map(|(key, user)| Some((key, user.kept_until?)))
+    }
+
     fn remove_if_absent(&mut self, index: u32) -> Option<Arc<str>> {
         let user = &self.users[index];
         if user.connections > 0 || user.kept_until.is_some() {
@@ -135,11 +197,6 @@ impl Presence {
             assert_eq!(self.of.iter().filter(|of| **of == key.index).count(), user.connections as usize);
             assert!(user.connections > 0 || user.kept_until.is_some(), "{} is not there", user.id);
         }
-    }
-
-    #[cfg(test)]
-    pub(super) fn kept_seats(&self) -> usize {
-        self.users.iter().filter(|(_, user)| user.kept_until.is_some()).count()
     }
 
     /// The users' ids and infos.

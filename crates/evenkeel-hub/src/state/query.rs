@@ -106,9 +106,7 @@ impl<C: Copy, W: Wire> Hub<C, W> {
         let all = self.apps[app.0 as usize].channels.iter();
         let wanted = all.filter(|(name, index)| {
             let channel = &self.channels[**index];
-            name.starts_with(prefix)
-                && channel.is_occupied()
-                && channel.kind.access != Access::ServerToUser
+            name.starts_with(prefix) && channel.is_occupied() && channel.kind.access != Access::ServerToUser
         });
         Ok(wanted.map(|(name, _)| self.state_of(now, app, name, info)).collect())
     }

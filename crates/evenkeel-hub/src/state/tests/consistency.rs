@@ -44,7 +44,10 @@ fn check_channels<C: Copy>(hub: &Hub<C, Readable>) {
         assert_eq!(app.channels[&channel.name], key.index);
         let name = ChannelName::parse(&channel.name, usize::MAX / 4).unwrap();
         assert_eq!(name.kind(), channel.kind);
-        assert_eq!(channel.presence.is_some(), channel.kind.access == crate::proto::channel::Access::Presence);
+        assert_eq!(
+            channel.presence.is_some(),
+            channel.kind.access == crate::proto::channel::Access::Presence
+        );
         if let Some(presence) = &channel.presence {
             presence.check(channel.members.len());
         }
@@ -96,7 +99,7 @@ fn check_queues<C: Copy>(hub: &Hub<C, Readable>) {
         assert_eq!(queued(key), usize::from(channel.count_pending));
     }
     let of_channels = hub.channels.iter().filter_map(|(_, channel)| channel.presence.as_ref());
-    let present: usize = of_channels.map(|presence| presence.kept_seats()).sum();
+    let present: usize = of_channels.map(|presence| presence.kept().count()).sum();
     let users = hub.apps.iter().flat_map(|app| app.users.values());
     let kept = present + users.filter(|user| user.kept_until.is_some()).count();
     assert_eq!(hub.seats.live(), kept);

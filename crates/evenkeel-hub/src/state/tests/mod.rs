@@ -5,6 +5,7 @@ mod channels;
 mod connections;
 mod consistency;
 mod events;
+mod handover;
 mod memory;
 mod model;
 mod presence;

@@ -50,10 +50,7 @@ fn i46_a_client_that_is_moved_does_not_flap() {
         world.tick();
         let conn = world.connect();
         come(&mut world, conn, "2");
-        assert!(
-            world.take(conn)[1].contains(r#"\"u\":2"#),
-            "the user's info is the one that it came with"
-        );
+        assert!(world.take(conn)[1].contains(r#"\"u\":2"#), "the user's info is the one that it came with");
         let told = world.take_short(watcher);
         assert_eq!(told, [r#"subscription_count {"subscription_count":2}"#], "and nothing of the user");
         world.now += GRACE;

@@ -160,17 +160,22 @@ impl<C: Copy, W: Wire> Hub<C, W> {
             return Err(AppError::DuplicateKey(config.key));
         }
         let id = AppId(u16::try_from(self.apps.len()).map_err(|_| AppError::TooMany)?);
-        self.push_app(id, config);
+        let epoch = self.new_epoch();
+        self.push_app(id, config, epoch);
         Ok(id)
     }
 
-    fn push_app(&mut self, id: AppId, config: AppConfig) {
+    fn push_app(&mut self, id: AppId, config: AppConfig, epoch: u64) {
         self.apps_by_id.insert(config.id.as_str().into(), id);
         self.apps_by_key.insert(config.key.as_str().into(), id);
+        self.apps.push(App::new(config, &self.keyed, epoch));
+    }
+
+    fn new_epoch(&mut self) -> u64 {
         // Socket ids count up from zero, epochs down from the top: the two never meet.
         let epoch = self.keyed.number(u64::MAX - self.epochs);
         self.epochs += 1;
-        self.apps.push(App::new(config, &self.keyed, epoch));
+        epoch
     }
 
     /// The application that clients connect to with `key`.

@@ -90,7 +90,8 @@ impl<C: Copy, W: Wire> Hub<C, W> {
         hub.epochs = record.epochs;
         hub.refusals = record.refusals.refusals();
         for (config, id) in configs.into_iter().zip(0_u16..) {
-            hub.push_app(AppId(id), config);
+            // Its epoch is the one that it had, or a new one: `restore_apps` sees to it.
+            hub.push_app(AppId(id), config, 0);
         }
         let mut taken = TakenOver { sessions: 0, channels: 0, dropped_apps: Vec::new(), refused: Vec::new() };
         let apps = hub.restore_apps(now, &record.apps, &mut taken)?;
@@ -144,6 +145,9 @@ impl<C: Copy, W: Wire> Hub<C, W> {
             app.refusals = record.refusals.refusals();
             app.publishes =
                 bucket(now, record.publishes, record.publish_rate, app.config.limits.publish_rate);
+        }
+        for (place, _) in restored.into_iter().enumerate().filter(|(_, restored)| !restored) {
+            self.apps[place].position.epoch = self.new_epoch();
         }
         Ok(apps)
     }
@@ -311,8 +315,7 @@ impl<C: Copy, W: Wire> Hub<C, W> {
                 let user = record.user.as_ref().map(|user| &*user.id);
                 user.is_some() && user == channel.name.strip_prefix(SERVER_TO_USER)
             };
-            let allowed =
-                (!record.stream || kind.is_streamable()) && (kind.access != Access::ServerToUser || own());
+            let allowed = kind.access != Access::ServerToUser || own();
             ensure(allowed, "a session is in a channel that it cannot be in")?;
             let is_presence = channel.presence.is_some();
             ensure(subscription.user.is_some() == is_presence, "a member is of no user, or of one too many")?;

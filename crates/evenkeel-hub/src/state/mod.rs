@@ -49,6 +49,7 @@
 //! - A user is present in a presence channel from the first connection that joins to the end of the last, and online from
 //!   the first sign-in to the end of the last session. [`Hub::disconnect_moving`] keeps the user's seat for a while
 //!   longer, for a client that is told to come back: who sees the others never sees it gone.
+//! - A hub can go on in another process, with all that it has: [`Hub::hand_over`] and [`Hub::take_over`].
 
 mod app;
 mod channel;

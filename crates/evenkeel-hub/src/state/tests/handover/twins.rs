@@ -70,7 +70,7 @@ fn enter(world: &mut World, rng: &mut fastrand::Rng, conn: u32) {
             let text = format!(r#"{{"event":"pusher:signin","data":{{"auth":{auth},"user_data":{data}}}}}"#);
             world.say(conn, &text);
         }
-        _ if channel.starts_with("presence-") => {
+        _ if channel.starts_with("presence-") && rng.u8(0..4) > 0 => {
             let data = format!(r#"{{"user_id":"u{user}","user_info":{{"c":{conn}}}}}"#);
             world.subscribe_as(conn, key, channel, Some(&data));
         }

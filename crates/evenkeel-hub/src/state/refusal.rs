@@ -195,6 +195,10 @@ impl Refusals {
         self.0[refusal as usize] += 1;
     }
 
+    pub(super) fn set(&mut self, refusal: Refusal, count: u64) {
+        self.0[refusal as usize] = count;
+    }
+
     /// The refusals that happened, with their counts.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Refusal, u64)> {
         Refusal::all().zip(self.0).filter(|(_, count)| *count > 0)

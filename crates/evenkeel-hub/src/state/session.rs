@@ -10,6 +10,18 @@ use super::users::SignedIn;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub(super) Key);
 
+impl SessionId {
+    /// The handle as a number, for a process that talks to the hub of another.
+    pub fn to_bits(self) -> u64 {
+        u64::from(self.0.generation) << 32 | u64::from(self.0.index)
+    }
+
+    /// The handle of that number. One that the hub did not give out names nothing.
+    pub fn from_bits(bits: u64) -> SessionId {
+        SessionId(Key { index: bits as u32, generation: (bits >> 32) as u32 })
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Session<C> {
     pub(super) conn: C,
@@ -40,6 +52,16 @@ pub(super) enum Subscriptions {
     None,
     One(Subscription),
     Many(Vec<Subscription>),
+}
+
+impl From<Vec<Subscription>> for Subscriptions {
+    fn from(subscriptions: Vec<Subscription>) -> Subscriptions {
+        match subscriptions[..] {
+            [] => Subscriptions::None,
+            [only] => Subscriptions::One(only),
+            _ => Subscriptions::Many(subscriptions),
+        }
+    }
 }
 
 impl Subscriptions {

@@ -222,6 +222,15 @@ impl<C: Copy, W: Wire> Hub<C, W> {
         self.sessions.iter().map(|(key, session)| (SessionId(key), session.conn, session.transport))
     }
 
+    /// Gives every connection another handle, for a server that knows them by others than the one before.
+    pub fn rename_connections(&mut self, name: impl Fn(C) -> C) {
+        let places: Vec<u32> = self.sessions.iter().map(|(key, _)| key.index).collect();
+        for place in places {
+            let session = &mut self.sessions[place];
+            session.conn = name(session.conn);
+        }
+    }
+
     /// How many sessions there are.
     pub fn session_count(&self) -> usize {
         self.sessions.len()

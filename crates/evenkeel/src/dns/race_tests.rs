@@ -144,6 +144,9 @@ fn what_is_in_progress_at_the_deadline_is_told_too() {
     let body = poll_fn(|cx| Poll::Ready(race.poll(cx, &mut begin).is_pending()));
     assert!(EventLoop::new().unwrap().block_on(body).unwrap());
     let (late, left) = race.give_up();
-    assert_eq!((late.len(), late[0].to, late[0].error.kind(), left), (1, four(1), io::ErrorKind::TimedOut, 1));
+    assert_eq!(
+        (late.len(), late[0].to, late[0].error.kind(), left),
+        (1, four(1), io::ErrorKind::TimedOut, 1)
+    );
     assert_eq!(attempts.begun(), []);
 }

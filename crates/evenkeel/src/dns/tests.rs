@@ -149,7 +149,8 @@ fn i09_a_lookup_that_outlives_its_loop_gets_an_error() {
 
 #[test]
 fn i26_a_resolver_that_panics_is_an_error() {
-    let mut events = EventLoop::builder().resolver(|_: &str, _| panic!("as the test wants it")).build().unwrap();
+    let mut events =
+        EventLoop::builder().resolver(|_: &str, _| panic!("as the test wants it")).build().unwrap();
     let error = events.block_on(resolve("one.example", 80)).unwrap().unwrap_err();
     assert_eq!(
         error.to_string(),

@@ -222,7 +222,8 @@ fn a_pool_shuts_down_in_time() {
 fn errors_say_what_and_become_errors_of_io() {
     let no_thread = WorkError::NoThread(io::ErrorKind::OutOfMemory.into());
     assert!(no_thread.to_string().starts_with("no thread can be started"), "{no_thread}");
-    let all = [(WorkError::QueueFull, io::ErrorKind::WouldBlock), (WorkError::Ended, io::ErrorKind::NotConnected)];
+    let all =
+        [(WorkError::QueueFull, io::ErrorKind::WouldBlock), (WorkError::Ended, io::ErrorKind::NotConnected)];
     for (error, kind) in all.into_iter().chain([(no_thread, io::ErrorKind::OutOfMemory)]) {
         assert_eq!(io::Error::from(error).kind(), kind);
     }

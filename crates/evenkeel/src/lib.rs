@@ -54,11 +54,13 @@ pub mod backends {}
 mod choice;
 pub mod compat;
 mod core;
+mod descriptors;
 mod event_loop;
 pub mod fs;
 pub mod group;
 mod handle;
 mod handler;
+mod handover;
 mod message;
 pub mod net;
 mod proactor;
@@ -72,6 +74,7 @@ pub mod time;
 
 pub use backend::Backend;
 pub use choice::Fallback;
+pub use descriptors::{Descriptors, DescriptorsRefused};
 pub use event_loop::{Builder, EventLoop};
 pub use handle::{Handle, TimerId};
 pub use handler::{CloseReason, Conn, ConnId, Flow, Handler, StaleConn};

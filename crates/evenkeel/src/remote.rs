@@ -1,19 +1,22 @@
 //! Reaching a loop from other threads.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::core::Shared;
 use crate::handle::Handle;
+use crate::handover::Circle;
 use crate::sys::WakeFn;
+use crate::sys::table::{self, Table};
 use crate::task::answer::{self, Answer};
 
-type Call = Box<dyn FnOnce(&Handle) + Send>;
+pub(crate) type Call = Box<dyn FnOnce(&Handle) + Send>;
 
 /// Calls that an inbox holds at most.
 const CAPACITY: usize = 65_536;
@@ -27,12 +30,18 @@ pub(crate) struct Inbox {
     stopping: AtomicBool,
     closed: AtomicBool,
     wake: WakeFn,
+    /// Where numbers of descriptors mean what they mean to the loop.
+    pub(crate) table: Table,
+    /// The group whose loops can hand descriptors to this one, and its index there, if their tables differ.
+    pub(crate) member: OnceLock<(Circle, usize)>,
 }
 
 impl Inbox {
+    /// Made on the loop's thread.
     pub(crate) fn new(wake: WakeFn) -> Self {
         let no = || AtomicBool::new(false);
-        Inbox { calls: Mutex::default(), woken: no(), stopping: no(), closed: no(), wake }
+        let (table, member) = (table::here(), OnceLock::new());
+        Inbox { calls: Mutex::default(), woken: no(), stopping: no(), closed: no(), wake, table, member }
     }
 
     /// No call runs under the lock, so a poisoned one is still whole.
@@ -53,17 +62,34 @@ impl Inbox {
     }
 
     fn push(&self, call: Call) -> Result<(), RemoteError> {
+        self.push_after(call, || Ok::<_, Infallible>(())).map_err(|(_, Ok(error))| error)
+    }
+
+    /// Adds a call once `first` has succeeded, which runs under the lock, and only if there is room: what it does has
+    /// the same order as the calls. Otherwise gives the call back.
+    pub(crate) fn push_after<E>(
+        &self,
+        call: Call,
+        first: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), (Call, Result<RemoteError, E>)> {
         let mut calls = self.lock();
-        if self.closed.load(Ordering::Acquire) {
-            return Err(RemoteError::LoopEnded);
+        if self.is_closed() {
+            return Err((call, Ok(RemoteError::LoopEnded)));
         }
         if calls.len() >= CAPACITY {
-            return Err(RemoteError::Full);
+            return Err((call, Ok(RemoteError::Full)));
+        }
+        if let Err(error) = first() {
+            return Err((call, Err(error)));
         }
         calls.push_back(call);
         drop(calls);
         self.wake();
         Ok(())
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Takes back the pending wake and runs at most `most` calls on the loop's thread. False if none was
@@ -108,7 +134,7 @@ impl Inbox {
 /// ```
 #[derive(Clone)]
 pub struct Remote {
-    inbox: Arc<Inbox>,
+    pub(crate) inbox: Arc<Inbox>,
 }
 
 /// Why a loop did not take a call.
@@ -119,6 +145,8 @@ pub enum RemoteError {
     Full,
     /// The loop has ended.
     LoopEnded,
+    /// Only of [`Handle::hand_over`]: the loop has another descriptor table, and is in no group with this one.
+    NoWay,
 }
 
 impl fmt::Display for RemoteError {
@@ -126,6 +154,9 @@ impl fmt::Display for RemoteError {
         f.write_str(match self {
             RemoteError::Full => "the loop's inbox is full: it is overloaded or stuck",
             RemoteError::LoopEnded => "the loop has ended",
+            RemoteError::NoWay => {
+                "no descriptor can go to that loop from here: it has another table, and is of no common group"
+            }
         })
     }
 }
@@ -137,6 +168,7 @@ impl From<RemoteError> for io::Error {
         let kind = match error {
             RemoteError::Full => io::ErrorKind::WouldBlock,
             RemoteError::LoopEnded => io::ErrorKind::NotConnected,
+            RemoteError::NoWay => io::ErrorKind::Unsupported,
         };
         io::Error::new(kind, error)
     }

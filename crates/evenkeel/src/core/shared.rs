@@ -12,8 +12,10 @@ use super::pool::{AnyPool, Event};
 use super::source::{Kind, Sources, Token, flag};
 use crate::backend::{Backend, Driver};
 use crate::choice::{Fallback, Started};
+use crate::descriptors::Descriptors;
 use crate::fs::Files;
 use crate::handler::CloseReason;
+use crate::handover::Post;
 use crate::net::Limits;
 use crate::remote::Inbox;
 use crate::stats::Stats;
@@ -92,6 +94,10 @@ pub(crate) struct Shared {
     pub(crate) id: u32,
     pub(crate) backend: Backend,
     pub(crate) fallback: Option<Fallback>,
+    /// Whose descriptor table its thread has.
+    pub(crate) descriptors: Descriptors,
+    /// How descriptors come from and go to loops with other tables, if they can.
+    pub(crate) post: RefCell<Option<Post>>,
     pub(crate) core: RefCell<Core>,
     pub(crate) pools: RefCell<Vec<Rc<dyn AnyPool>>>,
     pub(crate) driver: Box<dyn Driver>,
@@ -129,7 +135,7 @@ const TICK: u64 = 1_000_000;
 const SWEEP_PARTS: usize = 8;
 
 impl Shared {
-    pub(crate) fn new(id: u32, started: Started) -> Rc<Self> {
+    pub(crate) fn new(id: u32, started: Started, descriptors: Descriptors) -> Rc<Self> {
         let Started { backend, driver, fallback } = started;
         let inbox = Arc::new(Inbox::new(driver.waker()));
         let woken = inbox.clone();
@@ -157,6 +163,8 @@ impl Shared {
             backend,
             lends: driver.lends(),
             fallback,
+            descriptors,
+            post: RefCell::default(),
             cork_write: driver.cork_write(),
             core: RefCell::new(core),
             pools: RefCell::default(),

@@ -8,10 +8,15 @@ use std::thread::{self, JoinHandle, available_parallelism};
 
 use super::roster::Roster;
 use super::{Group, GroupError, LoopIndex};
+use crate::descriptors::Descriptors;
 use crate::event_loop::Builder;
+use crate::event_loop::EventLoop;
 use crate::handle::Handle;
+use crate::handover::{Circle, Post};
 use crate::remote::Remote;
+use crate::sys::post::{self, Ends};
 use crate::sys::processors;
+use crate::sys::table::{self, Table};
 
 /// How a group is to be made; see [`Group::builder`].
 #[derive(Clone, Debug)]
@@ -19,6 +24,7 @@ pub struct GroupBuilder {
     loops: Option<usize>,
     name: String,
     pinned: bool,
+    private: bool,
     each: Builder,
     spawn: Spawn,
 }
@@ -50,12 +56,22 @@ struct Member {
     each: Builder,
     processor: Option<usize>,
     setup: Arc<Setup>,
+    /// What the thread that builds the group has, and so this one has at first.
+    table: Table,
+    post: Option<(Circle, Ends)>,
     ready: SyncSender<Remote>,
 }
 
 impl GroupBuilder {
     pub(super) fn new() -> Self {
-        GroupBuilder { loops: None, name: "evenkeel".into(), pinned: false, each: Builder::default(), spawn }
+        GroupBuilder {
+            loops: None,
+            name: "evenkeel".into(),
+            pinned: false,
+            private: false,
+            each: Builder::default(),
+            spawn,
+        }
     }
 
     /// How many loops. Default: as many as processors this process may use, by affinity and by quota.
@@ -85,6 +101,17 @@ impl GroupBuilder {
         self
     }
 
+    /// Gives each loop a descriptor table of its own; see [`Builder::private_descriptors`] and the
+    /// [module](super#descriptor-tables). Connections and listening sockets come to their loops by
+    /// means that do not rely on numbers, whatever the [`Share`](super::Share).
+    ///
+    /// # Safety
+    /// As for [`Builder::private_descriptors`], for each loop's thread.
+    pub unsafe fn private_descriptors(mut self) -> Self {
+        self.private = true;
+        self
+    }
+
     /// Starts the threads, and returns when all loops are set up. `setup` runs on each loop's thread, with its loop as the
     /// current one.
     ///
@@ -110,6 +137,16 @@ impl GroupBuilder {
         }
         let processors =
             if self.pinned { processors::allowed().map_err(GroupError::of_group)? } else { Vec::new() };
+        let mut each = self.each;
+        each.descriptors.private |= self.private;
+        // Closed when this returns: the loops have theirs by then.
+        let pairs = match each.descriptors.private {
+            true => {
+                (0..loops).map(|_| post::pair()).collect::<io::Result<_>>().map_err(GroupError::of_group)?
+            }
+            false => Vec::new(),
+        };
+        let circle = Circle::default();
         let roster = Arc::new(Roster::new(loops));
         let setup: Arc<Setup> = Arc::new(setup);
         let mut started = Vec::with_capacity(loops);
@@ -117,8 +154,9 @@ impl GroupBuilder {
         for index in 0..loops {
             let (ready, wait) = sync_channel(1);
             let processor = processors.get(index % processors.len().max(1)).copied();
-            let (roster, each, setup) = (roster.clone(), self.each.clone(), setup.clone());
-            let member = Member { index, roster, each, processor, setup, ready };
+            let (roster, each, setup) = (roster.clone(), each.clone(), setup.clone());
+            let post = (!pairs.is_empty()).then(|| (circle.clone(), Ends::of(&pairs, index)));
+            let member = Member { index, roster, each, processor, setup, table: table::here(), post, ready };
             match member.start(format!("{}-{index}", self.name), self.spawn) {
                 Ok(thread) => started.push(Started { thread, ready: wait }),
                 Err(error) => {
@@ -183,7 +221,8 @@ impl Member {
         if let Some(processor) = self.processor {
             processors::pin(processor).map_err(failed)?;
         }
-        let mut events = self.each.build().map_err(failed)?;
+        table::inherit(self.table);
+        let mut events = build(self.each, self.post, index).map_err(failed)?;
         let handle = events.handle();
         let remote = handle.remote();
         self.roster.runs(index, &remote);
@@ -197,6 +236,19 @@ impl Member {
         let _ = self.ready.send(remote);
         events.run().map_err(failed)
     }
+}
+
+/// Makes a loop that descriptors can come to from the others, if there are ends for that.
+fn build(mut each: Builder, post: Option<(Circle, Ends)>, index: LoopIndex) -> io::Result<EventLoop> {
+    let Some((circle, ends)) = post else { return each.build() };
+    each.descriptors.keep.extend(ends.numbers());
+    let events = each.build()?;
+    let shared = events.handle().shared;
+    let ends = ends.take(matches!(shared.descriptors, Descriptors::Private))?;
+    // Nobody has it yet, so nobody has set it.
+    let _ = shared.inbox.member.set((circle.clone(), index));
+    shared.post.replace(Some(Post::new(circle, ends)));
+    Ok(events)
 }
 
 /// Tells the roster that a loop's thread is over.

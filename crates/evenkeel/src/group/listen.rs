@@ -3,16 +3,17 @@
 use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, PoisonError};
 
-use super::share::{Acceptor, GroupListener, Part, Share, Target, listen_at, listen_on, open};
+use super::share::{Acceptor, GroupListener, Part, Share, Target, copy_listener, listen_at, listen_on, open};
 use super::tally::Tally;
 use super::{Group, LoopIndex};
 use crate::core::caught;
 use crate::handle::Handle;
 use crate::handler::Handler;
-use crate::net::{Addr, IntoAddr, Limits, ListenOptions};
+use crate::net::{Addr, IntoAddr, Limits, ListenOptions, ListenerId};
 use crate::sys::{Real, Sys};
 
 /// What is to be opened: the same for every loop, and shared by their threads.
@@ -43,6 +44,10 @@ impl<F> Plan<F> {
             Part { limits, options: self.options.clone(), tally: self.tallies[index].clone(), expected };
         (part, make)
     }
+}
+
+fn panicked() -> io::Error {
+    io::Error::other("what makes the handlers panicked")
 }
 
 impl Group {
@@ -160,7 +165,7 @@ impl Group {
         let (answer, wait) = sync_channel(1);
         let sent = self.remotes[index].run(move |handle| {
             let result = caught(|| call(handle));
-            let result = result.unwrap_or_else(|| Err(io::Error::other("what makes the handlers panicked")));
+            let result = result.unwrap_or_else(|| Err(panicked()));
             // Who asked waits, and there is room for one.
             let _ = answer.send(result);
         });
@@ -218,7 +223,7 @@ impl Group {
         Ok(())
     }
 
-    /// One listening socket, of which each loop has a copy.
+    /// One listening socket, which the first loop opens, and of which it hands each other loop a copy.
     fn share_socket<H, M, F>(&self, plan: &Arc<Plan<F>>, listener: &mut GroupListener) -> io::Result<()>
     where
         H: Handler,
@@ -226,38 +231,62 @@ impl Group {
         F: Fn(&Handle, LoopIndex) -> M + Send + Sync + 'static,
     {
         let opening = plan.clone();
-        let (socket, addr) = self.ask(0, move |handle| open(handle, &opening.at, &opening.options))?;
+        let (first, addr) = self.ask(0, move |handle| {
+            let (socket, addr) = open(handle, &opening.at, &opening.options)?;
+            let mut file = SocketFile(addr.unix_path().filter(|_| opening.options.unlink));
+            let id = opening.listen_on(handle, 0, socket, &addr)?;
+            file.0 = None;
+            drop(file);
+            Ok((id, addr))
+        })?;
         listener.addr = addr;
-        let copied = self.copy_socket(plan, &socket, listener);
-        // The first loop's copy takes the file of a Unix socket with it; if there is none, nobody else does.
-        if let (true, true, Some(path)) =
-            (listener.sockets.is_empty(), plan.options.unlink, listener.addr.unix_path())
-        {
-            Real.remove_socket_file(path);
-        }
-        copied
-    }
-
-    fn copy_socket<H, M, F>(
-        &self,
-        plan: &Arc<Plan<F>>,
-        socket: &OwnedFd,
-        listener: &mut GroupListener,
-    ) -> io::Result<()>
-    where
-        H: Handler,
-        M: Fn(&Addr) -> H + 'static,
-        F: Fn(&Handle, LoopIndex) -> M + Send + Sync + 'static,
-    {
-        for index in 0..self.len() {
-            let (plan, copy, addr) = (plan.clone(), socket.try_clone()?, listener.addr.clone());
-            let id = self.ask(index, move |handle| {
-                let (part, make) = plan.part(handle, index, Share::Shared);
-                let unlink = index == 0 && plan.options.unlink;
-                listen_on(handle, copy, (&addr, unlink), part.install(handle, make))
+        listener.sockets.push((self.remote(0), first));
+        for index in 1..self.len() {
+            let (plan, remote, addr) = (plan.clone(), self.remote(index), listener.addr.clone());
+            let (answer, wait) = sync_channel(1);
+            self.ask(0, move |handle| {
+                let copy = copy_listener(handle, first)?;
+                let accept = move |handle: &Handle, copy: io::Result<OwnedFd>| {
+                    let opened = caught(|| plan.listen_on(handle, index, copy?, &addr));
+                    // Who asked waits, and there is room for one.
+                    let _ = answer.send(opened.unwrap_or_else(|| Err(panicked())));
+                };
+                Ok(handle.hand_over(&remote, copy, accept)?)
             })?;
+            let id = wait.recv().unwrap_or_else(|_| Err(crate::RemoteError::LoopEnded.into()))?;
             listener.sockets.push((self.remote(index), id));
         }
         Ok(())
+    }
+}
+
+/// The file of a Unix socket that no loop accepts from as yet: removed if none comes to. A loop's listener takes it along.
+struct SocketFile<'a>(Option<&'a Path>);
+
+impl Drop for SocketFile<'_> {
+    fn drop(&mut self) {
+        if let Some(path) = self.0 {
+            Real.remove_socket_file(path);
+        }
+    }
+}
+
+impl<F> Plan<F> {
+    /// Accepts on a loop from its copy of the shared socket.
+    fn listen_on<H, M>(
+        &self,
+        handle: &Handle,
+        index: LoopIndex,
+        copy: OwnedFd,
+        addr: &Addr,
+    ) -> io::Result<ListenerId>
+    where
+        H: Handler,
+        M: Fn(&Addr) -> H + 'static,
+        F: Fn(&Handle, LoopIndex) -> M,
+    {
+        let (part, make) = self.part(handle, index, Share::Shared);
+        let unlink = index == 0 && self.options.unlink;
+        listen_on(handle, copy, (addr, unlink), part.install(handle, make))
     }
 }

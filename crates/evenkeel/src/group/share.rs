@@ -68,7 +68,8 @@ impl GroupListener {
                 // Sent by the loop that accepts, so that these come after all that it has handed over.
                 for (remote, place) in places {
                     // What cannot be told is kept by its loop until it ends.
-                    let _ = remote.run(move |handle| handle.shared.forget_listener(place));
+                    let forget = move |handle: &Handle| handle.shared.forget_listener(place);
+                    let _ = handle.shared.run_after_handed(&remote, forget);
                 }
             });
             if sent == Err(RemoteError::Full) {
@@ -159,6 +160,12 @@ pub(super) fn listen_on(
     Ok(ListenerId { token, owner: shared.id })
 }
 
+/// A copy of a listening socket, for another loop.
+pub(super) fn copy_listener(handle: &Handle, id: ListenerId) -> io::Result<OwnedFd> {
+    let shared = &handle.shared;
+    shared.driver.sys().copy(shared.fd(shared.own(id.token, id.owner)?)?)
+}
+
 /// A loop that connections can be handed to.
 pub(super) struct Target {
     pub(super) remote: Remote,
@@ -194,12 +201,7 @@ impl Acceptor {
                 return make(shared, fd, peer);
             };
             match shared.driver.sys().export(fd) {
-                Ok(fd) => {
-                    let handed = Handed { fd: Some(fd), tally: tally.clone() };
-                    let (place, peer) = (target.place, peer.clone());
-                    // A refusal drops it, which is all that is to be done.
-                    let _ = target.remote.run(move |handle| handed.arrive(handle, place, &peer));
-                }
+                Ok(fd) => Handed { fd: Some(fd), expected: Some(tally.clone()) }.send(shared, target, peer),
                 Err(_) => {
                     tally.lose();
                     shared.driver.sys().close(fd);
@@ -222,12 +224,30 @@ impl Acceptor {
 
 /// A connection on its way to another loop. Dropped there or before, it is reset.
 struct Handed {
-    /// None once it has arrived.
+    /// None once it has arrived, and while a socket carries it.
     fd: Option<OwnedFd>,
-    tally: Arc<Tally>,
+    /// None once it has arrived: until then it is counted as lost if it is dropped.
+    expected: Option<Arc<Tally>>,
 }
 
 impl Handed {
+    /// A refusal drops it, which is all that is to be done.
+    fn send(mut self, shared: &Rc<Shared>, target: &Target, peer: &Addr) {
+        let (remote, place, peer) = (&target.remote, target.place, peer.clone());
+        if shared.shares_table_with(remote) {
+            let _ = remote.run(move |handle| self.arrive(handle, place, &peer));
+        } else if let Some(fd) = self.fd.take() {
+            // On the socket that carries it nobody else can see to the reset.
+            let _ = Real.set_option(fd.as_raw_fd(), SocketOption::ResetOnClose);
+            let _ = shared.hand_over(remote, fd, move |handle, fd| {
+                let Ok(fd) = fd else { return };
+                let _ = Real.set_option(fd.as_raw_fd(), SocketOption::FlushOnClose);
+                self.fd = Some(fd);
+                self.arrive(handle, place, &peer);
+            });
+        }
+    }
+
     fn arrive(mut self, handle: &Handle, place: u32, peer: &Addr) {
         let shared = &handle.shared;
         let core = shared.core.borrow();
@@ -236,20 +256,22 @@ impl Handed {
             return;
         };
         drop(core);
-        let Some(fd) = self.fd.take() else { return };
+        let (Some(fd), Some(tally)) = (self.fd.take(), self.expected.take()) else { return };
         match shared.driver.sys().import(fd) {
             Ok(fd) => {
                 shared.welcome(fd, peer, pool, &*make);
             }
-            Err(_) => self.tally.lose(),
+            Err(_) => tally.lose(),
         }
     }
 }
 
 impl Drop for Handed {
     fn drop(&mut self) {
+        if let Some(tally) = self.expected.take() {
+            tally.lose();
+        }
         if let Some(fd) = &self.fd {
-            self.tally.lose();
             // A Unix socket cannot be reset; closing tells its peer as well.
             let _ = Real.set_option(fd.as_raw_fd(), SocketOption::ResetOnClose);
         }

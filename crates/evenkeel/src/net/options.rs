@@ -93,6 +93,8 @@ pub enum SocketOption {
     RecvBuffer(usize),
     /// Closing the descriptor resets the connection (`SO_LINGER` of zero).
     ResetOnClose,
+    /// Takes [`ResetOnClose`](Self::ResetOnClose) back.
+    FlushOnClose,
 }
 
 /// What a callback connection may cost and how slow its peer may be.

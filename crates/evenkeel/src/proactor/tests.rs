@@ -65,9 +65,11 @@ impl Sys for Odd {
         fn peer_addr(&self, fd: Fd) -> io::Result<Addr>;
         fn import(&self, fd: std::os::fd::OwnedFd) -> io::Result<Fd>;
         fn export(&self, fd: Fd) -> io::Result<std::os::fd::OwnedFd>;
+        fn copy(&self, fd: Fd) -> io::Result<std::os::fd::OwnedFd>;
         fn spare(&self) -> io::Result<Fd>;
         fn remove_socket_file(&self, path: &Path);
         fn wake_pair(&self) -> io::Result<(Fd, WakeFn)>;
+        fn end_wakes(&self, fd: Fd);
         fn clear_wake(&self, fd: Fd);
         fn epoll_create(&self) -> io::Result<Fd>;
         fn epoll_ctl(&self, ep: Fd, op: EpollOp, fd: Fd, data: u64, flags: EpollFlags) -> io::Result<()>;

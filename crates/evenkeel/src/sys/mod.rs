@@ -8,10 +8,13 @@
 //! holds it; it is closed by [`Sys::close`], once, when the source ends.
 
 pub(crate) mod buffers;
+pub(crate) mod post;
 pub(crate) mod processors;
 mod real;
 pub(crate) mod ring;
 pub(crate) mod signal;
+pub(crate) mod table;
+pub(crate) mod wake;
 
 use std::io;
 use std::net::Shutdown;
@@ -96,13 +99,18 @@ pub(crate) trait Sys: 'static {
     fn import(&self, fd: OwnedFd) -> io::Result<Fd>;
     /// Gives a descriptor away to code that owns descriptors.
     fn export(&self, fd: Fd) -> io::Result<OwnedFd>;
+    /// One more descriptor for what this one refers to, for other code to own.
+    fn copy(&self, fd: Fd) -> io::Result<OwnedFd>;
     /// A descriptor that does nothing but occupy a number, to be closed when numbers run out.
     fn spare(&self) -> io::Result<Fd>;
     /// Removes the file of a Unix socket; whatever else is at `path` stays.
     fn remove_socket_file(&self, path: &Path);
 
-    /// A descriptor that becomes readable when the function is called, from any thread.
+    /// A descriptor that becomes readable when the function is called, from any thread and any descriptor table. It is closed
+    /// by [`end_wakes`](Self::end_wakes), on the thread that made it.
     fn wake_pair(&self) -> io::Result<(Fd, WakeFn)>;
+    /// Closes it; later wakes do nothing.
+    fn end_wakes(&self, fd: Fd);
     /// Takes back all wakes so far.
     fn clear_wake(&self, fd: Fd);
 

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::core::caught;
-use crate::sys::WakeFn;
+use crate::sys::{WakeFn, table};
 
 /// Threads of one loop, or of the kernel for the rings of one thread. Disks and file systems serve a few calls at once well, and a page that is in memory takes
 /// microseconds: more threads would only take time from the loops.
@@ -29,6 +29,12 @@ pub(super) type Job<R> = Box<dyn FnOnce() -> R + Send>;
 type Spawn = fn(Box<dyn FnOnce() + Send>) -> io::Result<()>;
 
 fn spawn(work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+    // The thread has the descriptor table of this one; where that is known, waking the loop costs less.
+    let table = table::here();
+    let work = move || {
+        table::inherit(table);
+        work();
+    };
     thread::Builder::new().name("evenkeel-files".into()).spawn(work).map(drop)
 }
 

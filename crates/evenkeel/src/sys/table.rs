@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use rustix::fs::{Mode, OFlags};
@@ -112,8 +112,13 @@ fn give_up(keep: &[Fd]) -> io::Result<()> {
     };
     for fd in copies {
         // What was open only while the table was being read is not any more.
-        if is_open(fd) && fd != std::os::fd::AsRawFd::as_raw_fd(&inert) {
-            rustix::io::dup3(&inert, &mut ManuallyDrop::new(own(fd)), DupFlags::CLOEXEC)?;
+        if !is_open(fd) || fd == inert.as_raw_fd() {
+            continue;
+        }
+        match rustix::io::dup3(&inert, &mut ManuallyDrop::new(own(fd)), DupFlags::CLOEXEC) {
+            // The limit was lowered below it, so nobody else gets this number.
+            Err(Errno::BADF) => drop(own(fd)),
+            other => other?,
         }
     }
     Ok(())

@@ -44,9 +44,10 @@ struct Way {
 
 struct Waiting {
     to: Arc<Inbox>,
+    /// Before the descriptor, so that what is lost has been counted when a peer sees it closed.
+    call: Call,
     /// None for a call that only must not overtake the others.
     fd: Option<OwnedFd>,
-    call: Call,
 }
 
 /// Why nothing was sent.

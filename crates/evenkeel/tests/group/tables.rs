@@ -387,15 +387,15 @@ fn each_loop_has_a_limit_of_its_own() {
                 .collect();
             setrlimit(Resource::Nofile, Rlimit { current: Some(200), ..old }).unwrap();
             let to = socket2::SockAddr::from(tcp(&listener));
+            // One after the other: the accepting loop has each for a moment.
             let connected = sockets.into_iter().map(|socket| {
                 socket.connect(&to).unwrap();
                 socket.set_read_timeout(Some(LONG)).unwrap();
-                TcpStream::from(socket)
+                let mut peer = TcpStream::from(socket);
+                ping(&mut peer).unwrap_or_else(|error| panic!("{backend}: {error}, {:?}", listener.counts()));
+                peer
             });
-            let mut peers: Vec<_> = connected.collect();
-            for peer in &mut peers {
-                ping(peer).unwrap_or_else(|error| panic!("{backend}: {error}, {:?}", listener.counts()));
-            }
+            let peers: Vec<_> = connected.collect();
             assert_eq!(connections(&listener), [150; 4], "{backend}: 600 in tables of 200");
             drop(peers);
             join(group);

@@ -16,8 +16,11 @@ use crate::backend::Backend;
 use crate::choice::{Fallback, Listener};
 use crate::core::Shared;
 use crate::descriptors::{DescriptorsRefused, Wanted};
+use crate::dns::Resolver;
 use crate::handle::Handle;
 use crate::handler::CloseReason;
+use crate::pool::{PoolOptions, WorkPool, Workers};
+use crate::sys::sigpipe;
 use crate::sys::wake;
 
 thread_local! {
@@ -64,6 +67,7 @@ pub struct Builder {
     backend: Option<Backend>,
     on_fallback: Option<Arc<Listener>>,
     pub(crate) descriptors: Wanted,
+    pub(crate) workers: Workers,
 }
 
 impl Builder {
@@ -144,6 +148,26 @@ impl Builder {
         self
     }
 
+    /// How many threads do what would block the loop, and how much may wait for them. Those for names and the user's work are
+    /// a pool that this makes for the loop, unless it is given [one](Self::work_pool).
+    pub fn pool_options(mut self, options: PoolOptions) -> Self {
+        self.workers.options = options;
+        self
+    }
+
+    /// The pool for names and the user's work, which the loop shares with others. Default: a pool of its own; the loops of a
+    /// [`group`](crate::group) share one.
+    pub fn work_pool(mut self, pool: &WorkPool) -> Self {
+        self.workers.shared = Some(pool.clone());
+        self
+    }
+
+    /// What resolves names, for this loop's [`dns`](crate::dns). Default: the system's, [`dns::System`](crate::dns::System).
+    pub fn resolver(mut self, resolver: impl Resolver) -> Self {
+        self.workers.resolver = Some(Arc::new(resolver));
+        self
+    }
+
     /// Makes the loop.
     ///
     /// # Errors
@@ -160,7 +184,7 @@ impl Builder {
             fallback.tell(self.on_fallback.as_deref());
         }
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Ok(EventLoop { shared: Shared::new(id, started, descriptors) })
+        Ok(EventLoop { shared: Shared::new(id, started, descriptors, self.workers) })
     }
 }
 
@@ -185,7 +209,8 @@ impl EventLoop {
     pub(crate) fn over(backend: Backend, driver: Box<dyn crate::backend::Driver>) -> Self {
         let started = crate::choice::Started { backend, driver, fallback: None };
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        EventLoop { shared: Shared::new(id, started, crate::Descriptors::Shared) }
+        let shared = Shared::new(id, started, crate::Descriptors::Shared, Workers::default());
+        EventLoop { shared }
     }
 
     /// A loop with the default options.
@@ -207,6 +232,9 @@ impl EventLoop {
     }
 
     /// Runs until [`Handle::stop`] is called. What is open stays open; the loop can be run again.
+    ///
+    /// While a loop runs, its thread blocks SIGPIPE, which `sendfile`, `splice` and writes to pipes raise. Children that
+    /// [`process::Command`](crate::process::Command) starts get it back; those of `std::process::Command` inherit the mask.
     ///
     /// # Errors
     /// `Unsupported` when called from within this loop, by a handler or a task; otherwise the kernel's, when it
@@ -289,6 +317,7 @@ fn turn(lp: &Rc<Shared>, most: Option<Duration>, main: &mut dyn FnMut() -> bool)
 struct Running<'a> {
     shared: &'a Shared,
     _entered: Entered,
+    _sigpipe: sigpipe::Blocked,
 }
 
 impl<'a> Running<'a> {
@@ -299,7 +328,7 @@ impl<'a> Running<'a> {
             return Err(io::Error::new(io::ErrorKind::Unsupported, what));
         }
         shared.tick();
-        Ok(Running { shared, _entered: Entered::new(shared) })
+        Ok(Running { shared, _entered: Entered::new(shared), _sigpipe: sigpipe::Blocked::new() })
     }
 }
 
@@ -320,6 +349,9 @@ impl Drop for EventLoop {
         let post = lp.post.take();
         lp.guard(|| drop(post));
         lp.files.end();
+        // Its threads end with the last loop that shares it.
+        let pool = lp.work_pool.take();
+        lp.guard(|| drop(pool));
         lp.driver.flush(lp);
         let capacity = lp.core.borrow().sources.capacity();
         for at in 0..capacity {
@@ -342,6 +374,8 @@ impl Drop for EventLoop {
         let pools = std::mem::take(&mut *lp.pools.borrow_mut());
         let listeners = std::mem::take(&mut lp.core.borrow_mut().listeners);
         lp.guard(|| drop((pools, listeners)));
+        let locals = lp.locals.take();
+        lp.guard(|| drop(locals));
         drop(entered);
     }
 }

@@ -34,10 +34,15 @@
 //! | callbacks: state machines, the least memory | [`Handler`], [`Conn`], [`net::Pool`] |
 //! | tasks: straight-line code | [`spawn`], [`net::Stream`], [`time`], [`task`] |
 //! | files, without blocking the loop | [`fs`] |
+//! | computation, without blocking the loop | [`pool`] |
+//! | names, and connecting to them | [`dns`] |
+//! | descriptors of other libraries | [`fd`] |
 //! | another kernel interface | [`Backend`], [`backends`] |
 //! | a loop for each processor | [`group`] |
 //! | work from other threads | [`Remote`] |
 //! | the operating system's signals | [`signal`] |
+//! | inherited sockets, hot restart, readiness | [`inherit`] |
+//! | child processes, pipes, standard streams | [`process`], [`pipe`], [`stdio`] |
 //! | hyper, tungstenite, rustls and other libraries | [`compat`] |
 //!
 //! # Rules of the loop
@@ -55,19 +60,27 @@ mod choice;
 pub mod compat;
 mod core;
 mod descriptors;
+pub mod dns;
 mod event_loop;
+pub mod fd;
 pub mod fs;
 pub mod group;
 mod handle;
 mod handler;
 mod handover;
+pub mod inherit;
+mod local;
 mod message;
 pub mod net;
+pub mod pipe;
+pub mod pool;
 mod proactor;
+pub mod process;
 mod reactor;
 mod remote;
 pub mod signal;
 mod stats;
+pub mod stdio;
 mod sys;
 pub mod task;
 pub mod time;

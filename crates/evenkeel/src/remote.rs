@@ -61,28 +61,31 @@ impl Inbox {
         self.woken.load(Ordering::Acquire)
     }
 
-    fn push(&self, call: Call) -> Result<(), RemoteError> {
-        self.push_after(call, || Ok::<_, Infallible>(())).map_err(|(_, Ok(error))| error)
+    /// Queues what `into_call` makes of `what`, which comes back if it is not taken.
+    fn push<T>(&self, what: T, into_call: impl FnOnce(T) -> Call) -> Result<(), (T, RemoteError)> {
+        let first = |_: &T| Ok::<_, Infallible>(());
+        self.push_after(what, first, into_call).map_err(|(what, Ok(error))| (what, error))
     }
 
-    /// Adds a call once `first` has succeeded, which runs under the lock, and only if there is room: what it does has
-    /// the same order as the calls. Otherwise gives the call back.
-    pub(crate) fn push_after<E>(
+    /// As `push`, once `first` has succeeded, which runs under the lock, and only if there is room: what it does has the
+    /// same order as the calls.
+    pub(crate) fn push_after<T, E>(
         &self,
-        call: Call,
-        first: impl FnOnce() -> Result<(), E>,
-    ) -> Result<(), (Call, Result<RemoteError, E>)> {
+        what: T,
+        first: impl FnOnce(&T) -> Result<(), E>,
+        into_call: impl FnOnce(T) -> Call,
+    ) -> Result<(), (T, Result<RemoteError, E>)> {
         let mut calls = self.lock();
         if self.is_closed() {
-            return Err((call, Ok(RemoteError::LoopEnded)));
+            return Err((what, Ok(RemoteError::LoopEnded)));
         }
         if calls.len() >= CAPACITY {
-            return Err((call, Ok(RemoteError::Full)));
+            return Err((what, Ok(RemoteError::Full)));
         }
-        if let Err(error) = first() {
-            return Err((call, Err(error)));
+        if let Err(error) = first(&what) {
+            return Err((what, Err(error)));
         }
-        calls.push_back(call);
+        calls.push_back(into_call(what));
         drop(calls);
         self.wake();
         Ok(())
@@ -101,6 +104,7 @@ impl Inbox {
         // Cleared before looking, so that a message sent from here on wakes the loop again (I2). An exchange, not a
         // store: it reads the wake that found the mark set, so that what that wake announced is seen below.
         self.woken.swap(false, Ordering::AcqRel);
+        table::sweep();
         let handle = Handle::from_shared(lp.clone());
         if self.stopping.swap(false, Ordering::Acquire) {
             handle.stop();
@@ -184,7 +188,17 @@ impl Remote {
     /// # Errors
     /// When the inbox is full or the loop has ended; the call is dropped on this thread then.
     pub fn run(&self, call: impl FnOnce(&Handle) + Send + 'static) -> Result<(), RemoteError> {
-        self.inbox.push(Box::new(call))
+        let call: Call = Box::new(call);
+        self.inbox.push(call, |call| call).map_err(|(_, error)| error)
+    }
+
+    /// As [`run`](Self::run), for what is not to be dropped by a refusal.
+    pub(crate) fn offer<T>(
+        &self,
+        what: T,
+        into_call: impl FnOnce(T) -> Box<dyn FnOnce(&Handle) + Send>,
+    ) -> Result<(), (T, RemoteError)> {
+        self.inbox.push(what, into_call)
     }
 
     /// Runs a task on the loop: `make` is called there, so that only it need be `Send`, and not the future. What the future

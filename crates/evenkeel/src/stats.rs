@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 
+use crate::pool::LaneStats;
+
 /// The turn-time histogram: bucket `i` counts turns shorter than `2^i` microseconds.
 pub const TURN_BUCKETS: usize = 24;
 
@@ -22,6 +24,9 @@ pub(crate) struct Stats {
     pub(crate) sends: Cell<u64>,
     pub(crate) file_ops: Cell<u64>,
     pub(crate) file_ops_on_threads: Cell<u64>,
+    pub(crate) lookups: Cell<u64>,
+    pub(crate) lookups_joined: Cell<u64>,
+    pub(crate) lookups_timed_out: Cell<u64>,
     pub(crate) turn_times: [Cell<u64>; TURN_BUCKETS],
     pub(crate) longest_turn: Cell<u64>,
 }
@@ -82,10 +87,24 @@ pub struct LoopStats {
     pub file_ops: u64,
     /// Those of them that the loop's own threads performed, and not the kernel's interface.
     pub file_ops_on_threads: u64,
-    /// File operations in flight: given to the kernel or the pool of threads. At most 1,024; one that stays is stuck.
+    /// File operations in flight: given to the kernel or the pool of threads. At most 1,024, unless
+    /// [`PoolOptions`](crate::pool::PoolOptions) says otherwise; one that stays is stuck.
     pub files_in_flight: usize,
     /// File operations that wait for others to end, because so many are in flight.
     pub files_waiting: usize,
+    /// The loop's own threads for files. Those for names and the user's work are counted by
+    /// [`WorkPool::stats`](crate::pool::WorkPool::stats), since loops can share them.
+    pub file_threads: LaneStats,
+    /// Names that were given to the resolver.
+    pub lookups: u64,
+    /// Lookups that were spared, because the same name was being resolved already.
+    pub lookups_joined: u64,
+    /// Waits for a lookup that met their deadline.
+    pub lookups_timed_out: u64,
+    /// Names that are being resolved, or wait for a thread.
+    pub lookups_in_flight: usize,
+    /// Those of them whose callers have all gone. One that stays keeps a thread that is stuck.
+    pub lookups_abandoned: usize,
     /// Sources alive: connections, listeners, and a few of the loop's own.
     pub sources: usize,
     /// Tasks alive.

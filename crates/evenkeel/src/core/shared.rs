@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -10,16 +11,20 @@ use std::time::{Duration, Instant};
 use super::cork::Cork;
 use super::pool::{AnyPool, Event};
 use super::source::{Kind, Sources, Token, flag};
+use super::watch::Watches;
 use crate::backend::{Backend, Driver};
 use crate::choice::{Fallback, Started};
 use crate::descriptors::Descriptors;
+use crate::dns::Names;
 use crate::fs::Files;
 use crate::handler::CloseReason;
 use crate::handover::Post;
+use crate::local::Locals;
 use crate::net::Limits;
+use crate::pool::{WorkPool, Workers};
 use crate::remote::Inbox;
 use crate::stats::Stats;
-use crate::sys::WakeFn;
+use crate::sys::{SocketFile, WakeFn};
 use crate::task::Executor;
 use crate::time::wheel::{Key, Wheel};
 
@@ -34,6 +39,8 @@ pub(crate) enum Timer {
     Deadline(Token),
     /// A listener that had to stop may be tried again.
     Accept(Token),
+    /// A watch that had to rest is reported again.
+    Watch(Token),
     /// Look over a part of the connections for broken limits.
     Sweep,
 }
@@ -77,7 +84,11 @@ pub(crate) struct Core {
     pub(crate) wakes: Vec<(Token, Waker, bool)>,
     pub(crate) tasks: Vec<AsyncIo>,
     pub(crate) free_task: u32,
+    /// The waiting sides of watches.
+    pub(crate) watches: Watches,
     pub(crate) listeners: Vec<Option<Listener>>,
+    /// Files of Unix sockets that go with their listeners.
+    pub(crate) socket_files: Vec<(Token, PathBuf, SocketFile)>,
     pub(crate) deferred: VecDeque<Box<dyn FnOnce()>>,
     pub(crate) wheel: Wheel<Timer>,
     /// Where those who listen for signals leave their wakers; called whenever the loop's wake-up comes, which signals
@@ -110,6 +121,10 @@ pub(crate) struct Shared {
     pub(crate) executor: Executor,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) files: Files,
+    pub(crate) locals: Locals,
+    /// Threads for names and the user's work, perhaps shared with other loops. None when the loop has ended.
+    pub(crate) work_pool: RefCell<Option<WorkPool>>,
+    pub(crate) names: Names,
     pub(crate) stats: Stats,
     pub(crate) epoch: Instant,
     /// The clock as read after the last wait, in nanoseconds since the epoch.
@@ -135,12 +150,13 @@ const TICK: u64 = 1_000_000;
 const SWEEP_PARTS: usize = 8;
 
 impl Shared {
-    pub(crate) fn new(id: u32, started: Started, descriptors: Descriptors) -> Rc<Self> {
+    pub(crate) fn new(id: u32, started: Started, descriptors: Descriptors, workers: Workers) -> Rc<Self> {
         let Started { backend, driver, fallback } = started;
         let inbox = Arc::new(Inbox::new(driver.waker()));
         let woken = inbox.clone();
         let notify: WakeFn = Arc::new(move || woken.wake());
         let epoch = driver.sys().clock();
+        driver.limit_file_threads(workers.file_threads());
         let core = Core {
             sources: Sources::default(),
             cork: Cork::default(),
@@ -151,7 +167,9 @@ impl Shared {
             wakes: Vec::new(),
             tasks: Vec::new(),
             free_task: u32::MAX,
+            watches: Watches::default(),
             listeners: Vec::new(),
+            socket_files: Vec::new(),
             deferred: VecDeque::new(),
             wheel: Wheel::new(0),
             signal_waiters: Vec::new(),
@@ -172,7 +190,10 @@ impl Shared {
             scratch: Cell::new(None),
             executor: Executor::new(notify.clone()),
             inbox,
-            files: Files::new(notify),
+            locals: Locals::default(),
+            files: Files::new(notify, &workers.options.files),
+            work_pool: RefCell::new(Some(workers.pool())),
+            names: Names::new(workers.resolver),
             stats: Stats::default(),
             epoch,
             now: Cell::new(0),
@@ -269,6 +290,7 @@ impl Shared {
                 Timer::Connect(token) => self.connect_deadline(token),
                 Timer::Deadline(token) => self.flush_deadline(token),
                 Timer::Accept(token) => self.driver.retry_accept(self, token),
+                Timer::Watch(token) => self.driver.watch_again(self, token),
                 Timer::Sweep => self.sweep(),
             }
         }

@@ -1,8 +1,8 @@
-//! Operations in flight: how one gets from a future to the driver or the pool, and its result back.
+//! Operations in flight: how one gets from a future to the driver or the threads, and its result back.
 //!
 //! ```text
 //!   future ── a place ──> Driver::file ──────────────> the ring ────────────┐
-//!                              └─ Err ──> Pool ──> a thread ──> take_done ──┤
+//!                              └─ Err ──> Threads ──────────> take_done ────┤
 //!   future <── Slot <── FileWaiter::complete <──────────────────────────────┘
 //! ```
 //!
@@ -17,20 +17,19 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use super::op::{FileDone, FileOp};
-use super::pool::Pool;
+use super::op::{FileDone, FileOp, Output};
+use super::threads::Threads;
 use crate::core::{Shared, caught};
+use crate::pool::{LaneOptions, LaneStats};
 use crate::sys::WakeFn;
-
-/// Operations that a loop has in flight at most, on whatever backend; further ones wait their turn. It bounds the
-/// pool's queue, and the memory that operations own.
-const MOST: usize = 1024;
 
 /// The file operations of one loop.
 pub(crate) struct Files {
     places: Rc<Places>,
-    pool: Pool<FileDone>,
-    /// Who waits for what the pool was given.
+    /// How many places there are, on whatever backend. It bounds the threads' queue, and the memory that operations own.
+    most: usize,
+    threads: Threads,
+    /// Who waits for what the threads were given.
     waiters: RefCell<BTreeMap<u64, FileWaiter>>,
     next: Cell<u64>,
 }
@@ -38,7 +37,7 @@ pub(crate) struct Files {
 /// Performs an operation: waits for a place, makes the operation, has it run, and waits for its result.
 ///
 /// # Errors
-/// The operation's, and those of the pool: no thread can be started, or the loop has ended.
+/// The operation's, and those of the threads: none can be started, or the loop has ended.
 pub(super) async fn perform(lp: &Rc<Shared>, make: impl FnOnce() -> FileOp) -> FileDone {
     let place = InLine { places: lp.files.places.clone(), ticket: None }.await;
     if lp.ended.get() {
@@ -47,9 +46,24 @@ pub(super) async fn perform(lp: &Rc<Shared>, make: impl FnOnce() -> FileOp) -> F
     let slot = Rc::new(Slot::default());
     let waiter = FileWaiter { slot: slot.clone(), _place: place };
     if let Err((op, waiter)) = lp.driver.file(lp, make(), waiter) {
-        lp.files.to_pool(op, waiter).map_err(|(error, _)| error)?;
+        lp.files.to_threads(op, waiter).map_err(|(error, _)| error)?;
     }
     poll_fn(|cx| slot.poll(cx)).await
+}
+
+/// Runs a call that blocks on a thread, and waits for what it gives. It has a place as an operation has one; a future that
+/// is dropped before there is one means that nothing happens, and one that is dropped later abandons the call.
+///
+/// # Errors
+/// The call's; those of the pool; `Other` if the call panics.
+pub(crate) async fn on_thread(
+    lp: Rc<Shared>,
+    call: impl FnOnce() -> io::Result<Vec<u8>> + Send + 'static,
+) -> io::Result<Vec<u8>> {
+    match perform(&lp, || FileOp::Call(Box::new(move || Ok(Output::Read(call()?))))).await? {
+        Output::Read(got) => Ok(got),
+        other => unreachable!("the call gave {other:?}"),
+    }
 }
 
 fn ended() -> io::Error {
@@ -58,36 +72,38 @@ fn ended() -> io::Error {
 
 impl Files {
     /// `notify` wakes the loop, which then calls [`deliver`](Self::deliver).
-    pub(crate) fn new(notify: WakeFn) -> Self {
-        let places = Places { free: Cell::new(MOST), line: RefCell::default(), next: Cell::new(0) };
-        let pool = Pool::new(notify);
-        Files { places: Rc::new(places), pool, waiters: RefCell::default(), next: Cell::new(0) }
+    pub(crate) fn new(notify: WakeFn, options: &LaneOptions) -> Self {
+        let most = options.queue.max(1);
+        let places = Places { free: Cell::new(most), line: RefCell::default(), next: Cell::new(0) };
+        let threads = Threads::new(notify, options);
+        let (waiters, next) = (RefCell::default(), Cell::new(0));
+        Files { places: Rc::new(places), most, threads, waiters, next }
     }
 
-    fn to_pool(&self, op: FileOp, waiter: FileWaiter) -> Result<(), (io::Error, FileWaiter)> {
+    fn to_threads(&self, op: FileOp, waiter: FileWaiter) -> Result<(), (io::Error, FileWaiter)> {
         let id = self.next.get();
         self.next.set(id + 1);
-        if let Err(error) = self.pool.submit(id, Box::new(move || op.run())) {
+        if let Err(error) = self.threads.submit(id, move || op.run()) {
             return Err((error, waiter));
         }
         self.waiters.borrow_mut().insert(id, waiter);
         Ok(())
     }
 
-    /// Has the pool perform what a driver's kernel took and did not do. As for [`FileWaiter::complete`], nothing may be
+    /// Has a thread perform what a driver's kernel took and did not do. As for [`FileWaiter::complete`], nothing may be
     /// borrowed.
     pub(crate) fn hand_back(&self, lp: &Shared, op: FileOp, waiter: FileWaiter) {
-        if let Err((error, waiter)) = self.to_pool(op, waiter) {
+        if let Err((error, waiter)) = self.to_threads(op, waiter) {
             waiter.complete(lp, Err(error));
         }
     }
 
-    /// Passes on what the pool has done. Called on each wake of the loop, when nothing of it is borrowed.
+    /// Passes on what the threads have done. Called on each wake of the loop, when nothing of it is borrowed.
     pub(crate) fn deliver(&self, lp: &Shared) {
         if self.waiters.borrow().is_empty() {
             return;
         }
-        for (id, result) in self.pool.take_done() {
+        for (id, result) in self.threads.take_done() {
             lp.stats.add(&lp.stats.file_ops_on_threads);
             let waiter = self.waiters.borrow_mut().remove(&id);
             let done = result.unwrap_or_else(|| {
@@ -102,7 +118,7 @@ impl Files {
 
     /// The loop has ended: whoever still waits hears so.
     pub(crate) fn end(&self) {
-        self.pool.end();
+        self.threads.end();
         let waiters = std::mem::take(&mut *self.waiters.borrow_mut());
         drop(waiters);
         // Each is told that it has a place, and finds that the loop has ended.
@@ -114,7 +130,12 @@ impl Files {
 
     /// Operations that have a place.
     pub(crate) fn in_flight(&self) -> usize {
-        MOST.saturating_sub(self.places.free.get())
+        self.most.saturating_sub(self.places.free.get())
+    }
+
+    /// The loop's own threads for files.
+    pub(crate) fn lane(&self) -> LaneStats {
+        self.threads.stats()
     }
 
     /// Operations that wait for a place.

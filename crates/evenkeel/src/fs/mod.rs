@@ -10,8 +10,8 @@
 //! | io_uring | by the kernel at once, if it is little and needs no waiting; else by its threads | by the kernel's threads |
 //! | all others | by the loop's threads | by the loop's threads |
 //!
-//! The loop's threads are at most four. So are the kernel's, which it keeps for each thread that has rings: loops on one
-//! thread share them. What an io_uring lacks, such as [`File::set_len`] before Linux 6.9, or does not do as it is
+//! The loop's threads are at most four, unless [`PoolOptions`](crate::pool::PoolOptions) says otherwise. So are the kernel's,
+//! which it keeps for each thread that has rings: loops on one thread share them, and the last one built decides. What an io_uring lacks, such as [`File::set_len`] before Linux 6.9, or does not do as it is
 //! promised here, such as reading from what has no offsets, the loop's threads do there too;
 //! [`LoopStats::file_ops_on_threads`](crate::LoopStats::file_ops_on_threads) counts it.
 //!
@@ -37,8 +37,8 @@
 //!
 //! # Semantics
 //!
-//! - **An operation begins when its future is first polled** and one of the loop's 1,024 places for operations in flight
-//!   is free; otherwise it waits for one, first come first served. Operations in flight at the same time run in any
+//! - **An operation begins when its future is first polled** and one of the loop's places for operations in flight (1,024
+//!   unless told otherwise) is free; otherwise it waits for one, first come first served. Operations in flight at the same time run in any
 //!   order, on one file too: await one before the other where it matters.
 //! - **Memory.** Buffers are borrowed and copied once: the operation has memory of its own, of at most 256 KiB, from
 //!   when it gets its place to its end. [`read`] gives it the vector that it returns. So nothing is freed or
@@ -51,8 +51,8 @@
 //! - **Offsets.** Files are read and written at offsets, so pipes, terminals and sockets fail with `NotSeekable`. They
 //!   have readiness, and are no business of this module.
 //! - **What blocks for ever** - opening a named pipe that nobody opens at the other end, a dead network file system -
-//!   keeps a place, and one of the four threads, until it ends. Nothing can end such a call from outside. Four of them
-//!   at once keep all other operations that need a thread waiting, but never the loop.
+//!   keeps a place, and one of the threads, until it ends. Nothing can end such a call from outside. As many of
+//!   them as there are threads keep all other operations that need a thread waiting, but never the loop.
 //!
 //! # Errors
 //!
@@ -66,7 +66,7 @@ mod flight;
 mod metadata;
 mod op;
 mod options;
-mod pool;
+mod threads;
 
 use std::io;
 use std::path::Path;
@@ -85,9 +85,8 @@ pub use self::options::OpenOptions;
 
 #[cfg(test)]
 pub(crate) use self::flight::waiter;
-pub(crate) use self::flight::{FileWaiter, Files};
+pub(crate) use self::flight::{FileWaiter, Files, on_thread};
 pub(crate) use self::op::{FileDone, FileOp, OpenFile, Output, STAT_MASK};
-pub(crate) use self::pool::MOST_THREADS;
 
 /// What one operation reads or writes at most, so that each keeps a thread and its memory for a bounded time.
 const MOST_BYTES: usize = 256 << 10;

@@ -1,6 +1,7 @@
 //! Starting a group: its threads, and what each of them does.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -12,7 +13,9 @@ use crate::descriptors::Descriptors;
 use crate::event_loop::Builder;
 use crate::event_loop::EventLoop;
 use crate::handle::Handle;
-use crate::handover::{Circle, Post};
+use crate::handover::{Circle, Outside, Post};
+#[cfg(doc)]
+use crate::pool::WorkPool;
 use crate::remote::Remote;
 use crate::sys::post::{self, Ends};
 use crate::sys::processors;
@@ -25,6 +28,7 @@ pub struct GroupBuilder {
     name: String,
     pinned: bool,
     private: bool,
+    own_pools: bool,
     each: Builder,
     spawn: Spawn,
 }
@@ -69,6 +73,7 @@ impl GroupBuilder {
             name: "evenkeel".into(),
             pinned: false,
             private: false,
+            own_pools: false,
             each: Builder::default(),
             spawn,
         }
@@ -89,9 +94,17 @@ impl GroupBuilder {
     /// Keeps each loop's thread on one processor, of those that the thread that builds the group may use, in turn. Default
     /// false: the kernel moves a loop away from a processor that something else keeps busy.
     ///
-    /// Threads that a loop starts, for files, inherit its processor.
+    /// Threads that a loop starts for files inherit its processor; those for names and the user's work run on all of them.
     pub fn pinned(mut self, pinned: bool) -> Self {
         self.pinned = pinned;
+        self
+    }
+
+    /// Gives each loop a [`WorkPool`] of its own, for names and the user's work. Default false: they share one, of the size
+    /// that [`Builder::pool_options`] says, so that more loops do not mean more of those threads. A pool that
+    /// [`Builder::work_pool`] was given is shared in any case.
+    pub fn own_pools(mut self, own: bool) -> Self {
+        self.own_pools = own;
         self
     }
 
@@ -139,14 +152,21 @@ impl GroupBuilder {
             if self.pinned { processors::allowed().map_err(GroupError::of_group)? } else { Vec::new() };
         let mut each = self.each;
         each.descriptors.private |= self.private;
-        // Closed when this returns: the loops have theirs by then.
-        let pairs = match each.descriptors.private {
+        // The ends at which something arrives are closed when this returns: the loops have theirs by then.
+        let pairs: Vec<(OwnedFd, OwnedFd)> = match each.descriptors.private {
             true => {
                 (0..loops).map(|_| post::pair()).collect::<io::Result<_>>().map_err(GroupError::of_group)?
             }
             false => Vec::new(),
         };
         let circle = Circle::default();
+        // The loops' processors are for the loops: what they give away runs on any of them.
+        each.workers.processors = self.pinned.then(|| processors.as_slice().into());
+        // A pool's threads have the table of the loop that starts them, and are to serve no loop of another.
+        if !self.own_pools && !each.descriptors.private {
+            let pool = each.workers.pool();
+            each = each.work_pool(&pool);
+        }
         let roster = Arc::new(Roster::new(loops));
         let setup: Arc<Setup> = Arc::new(setup);
         let mut started = Vec::with_capacity(loops);
@@ -165,7 +185,9 @@ impl GroupBuilder {
                 }
             }
         }
-        gather(&roster, started, first)
+        let mut group = gather(&roster, started, first)?;
+        group.outside = Arc::new(Outside::new(pairs.into_iter().map(|(_, way)| way)));
+        Ok(group)
     }
 }
 

@@ -2,24 +2,29 @@
 
 use std::cell::Cell;
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, PoisonError};
 
-use super::share::{Acceptor, GroupListener, Part, Share, Target, copy_listener, listen_at, listen_on, open};
+use super::share::{
+    Acceptor, GroupListener, Part, Share, Socket, Target, Way, copy_listener, listen_at, listen_on, open,
+};
 use super::tally::Tally;
 use super::{Group, LoopIndex};
 use crate::core::caught;
+use crate::core::pool::Make;
 use crate::handle::Handle;
 use crate::handler::Handler;
 use crate::net::{Addr, IntoAddr, Limits, ListenOptions, ListenerId};
 use crate::sys::{Real, Sys};
 
 /// What is to be opened: the same for every loop, and shared by their threads.
-struct Plan<F> {
-    at: Addr,
-    options: ListenOptions,
+pub(super) struct Plan<F> {
+    pub(super) at: Addr,
+    pub(super) options: ListenOptions,
     limits: Limits,
     each: F,
     tallies: Arc<[Arc<Tally>]>,
@@ -27,7 +32,7 @@ struct Plan<F> {
 
 impl<F> Plan<F> {
     /// One loop's part, and what makes its handlers.
-    fn part<H, M>(&self, handle: &Handle, index: LoopIndex, share: Share) -> (Part, M)
+    pub(super) fn part<H, M>(&self, handle: &Handle, index: LoopIndex, share: Share) -> (Part, M)
     where
         H: Handler,
         M: Fn(&Addr) -> H + 'static,
@@ -46,9 +51,8 @@ impl<F> Plan<F> {
     }
 }
 
-fn panicked() -> io::Error {
-    io::Error::other("what makes the handlers panicked")
-}
+/// What makes a connection's handler, and its pool.
+type Serving = (Rc<Make>, u16);
 
 impl Group {
     /// Accepts connections at `at` on all loops, shared in the way of `share`. A handler is made by `make`, from its peer's
@@ -116,20 +120,35 @@ impl Group {
         self.check(&at, limits, share)?;
         let mut options = options.clone();
         options.reuse_port |= share == Share::ReusePort;
+        self.open(at, options, limits, each, |plan, listener| match share {
+            Share::ReusePort => self.reuse_port(plan, 0..self.len(), listener),
+            Share::Acceptor => self.accept_for_all(plan, listener, Vec::new(), |handle, plan, _, serving| {
+                let (id, addr) = listen_at(handle, &plan.at, &plan.options, serving)?;
+                Ok((vec![id], addr))
+            }),
+            Share::Shared => self.share_socket(plan, listener),
+        })
+    }
+
+    /// Makes a listener by `open`, on all loops or on none.
+    pub(super) fn open<F>(
+        &self,
+        at: Addr,
+        options: ListenOptions,
+        limits: &Limits,
+        each: F,
+        open: impl FnOnce(&Arc<Plan<F>>, &mut GroupListener) -> io::Result<()>,
+    ) -> io::Result<GroupListener> {
         let tallies: Arc<[_]> = (0..self.len()).map(|_| Arc::default()).collect();
         let mut listener = GroupListener {
             addr: at.clone(),
             sockets: Vec::new(),
             places: Vec::new(),
             tallies: tallies.clone(),
+            outside: self.outside.clone(),
         };
         let plan = Arc::new(Plan { at, options, limits: limits.clone(), each, tallies });
-        let opened = match share {
-            Share::ReusePort => self.reuse_port(&plan, &mut listener),
-            Share::Acceptor => self.accept_for_all(&plan, &mut listener),
-            Share::Shared => self.share_socket(&plan, &mut listener),
-        };
-        if let Err(error) = opened {
+        if let Err(error) = open(&plan, &mut listener) {
             // A loop that is not told because its mailbox is full has been told to listen a moment ago.
             let _ = listener.close();
             return Err(error);
@@ -139,7 +158,7 @@ impl Group {
         Ok(listener)
     }
 
-    fn check(&self, at: &Addr, limits: &Limits, share: Share) -> io::Result<()> {
+    pub(super) fn check(&self, at: &Addr, limits: &Limits, share: Share) -> io::Result<()> {
         let invalid = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         if self.is_own_thread() {
             let what = "a loop would wait for itself: listen from a thread that is none of the group's";
@@ -157,43 +176,64 @@ impl Group {
     }
 
     /// Runs `call` on a loop and waits for what it returns.
-    fn ask<R: Send + 'static>(
+    pub(super) fn ask<R: Send + 'static>(
         &self,
         index: LoopIndex,
         call: impl FnOnce(&Handle) -> io::Result<R> + Send + 'static,
     ) -> io::Result<R> {
+        self.ask_with(index, Vec::new(), |handle, _| call(handle))
+    }
+
+    /// As [`ask`](Self::ask), with descriptors of this thread, which may have other numbers on the loop.
+    pub(super) fn ask_with<R: Send + 'static>(
+        &self,
+        index: LoopIndex,
+        fds: Vec<OwnedFd>,
+        call: impl FnOnce(&Handle, Vec<OwnedFd>) -> io::Result<R> + Send + 'static,
+    ) -> io::Result<R> {
         let (answer, wait) = sync_channel(1);
-        let sent = self.remotes[index].run(move |handle| {
-            let result = caught(|| call(handle));
-            let result = result.unwrap_or_else(|| Err(panicked()));
+        self.outside.send(&self.remotes[index], fds, move |handle, fds| {
+            let result = caught(|| call(handle, fds?));
             // Who asked waits, and there is room for one.
-            let _ = answer.send(result);
-        });
-        sent.map_err(io::Error::from)?;
+            let _ = answer.send(result.unwrap_or_else(|| Err(panicked())));
+        })?;
         wait.recv().unwrap_or_else(|_| Err(crate::RemoteError::LoopEnded.into()))
     }
 
-    /// A listening socket on each loop. The first one's address is that of the others.
-    fn reuse_port<H, M, F>(&self, plan: &Arc<Plan<F>>, listener: &mut GroupListener) -> io::Result<()>
+    /// A listening socket on each of these loops. The first one's address is that of the others.
+    pub(super) fn reuse_port<H, M, F>(
+        &self,
+        plan: &Arc<Plan<F>>,
+        loops: Range<LoopIndex>,
+        listener: &mut GroupListener,
+    ) -> io::Result<()>
     where
         H: Handler,
         M: Fn(&Addr) -> H + 'static,
         F: Fn(&Handle, LoopIndex) -> M + Send + Sync + 'static,
     {
-        for index in 0..self.len() {
+        for index in loops {
             let (plan, at) = (plan.clone(), listener.addr.clone());
             let (id, addr) = self.ask(index, move |handle| {
                 let (part, make) = plan.part(handle, index, Share::ReusePort);
                 listen_at(handle, &at, &plan.options, part.install(handle, make))
             })?;
-            listener.sockets.push((self.remote(index), id));
+            listener.sockets.push(Socket { remote: self.remote(index), id, copy: false });
             listener.addr = addr;
         }
         Ok(())
     }
 
-    /// A listening socket on the first loop, and on each other a place for what is handed to it.
-    fn accept_for_all<H, M, F>(&self, plan: &Arc<Plan<F>>, listener: &mut GroupListener) -> io::Result<()>
+    /// Listening sockets on the first loop, which `open` opens or makes of `sockets`, and on each other a place for what is handed to it.
+    pub(super) fn accept_for_all<H, M, F>(
+        &self,
+        plan: &Arc<Plan<F>>,
+        listener: &mut GroupListener,
+        sockets: Vec<OwnedFd>,
+        open: impl FnOnce(&Handle, &Plan<F>, Vec<OwnedFd>, Serving) -> io::Result<(Vec<ListenerId>, Addr)>
+        + Send
+        + 'static,
+    ) -> io::Result<()>
     where
         H: Handler,
         M: Fn(&Addr) -> H + 'static,
@@ -211,14 +251,15 @@ impl Group {
             |(remote, place): &(crate::Remote, u32)| Target { remote: remote.clone(), place: *place };
         let targets: Vec<_> = listener.places.iter().map(target).collect();
         let plan = plan.clone();
-        let (id, addr) = self.ask(0, move |handle| {
+        let (ids, addr) = self.ask_with(0, sockets, move |handle, sockets| {
             let (part, make) = plan.part(handle, 0, Share::Acceptor);
             let (own, pool) = part.install(handle, make);
             let most = plan.limits.max_connections.unwrap_or(usize::MAX);
             let acceptor = Acceptor { tallies: plan.tallies.clone(), most, targets, next: Cell::new(0) };
-            listen_at(handle, &plan.at, &plan.options, (acceptor.into_make(own), pool))
+            open(handle, &plan, sockets, (acceptor.into_make(own), pool))
         })?;
-        listener.sockets.push((self.remote(0), id));
+        let socket = |id| Socket { remote: self.remote(0), id, copy: false };
+        listener.sockets.extend(ids.into_iter().map(socket));
         listener.addr = addr;
         Ok(())
     }
@@ -233,60 +274,58 @@ impl Group {
         let opening = plan.clone();
         let (first, addr) = self.ask(0, move |handle| {
             let (socket, addr) = open(handle, &opening.at, &opening.options)?;
-            let mut file = SocketFile(addr.unix_path().filter(|_| opening.options.unlink));
-            let id = opening.listen_on(handle, 0, socket, &addr)?;
+            let mut file = Left(addr.unix_path().filter(|_| opening.options.unlink));
+            let id = opening.accept_copy(handle, 0, socket)?;
             file.0 = None;
             drop(file);
             Ok((id, addr))
         })?;
         listener.addr = addr;
-        listener.sockets.push((self.remote(0), first));
+        listener.sockets.push(Socket { remote: self.remote(0), id: first, copy: false });
         for index in 1..self.len() {
-            let (plan, remote, addr) = (plan.clone(), self.remote(index), listener.addr.clone());
+            let (plan, remote) = (plan.clone(), self.remote(index));
             let (answer, wait) = sync_channel(1);
             self.ask(0, move |handle| {
                 let copy = copy_listener(handle, first)?;
                 let accept = move |handle: &Handle, copy: io::Result<OwnedFd>| {
-                    let opened = caught(|| plan.listen_on(handle, index, copy?, &addr));
+                    let opened = caught(|| plan.accept_copy(handle, index, copy?));
                     // Who asked waits, and there is room for one.
                     let _ = answer.send(opened.unwrap_or_else(|| Err(panicked())));
                 };
                 Ok(handle.hand_over(&remote, copy, accept)?)
             })?;
             let id = wait.recv().unwrap_or_else(|_| Err(crate::RemoteError::LoopEnded.into()))?;
-            listener.sockets.push((self.remote(index), id));
+            listener.sockets.push(Socket { remote: self.remote(index), id, copy: true });
         }
         Ok(())
     }
 }
 
 /// The file of a Unix socket that no loop accepts from as yet: removed if none comes to. A loop's listener takes it along.
-struct SocketFile<'a>(Option<&'a Path>);
+struct Left<'a>(Option<&'a Path>);
 
-impl Drop for SocketFile<'_> {
+impl Drop for Left<'_> {
     fn drop(&mut self) {
         if let Some(path) = self.0 {
-            Real.remove_socket_file(path);
+            Real.remove_socket_file(path, None);
         }
     }
 }
 
 impl<F> Plan<F> {
     /// Accepts on a loop from its copy of the shared socket.
-    fn listen_on<H, M>(
-        &self,
-        handle: &Handle,
-        index: LoopIndex,
-        copy: OwnedFd,
-        addr: &Addr,
-    ) -> io::Result<ListenerId>
+    fn accept_copy<H, M>(&self, handle: &Handle, index: LoopIndex, copy: OwnedFd) -> io::Result<ListenerId>
     where
         H: Handler,
         M: Fn(&Addr) -> H + 'static,
         F: Fn(&Handle, LoopIndex) -> M,
     {
         let (part, make) = self.part(handle, index, Share::Shared);
-        let unlink = index == 0 && self.options.unlink;
-        listen_on(handle, copy, (addr, unlink), part.install(handle, make))
+        let way = Way { shared: true, unlink: index == 0 && self.options.unlink };
+        listen_on(handle, copy, way, part.install(handle, make))
     }
+}
+
+fn panicked() -> io::Error {
+    io::Error::other("what makes the handlers panicked")
 }

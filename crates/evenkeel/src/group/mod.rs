@@ -80,7 +80,9 @@
 //! [`LoopEnded`](crate::CloseReason::LoopEnded). A server that wants to end them gracefully closes its
 //! [listener](GroupListener::close) and waits for [`counts`](Group::counts) to fall first.
 
+mod adopt;
 mod builder;
+mod drain;
 mod error;
 mod listen;
 mod roster;
@@ -97,11 +99,12 @@ use std::time::Duration;
 pub use self::builder::GroupBuilder;
 pub use self::error::GroupError;
 pub use self::share::{GroupListener, Share};
-pub use self::tally::LoopCounts;
+pub use self::tally::{Counted, Counter, LoopCounts};
 
 use self::roster::Roster;
 use self::tally::Tally;
 use crate::handle::Handle;
+use crate::handover::Outside;
 #[cfg(doc)]
 use crate::net::Limits;
 use crate::remote::{Remote, RemoteError};
@@ -120,6 +123,8 @@ pub struct Group {
     threads: Vec<JoinHandle<Result<(), GroupError>>>,
     /// The counts of each listener, of each loop.
     tallies: Mutex<Vec<Arc<[Arc<Tally>]>>>,
+    /// How descriptors come to the loops from this side, if their tables differ from it.
+    outside: Arc<Outside>,
 }
 
 impl Group {
@@ -133,7 +138,7 @@ impl Group {
         remotes: Vec<Remote>,
         threads: Vec<JoinHandle<Result<(), GroupError>>>,
     ) -> Self {
-        Group { roster, remotes, threads, tallies: Mutex::default() }
+        Group { roster, remotes, threads, tallies: Mutex::default(), outside: Arc::default() }
     }
 
     /// The number of loops; at least one.

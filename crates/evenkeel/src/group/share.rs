@@ -2,21 +2,25 @@
 
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::tally::{Live, Served, Tally};
+use super::tally::{Counted, Counter, Live, Tally};
 use super::{LoopCounts, LoopIndex};
 use crate::core::pool::{Made, Make};
 use crate::core::shared::Listener;
 use crate::core::{Shared, caught, flag};
 use crate::handle::Handle;
 use crate::handler::Handler;
-use crate::net::pool::{AcceptedSetup, add_listener, check_running, listen};
-use crate::net::{Addr, Limits, ListenOptions, ListenerId, SocketOption};
+use crate::handover::Outside;
+use crate::net::pool::{AcceptedSetup, check_running, listen};
+use crate::net::{Addr, Closing, Limits, ListenOptions, ListenerId, SocketOption};
 use crate::remote::{Remote, RemoteError};
-use crate::sys::{Fd, Real, Sys};
+use crate::sys::{Fd, Real, Sys, post, table};
+use crate::task::Answer;
+use crate::task::answer;
 
 /// How the loops of a group share what they listen at. The [module](super) says which to choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,14 +37,24 @@ pub enum Share {
     Shared,
 }
 
+/// A listening socket on one loop.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) remote: Remote,
+    pub(super) id: ListenerId,
+    /// Another loop's is the same socket, and comes before this one.
+    pub(super) copy: bool,
+}
+
 /// A listener of a whole group. Dropping it does not close it; the end of the group does.
 #[derive(Debug)]
 pub struct GroupListener {
     pub(super) addr: Addr,
-    pub(super) sockets: Vec<(Remote, ListenerId)>,
+    pub(super) sockets: Vec<Socket>,
     /// On the loops that connections are handed to: where they keep what makes their handlers.
     pub(super) places: Vec<(Remote, u32)>,
     pub(super) tallies: Arc<[Arc<Tally>]>,
+    pub(super) outside: Arc<Outside>,
 }
 
 impl GroupListener {
@@ -54,29 +68,137 @@ impl GroupListener {
         self.tallies.iter().map(|tally| tally.counts()).collect()
     }
 
+    /// Another descriptor of each listening socket, for a process that is to take them over: all of them, so that none is
+    /// closed with connections in its queue. A socket that several loops share comes once. They stay open whatever becomes of
+    /// this listener.
+    ///
+    /// Each loop duplicates its own, so none of them is held up. A task awaits this; a thread without a loop calls
+    /// [`wait_sockets`](Self::wait_sockets).
+    ///
+    /// # Errors
+    /// When a loop's mailbox is full or a loop has ended; the kernel's, when descriptors have run out.
+    pub async fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
+        let mut all = Vec::new();
+        for answer in self.duplicates()? {
+            let copy = answer.answer.await.map_err(io::Error::other)??;
+            all.push(arrived(copy, answer.arrival)?);
+        }
+        Ok(all)
+    }
+
+    /// As [`sockets`](Self::sockets), blocking the thread until the loops have answered.
+    ///
+    /// # Errors
+    /// As for [`sockets`](Self::sockets).
+    ///
+    /// # Panics
+    /// On a thread whose loop is running.
+    pub fn wait_sockets(&self) -> io::Result<Vec<OwnedFd>> {
+        let one = |Duplicate { answer, arrival }| arrived(answer.wait().map_err(io::Error::other)??, arrival);
+        self.duplicates()?.into_iter().map(one).collect()
+    }
+
+    /// Asks each loop for a copy of its sockets.
+    fn duplicates(&self) -> io::Result<Vec<Duplicate>> {
+        let sockets = self.sockets.iter().filter(|socket| !socket.copy);
+        let ask = |Socket { remote, id, .. }: &Socket| {
+            let (id, (sender, answer)) = (*id, answer::channel());
+            if table::is_here(remote.inbox.table) {
+                remote.run(move |handle| sender.send(Ok(handle.listener_socket(id).map(Some))))?;
+                return Ok(Duplicate { answer, arrival: None });
+            }
+            // The loop gets a socket of this thread's, by which it sends what means nothing here as a number.
+            let (arrival, way) = post::pair()?;
+            self.outside.send(remote, vec![way], move |handle, way| {
+                let copied = way.and_then(|way| {
+                    let socket = handle.listener_socket(id)?;
+                    let way = way.first().ok_or(io::ErrorKind::NotConnected)?;
+                    Ok(post::send(way.as_fd(), &[socket.as_fd()])?)
+                });
+                sender.send(Ok(copied.map(|()| None)));
+            })?;
+            Ok(Duplicate { answer, arrival: Some(arrival) })
+        };
+        sockets.map(ask).collect()
+    }
+
+    /// What counts connections on a loop that have moved there, as [`Parcel`](crate::net::Parcel)s: `Share::Acceptor` balances
+    /// by these counts. A connection that leaves its loop is no longer counted there; where it comes to, nobody knows whose
+    /// it was, so its new handler says.
+    ///
+    /// # Panics
+    /// If there is no such loop.
+    pub fn counter(&self, index: LoopIndex) -> Counter {
+        Counter { tally: self.tallies[index].clone() }
+    }
+
     /// Stops listening: each loop does in its next turn. Connections that were accepted stay.
     ///
     /// # Errors
     /// `Full` when a loop's mailbox is full; that loop goes on listening then. A loop that has ended listens no more.
     pub fn close(self) -> Result<(), RemoteError> {
+        self.close_as(Closing::Now)
+    }
+
+    /// Stops listening, in the way of `closing`: see [`Handle::close_listener_as`].
+    ///
+    /// # Errors
+    /// As for [`close`](Self::close).
+    pub fn close_as(self, closing: Closing) -> Result<(), RemoteError> {
         let mut result = Ok(());
         let mut places = self.places;
-        for (remote, id) in self.sockets {
-            let places = std::mem::take(&mut places);
+        let mut left = self.sockets.len();
+        for Socket { remote, id, .. } in self.sockets {
+            left -= 1;
+            // With the last: one loop accepts from all of them.
+            let places = if left == 0 { std::mem::take(&mut places) } else { Vec::new() };
             let sent = remote.run(move |handle| {
-                handle.close_listener(id);
-                // Sent by the loop that accepts, so that these come after all that it has handed over.
-                for (remote, place) in places {
-                    // What cannot be told is kept by its loop until it ends.
-                    let forget = move |handle: &Handle| handle.shared.forget_listener(place);
-                    let _ = handle.shared.run_after_handed(&remote, forget);
-                }
+                handle.close_listener_as(id, closing);
+                forget_places(handle, id, places);
             });
             if sent == Err(RemoteError::Full) {
                 result = sent;
             }
         }
         result
+    }
+}
+
+/// A copy of a listening socket that was asked for.
+struct Duplicate {
+    /// None: it was sent to `arrival`.
+    answer: Answer<io::Result<Option<OwnedFd>>>,
+    arrival: Option<OwnedFd>,
+}
+
+/// The copy, be it one of this table or one that has been sent.
+fn arrived(copy: Option<OwnedFd>, arrival: Option<OwnedFd>) -> io::Result<OwnedFd> {
+    let lost = || io::Error::from(io::ErrorKind::NotConnected);
+    match copy {
+        Some(copy) => Ok(copy),
+        None => post::receive(arrival.ok_or_else(lost)?.as_fd())?.into_iter().next().ok_or_else(lost),
+    }
+}
+
+/// How often a listener that ends is looked at.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Lets other loops forget how to serve what this one accepts, once it accepts no more. Sent by the loop that accepts, so that
+/// these calls come after all that it has handed over.
+fn forget_places(handle: &Handle, listener: ListenerId, places: Vec<(Remote, u32)>) {
+    if places.is_empty() {
+        return;
+    }
+    if handle.listens(listener) {
+        let again = handle.clone();
+        // A loop that ends first has told nobody; they keep what they have until they end, too, which is soon.
+        handle.after(LOOK, move || forget_places(&again, listener, places));
+        return;
+    }
+    for (remote, place) in places {
+        // What cannot be told is kept by its loop until it ends.
+        let forget = move |handle: &Handle| handle.shared.forget_listener(place);
+        let _ = handle.shared.run_after_handed(&remote, forget);
     }
 }
 
@@ -96,7 +218,7 @@ impl Part {
         handle: &Handle,
         make: impl Fn(&Addr) -> H + 'static,
     ) -> (Rc<Make>, u16) {
-        let pool = handle.pool::<Served<H>>(self.limits);
+        let pool = handle.pool::<Counted<H>>(self.limits);
         let place = pool.typed.place.get();
         let typed = Rc::downgrade(&pool.typed);
         let setup = AcceptedSetup::new(&self.options);
@@ -104,7 +226,7 @@ impl Part {
         let make = move |shared: &Rc<Shared>, fd: Fd, peer: &Addr| {
             let live = if expected { Live::expected(&tally) } else { Live::arrived(&tally) };
             setup.apply(shared, fd, peer);
-            let made = caught(|| Served { handler: make(peer), _live: live }).zip(typed.upgrade());
+            let made = caught(|| Counted { handler: make(peer), _live: live }).zip(typed.upgrade());
             made.map_or(Made::Failed, |(handler, typed)| Made::Here(typed.insert(handler)))
         };
         (Rc::new(make), place)
@@ -135,7 +257,7 @@ pub(super) fn open(handle: &Handle, at: &Addr, options: &ListenOptions) -> io::R
     check_running(&handle.shared)?;
     let sys = handle.shared.driver.sys();
     if let (true, Some(path)) = (options.unlink, at.unix_path()) {
-        sys.remove_socket_file(path);
+        sys.remove_socket_file(path, None);
     }
     let fd = sys.listen(at, options)?;
     let addr = sys.local_addr(fd);
@@ -143,20 +265,26 @@ pub(super) fn open(handle: &Handle, at: &Addr, options: &ListenOptions) -> io::R
     Ok((fd, addr?))
 }
 
-/// Accepts on a loop from its copy of a listening socket. `unlink`: a Unix socket's file is removed when this loop closes its
-/// copy.
+/// How a loop accepts from a socket that listens already.
+#[derive(Clone, Copy)]
+pub(super) struct Way {
+    /// Other loops have copies of it.
+    pub(super) shared: bool,
+    /// A Unix socket's file is removed when this loop closes it.
+    pub(super) unlink: bool,
+}
+
+/// Accepts on a loop from a socket that listens already, of which others may have copies.
 pub(super) fn listen_on(
     handle: &Handle,
     socket: OwnedFd,
-    (addr, unlink): (&Addr, bool),
+    way: Way,
     (make, pool): (Rc<Make>, u16),
 ) -> io::Result<ListenerId> {
     let shared = &handle.shared;
-    check_running(shared)?;
-    let unix = if addr.unix_path().is_none() { 0 } else { flag::UNIX };
-    let unlink = if unix != 0 && unlink { flag::UNLINK } else { 0 };
-    let fd = shared.driver.sys().import(socket)?;
-    let token = add_listener(shared, fd, flag::SHARED | unix | unlink, Listener { make, pool, token: None })?;
+    let flags = if way.shared { flag::SHARED } else { 0 };
+    let listener = Some(Listener { make, pool, token: None });
+    let token = crate::net::pool::listen_on(shared, socket, way.unlink, flags, listener)?;
     Ok(ListenerId { token, owner: shared.id })
 }
 
@@ -237,11 +365,10 @@ impl Handed {
         if shared.shares_table_with(remote) {
             let _ = remote.run(move |handle| self.arrive(handle, place, &peer));
         } else if let Some(fd) = self.fd.take() {
-            // On the socket that carries it nobody else can see to the reset.
-            let _ = Real.set_option(fd.as_raw_fd(), SocketOption::ResetOnClose);
-            let _ = shared.hand_over(remote, fd, move |handle, fd| {
-                let Ok(fd) = fd else { return };
-                let _ = Real.set_option(fd.as_raw_fd(), SocketOption::FlushOnClose);
+            let before = post::doom(&fd);
+            let _ = shared.post(remote, vec![fd], move |handle, fds| {
+                let Some(fd) = fds.ok().and_then(|fds| fds.into_iter().next()) else { return };
+                post::pardon(&fd, before);
                 self.fd = Some(fd);
                 self.arrive(handle, place, &peer);
             });

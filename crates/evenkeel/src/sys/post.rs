@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -23,31 +24,49 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((arrival, way))
 }
 
-/// Sends a copy of a descriptor. It is on its way when this returns.
-pub(crate) fn send(way: &OwnedFd, fd: BorrowedFd<'_>) -> Result<(), Errno> {
-    let fds = [fd];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+/// Descriptors that one message carries at most.
+pub(crate) const MOST: usize = 128;
+
+/// Sends copies of descriptors, at most [`MOST`]. They are on their way when this returns.
+pub(crate) fn send(way: BorrowedFd<'_>, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    control.push(SendAncillaryMessage::ScmRights(&fds));
+    if !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(Errno::INVAL);
+    }
     rustix::net::sendmsg(way, &[IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL).map(drop)
 }
 
-/// Takes the next descriptor that has arrived. If no number is free the kernel has closed it.
-pub(crate) fn receive(arrival: &OwnedFd) -> io::Result<OwnedFd> {
+/// Takes what the next message has brought. If not enough numbers are free all of it is closed.
+pub(crate) fn receive(arrival: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
     let mut byte = [0];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let into = &mut [IoSliceMut::new(&mut byte)];
     let got = rustix::net::recvmsg(arrival, into, &mut control, RecvFlags::CMSG_CLOEXEC)?;
-    let mut fds = control.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(fds) => Some(fds),
-        _ => None,
-    });
-    match fds.next().and_then(|mut fds| fds.next()) {
-        Some(fd) => Ok(fd),
-        None if got.flags.contains(ReturnFlags::CTRUNC) => Err(Errno::MFILE.into()),
-        None => Err(io::ErrorKind::NotConnected.into()),
+    let mut fds = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(some) = message {
+            fds.extend(some);
+        }
     }
+    if got.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(Errno::MFILE.into());
+    }
+    if fds.is_empty() { Err(io::ErrorKind::NotConnected.into()) } else { Ok(fds) }
+}
+
+/// Lets a connection be reset by whoever closes it last, be it the kernel on its way. Returns what it had been set to.
+pub(crate) fn doom(fd: impl AsFd) -> Option<Duration> {
+    // Fails for what is no socket, which nothing is lost of.
+    let before = sockopt::socket_linger(&fd).unwrap_or(None);
+    let _ = sockopt::set_socket_linger(&fd, Some(Duration::ZERO));
+    before
+}
+
+/// Takes it back, at the arrival.
+pub(crate) fn pardon(fd: impl AsFd, before: Option<Duration>) {
+    let _ = sockopt::set_socket_linger(&fd, before);
 }
 
 /// The ends that the loops of a group use, as numbers of the table of the thread that made them.

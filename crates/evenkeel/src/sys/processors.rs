@@ -12,7 +12,12 @@ pub(crate) fn allowed() -> io::Result<Vec<usize>> {
 
 /// Keeps this thread on one processor.
 pub(crate) fn pin(processor: usize) -> io::Result<()> {
+    keep_on(&[processor])
+}
+
+/// Keeps this thread on these processors.
+pub(crate) fn keep_on(processors: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
-    set.set(processor);
+    processors.iter().for_each(|processor| set.set(*processor));
     Ok(sched_setaffinity(None, &set)?)
 }

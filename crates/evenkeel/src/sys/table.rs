@@ -7,11 +7,14 @@
 use std::cell::Cell;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{DupFlags, Errno};
+use rustix::net::sockopt;
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::UnshareFlags;
 
@@ -60,6 +63,68 @@ pub(crate) fn inherit(table: Table) {
 /// Whether the calling thread has left the table that it began with.
 pub(crate) fn is_own() -> bool {
     OWN.get()
+}
+
+/// A descriptor that can be on any thread, and is used and closed on those of its table only.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    /// None once it was taken.
+    fd: Option<OwnedFd>,
+    table: Table,
+}
+
+/// Numbers that were dropped on threads of other tables, until a thread of theirs comes by and closes them.
+static ABANDONED: Mutex<Vec<(Table, Fd)>> = Mutex::new(Vec::new());
+/// Whether there are any.
+static ANY_ABANDONED: AtomicBool = AtomicBool::new(false);
+
+impl Bound {
+    /// On a thread of its table.
+    pub(crate) fn new(fd: OwnedFd) -> Self {
+        Bound { fd: Some(fd), table: here() }
+    }
+
+    /// The descriptor, on a thread of its table.
+    pub(crate) fn get(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().filter(|_| is_here(self.table)).map(AsFd::as_fd)
+    }
+
+    /// The descriptor, to be owned by a thread of its table. On others it stays.
+    pub(crate) fn take(&mut self) -> Option<OwnedFd> {
+        if is_here(self.table) { self.fd.take() } else { None }
+    }
+
+    /// Whether this is no thread of its table.
+    pub(crate) fn is_abroad(&self) -> bool {
+        !is_here(self.table)
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if let Some(fd) = self.fd.take().filter(|_| self.is_abroad()) {
+            // Taken, so that it is not closed here.
+            let mut all = ABANDONED.lock().unwrap_or_else(PoisonError::into_inner);
+            all.push((self.table, fd.into_raw_fd()));
+            ANY_ABANDONED.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// Closes what was dropped elsewhere and is of the calling thread's table. Connections among it are reset.
+pub(crate) fn sweep() {
+    if !ANY_ABANDONED.load(Ordering::Acquire) {
+        return;
+    }
+    let here = HERE.get();
+    let mut all = ABANDONED.lock().unwrap_or_else(PoisonError::into_inner);
+    let ours: Vec<_> = all.extract_if(.., |(table, _)| table.0 == here).collect();
+    ANY_ABANDONED.store(!all.is_empty(), Ordering::Release);
+    drop(all);
+    for (_, fd) in ours {
+        let fd = own(fd);
+        let _ = sockopt::set_socket_linger(&fd, Some(Duration::ZERO));
+    }
 }
 
 /// Gives the calling thread a table of its own, unless it has one. Of what the old table has, the new one has 0, 1, 2 and `keep`,
@@ -130,8 +195,8 @@ fn inert() -> Result<OwnedFd, Errno> {
 }
 
 fn own(fd: Fd) -> OwnedFd {
-    // SAFETY: a number of the table that the calling thread alone has, since a moment ago; a copy of what belongs to somebody in
-    // another table. Nobody here uses it.
+    // SAFETY: a number of the calling thread's table that has no owner: a copy of what belongs to somebody in another table, made
+    // with the table, which no other thread has as yet; or what its owner has abandoned.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 

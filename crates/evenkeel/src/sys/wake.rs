@@ -61,6 +61,7 @@ pub(super) fn pair() -> io::Result<(Fd, WakeFn)> {
 
 /// Closes a counter of this thread's when nobody is about to wake by it any more.
 pub(super) fn end(fd: Fd) {
+    table::sweep();
     if let Some(target) = unlink(fd) {
         target.users.fetch_or(ENDED, Ordering::AcqRel);
         // Whoever is in there is about to make one system call.

@@ -4,10 +4,10 @@ use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Mutex;
 use std::task::{Context, Poll};
 
 use super::raw::Handle;
+use crate::core::Payload;
 
 /// The result of a task, as a future.
 ///
@@ -78,8 +78,8 @@ pub struct JoinError {
 
 enum Reason {
     Cancelled,
-    /// Boxed so that a result is small. The mutex makes the payload, which is only `Send`, shareable.
-    Panicked(Box<Mutex<Box<dyn Any + Send>>>),
+    /// Boxed so that a result is small.
+    Panicked(Box<Payload>),
 }
 
 impl JoinError {
@@ -89,7 +89,7 @@ impl JoinError {
 
     #[cold]
     pub(super) fn panicked(payload: Box<dyn Any + Send>) -> JoinError {
-        JoinError { reason: Reason::Panicked(Box::new(Mutex::new(payload))) }
+        JoinError { reason: Reason::Panicked(Box::new(Payload::new(payload))) }
     }
 
     /// Whether the task was cancelled: by [`JoinHandle::abort`], by the end of its
@@ -111,19 +111,9 @@ impl JoinError {
     /// Gives the error back if the task did not panic.
     pub fn into_panic(self) -> Result<Box<dyn Any + Send>, JoinError> {
         match self.reason {
-            Reason::Panicked(payload) => {
-                Ok(payload.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()))
-            }
+            Reason::Panicked(payload) => Ok(payload.into_inner()),
             Reason::Cancelled => Err(self),
         }
-    }
-
-    /// The panic's message, if it is text as `panic!` makes it.
-    fn with_message<R>(&self, read: impl FnOnce(Option<&str>) -> R) -> R {
-        let Reason::Panicked(payload) = &self.reason else { return read(None) };
-        let payload = payload.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let text = payload.downcast_ref::<&str>().copied();
-        read(text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)))
     }
 }
 
@@ -131,7 +121,7 @@ impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.reason {
             Reason::Cancelled => f.write_str("the task was cancelled"),
-            Reason::Panicked(_) => self.with_message(|message| match message {
+            Reason::Panicked(payload) => payload.with_message(|message| match message {
                 Some(message) => write!(f, "the task panicked: {message}"),
                 None => f.write_str("the task panicked"),
             }),
@@ -143,8 +133,8 @@ impl fmt::Debug for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.reason {
             Reason::Cancelled => f.write_str("JoinError::Cancelled"),
-            Reason::Panicked(_) => {
-                self.with_message(|message| f.debug_tuple("JoinError::Panicked").field(&message).finish())
+            Reason::Panicked(payload) => {
+                payload.with_message(|message| f.debug_tuple("JoinError::Panicked").field(&message).finish())
             }
         }
     }

@@ -17,6 +17,7 @@
 
 pub(crate) mod answer;
 mod join;
+pub(crate) mod place;
 mod raw;
 mod set;
 #[cfg(test)]

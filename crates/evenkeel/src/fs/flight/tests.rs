@@ -111,7 +111,7 @@ fn i26_a_panic_on_a_thread_reaches_the_caller() {
         let slot = Rc::new(Slot::default());
         let waiter = FileWaiter { slot: slot.clone(), _place: Place(lp.files.places.clone()) };
         lp.files.waiters.borrow_mut().insert(id, waiter);
-        lp.files.pool.submit(id, Box::new(job)).unwrap();
+        lp.files.threads.submit(id, job).unwrap();
         match events.block_on(poll_fn(|cx| slot.poll(cx))).unwrap() {
             Err(e) if id == 0 => assert_eq!(e.to_string(), "the file operation panicked"),
             Ok(Output::Written(7)) if id == 1 => {}

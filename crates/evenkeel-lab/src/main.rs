@@ -53,6 +53,8 @@ enum Command {
     Models(command::models::Models),
     /// What io_uring and each of its features is worth to our own servers.
     Ring(command::ring::Ring),
+    /// What a descriptor table of its own is worth to a loop, and how many connections one process can hold so.
+    Tables(command::tables::Tables),
     /// A server of this program, for the other commands.
     #[command(subcommand)]
     Serve(Serve),
@@ -71,6 +73,8 @@ enum Serve {
     OwnBuffer(Options),
     /// A thread for each connection.
     Threads(Options),
+    /// Loops that share a descriptor table, or have one each.
+    Tables(command::tables::Serve),
     /// Sends to every connection when it is told to.
     FanOut { count: usize, size: usize },
 }
@@ -101,6 +105,7 @@ fn run(command: Command) -> io::Result<()> {
         Command::Serve(Serve::Async(o)) => serve::serve(Model::Async, o.backend, o.port),
         Command::Serve(Serve::OwnBuffer(o)) => serve::serve(Model::OwnBuffer, o.backend, o.port),
         Command::Serve(Serve::Threads(o)) => serve::threads(o.port),
+        Command::Serve(Serve::Tables(serve)) => serve.run(),
         Command::Serve(Serve::FanOut { count, size }) => serve::fan_out(count, size),
         Command::MicroOp { op } => lab_work::micro::main::<serve::Evenkeel>(Some(&op)),
         measurement => measure(measurement),
@@ -125,6 +130,7 @@ fn measure(command: Command) -> io::Result<()> {
         Command::Hub(hub) => hub.run(&places),
         Command::Models(models) => models.run(&places),
         Command::Ring(ring) => ring.run(&places),
+        Command::Tables(tables) => tables.run(&places),
         Command::Serve(_) | Command::MicroOp { .. } => unreachable!("not measurements"),
     }
 }

@@ -40,7 +40,7 @@ impl fmt::Display for Model {
     }
 }
 
-struct Echo;
+pub(crate) struct Echo;
 
 impl Handler for Echo {
     fn on_data(&mut self, conn: &mut Conn<'_>, bytes: &[u8]) {

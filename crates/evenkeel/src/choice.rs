@@ -90,7 +90,7 @@ impl fmt::Display for Fallback {
 
 /// An error of the kernel's, or of the probe's, that can be kept and told more than once.
 #[derive(Clone, Debug)]
-struct Refusal {
+pub(crate) struct Refusal {
     kind: io::ErrorKind,
     code: Option<i32>,
     text: String,
@@ -103,7 +103,16 @@ impl From<io::Error> for Refusal {
 }
 
 impl Refusal {
-    fn error(&self) -> io::Error {
+    pub(crate) fn kind(&self) -> io::ErrorKind {
+        self.kind
+    }
+
+    /// The kernel's number, if it is the kernel's.
+    pub(crate) fn code(&self) -> Option<i32> {
+        self.code
+    }
+
+    pub(crate) fn error(&self) -> io::Error {
         match self.code {
             Some(code) => io::Error::from_raw_os_error(code),
             None => io::Error::new(self.kind, self.text.clone()),

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,11 +15,13 @@ use std::time::Duration;
 use crate::backend::Backend;
 use crate::choice::{Fallback, Listener};
 use crate::core::Shared;
+use crate::descriptors::{DescriptorsRefused, Wanted};
 use crate::dns::Resolver;
 use crate::handle::Handle;
 use crate::handler::CloseReason;
 use crate::pool::{PoolOptions, WorkPool, Workers};
 use crate::sys::sigpipe;
+use crate::sys::wake;
 
 thread_local! {
     /// The loop that is running on this thread, innermost last: handles for code that was not given one.
@@ -63,6 +66,7 @@ impl Drop for Entered {
 pub struct Builder {
     backend: Option<Backend>,
     on_fallback: Option<Arc<Listener>>,
+    pub(crate) descriptors: Wanted,
     pub(crate) workers: Workers,
 }
 
@@ -80,6 +84,67 @@ impl Builder {
     /// [`Handle::fallback`] tells the same at any time, and also why Auto has merely chosen epoll.
     pub fn on_fallback(mut self, tell: impl Fn(&Fallback) + Send + Sync + 'static) -> Self {
         self.on_fallback = Some(Arc::new(tell));
+        self
+    }
+
+    /// Gives the loop's thread a descriptor table of its own, when the loop is made, unless the thread has one already.
+    ///
+    /// What the loop opens then counts against a limit of its own, and the kernel need not guard its descriptors against other
+    /// threads in each call; [`group`](crate::group#descriptor-tables) has the figures. Threads that this thread starts later
+    /// share the new table. Of what was open before, the new table has standard input, output and error, and what
+    /// [`keep_descriptor`](Self::keep_descriptor) names; all other numbers stay taken, and whatever is tried with them fails with `EBADF`. So a
+    /// connection that another thread has ends when that thread closes it. Ask early, while little is open, and
+    /// on a thread that was started for the loop.
+    ///
+    /// [`Remote`](crate::Remote)s, wakers, [signals](crate::signal) and [files](crate::fs) work across tables, and
+    /// [`Handle::hand_over`] takes descriptors to other loops of a group. To reach the thread from others, SIGURG is handled from
+    /// then on: nothing else may be made of it, and the threads of loops do not block it while they run.
+    ///
+    /// Where it is refused, as in some containers, the loop goes on with the table that it shares:
+    /// [`Handle::descriptors`] tells why, and [`on_descriptors_refused`](Self::on_descriptors_refused) is told.
+    ///
+    /// # Safety
+    /// A descriptor's number means something else in each table, and a type such as `OwnedFd` or `std::fs::File` carries nothing but
+    /// the number. So what is opened on a thread of the new table must be used and closed on threads of that table only; and
+    /// what is opened elsewhere, not on those. A descriptor may cross by [`Handle::hand_over`] or by a
+    /// socket (`SCM_RIGHTS`), and one that is kept may be used in both tables; each closes its own copy. This binds the
+    /// libraries that run on these threads as well, such as one that writes a log to a file it has opened
+    /// elsewhere. What this crate opens keeps to it.
+    ///
+    /// ```
+    /// use evenkeel::{Descriptors, EventLoop};
+    /// let loop_thread = std::thread::spawn(|| -> std::io::Result<()> {
+    ///     // SAFETY: nothing that this thread opens leaves it, and it uses nothing that others have opened.
+    ///     let events = unsafe { EventLoop::builder().private_descriptors() }.on_descriptors_refused(|_| {}).build()?;
+    ///     match events.handle().descriptors() {
+    ///         Descriptors::Private => {}
+    ///         other => println!("{other:?}"),
+    ///     }
+    ///     Ok(())
+    /// });
+    /// # loop_thread.join().unwrap()
+    /// ```
+    pub unsafe fn private_descriptors(mut self) -> Self {
+        self.descriptors.private = true;
+        self
+    }
+
+    /// Lets the new table of [`private_descriptors`](Self::private_descriptors) have this one too, under the same number, such as a log file
+    /// that handlers write to. What it refers to stays open until both tables have closed it.
+    ///
+    /// It is to be open until the loop, or the group, is built.
+    pub fn keep_descriptor(mut self, fd: impl AsFd) -> Self {
+        self.descriptors.keep(fd);
+        self
+    }
+
+    /// Is told, by [`build`](Self::build) and for each loop, why it has no descriptor table of its own although that was asked for.
+    /// Default: the first time in the life of the process, one line on standard error.
+    pub fn on_descriptors_refused(
+        mut self,
+        tell: impl Fn(&DescriptorsRefused) + Send + Sync + 'static,
+    ) -> Self {
+        self.descriptors.on_refused(tell);
         self
     }
 
@@ -113,12 +178,13 @@ impl Builder {
             Some(backend) => backend,
             None => Backend::from_env()?,
         };
+        let descriptors = self.descriptors.begin()?;
         let started = wanted.start()?;
         if let Some(fallback) = &started.fallback {
             fallback.tell(self.on_fallback.as_deref());
         }
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Ok(EventLoop { shared: Shared::new(id, started, self.workers) })
+        Ok(EventLoop { shared: Shared::new(id, started, descriptors, self.workers) })
     }
 }
 
@@ -142,9 +208,9 @@ impl EventLoop {
     #[cfg(test)]
     pub(crate) fn over(backend: Backend, driver: Box<dyn crate::backend::Driver>) -> Self {
         let started = crate::choice::Started { backend, driver, fallback: None };
-        EventLoop {
-            shared: Shared::new(NEXT_ID.fetch_add(1, Ordering::Relaxed), started, Workers::default()),
-        }
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let shared = Shared::new(id, started, crate::Descriptors::Shared, Workers::default());
+        EventLoop { shared }
     }
 
     /// A loop with the default options.
@@ -175,6 +241,7 @@ impl EventLoop {
     /// refuses to wait, which nothing can mend.
     pub fn run(&mut self) -> io::Result<()> {
         let _running = Running::new(&self.shared)?;
+        wake::unblock();
         while !self.shared.stopping.take() {
             turn(&self.shared, None, &mut || false)?;
         }
@@ -190,6 +257,7 @@ impl EventLoop {
     /// As for [`run`](Self::run), and `Interrupted` when [`Handle::stop`] is called first.
     pub fn block_on<F: Future>(&mut self, future: F) -> io::Result<F::Output> {
         let _running = Running::new(&self.shared)?;
+        wake::unblock();
         let mut future = pin!(future);
         let root = self.shared.executor.root();
         let waker = root.waker().clone();
@@ -277,6 +345,9 @@ impl Drop for EventLoop {
         let entered = Entered::new(lp);
         lp.executor.cancel_all();
         lp.guard(|| lp.inbox.close());
+        // What is on its way to this loop is closed with its end, and what waits to be sent to others, here.
+        let post = lp.post.take();
+        lp.guard(|| drop(post));
         lp.files.end();
         // Its threads end with the last loop that shares it.
         let pool = lp.work_pool.take();

@@ -11,10 +11,11 @@ use crate::backend::Backend;
 use crate::choice::Fallback;
 use crate::core::shared::Timer;
 use crate::core::{Kind, Shared, Token, flag};
+use crate::descriptors::Descriptors;
 use crate::handler::{CloseReason, ConnId, Flow, Handler, StaleConn};
 use crate::message::Message;
 use crate::net::{Addr, Closing, IntoAddr, Limits, ListenOptions, ListenerId, Pool};
-use crate::remote::Remote;
+use crate::remote::{Remote, RemoteError};
 use crate::stats::LoopStats;
 use crate::task::JoinHandle;
 use crate::time::wheel::Key;
@@ -68,6 +69,12 @@ impl Handle {
         self.shared.fallback.as_ref()
     }
 
+    /// Whether the loop's thread has a descriptor table of its own; see
+    /// [`Builder::private_descriptors`](crate::Builder::private_descriptors).
+    pub fn descriptors(&self) -> &Descriptors {
+        &self.shared.descriptors
+    }
+
     /// Makes [`run`](crate::EventLoop::run) return after the current turn.
     pub fn stop(&self) {
         self.shared.stopping.set(true);
@@ -77,6 +84,55 @@ impl Handle {
     /// A handle that other threads can use.
     pub fn remote(&self) -> Remote {
         Remote::new(self.shared.inbox.clone())
+    }
+
+    /// Gives a descriptor to another loop, whichever descriptor tables the two have, and runs `call` with it there. The number
+    /// may be another one there. `call` is given the kernel's error where that loop has no number free.
+    ///
+    /// Descriptors that this loop hands to that one arrive in order; calls sent by [`Remote::run`] may overtake one that waits
+    /// for room. One on its way to a loop that ends is closed.
+    ///
+    /// ```
+    /// use evenkeel::{group::Group, net::Stream};
+    /// use std::io::{Read, Write};
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// let group = Group::builder().loops(2).build(|_, _| Ok(()))?;
+    /// let (mut ours, theirs) = UnixStream::pair()?;
+    /// let other = group.remote(1);
+    /// group.remote(0).run(move |handle| {
+    ///     let sent = handle.hand_over(&other, theirs.into(), |handle, fd| {
+    ///         handle.spawn(async move {
+    ///             let mut stream = Stream::from_fd(fd?)?;
+    ///             stream.write_all(b"from the other loop").await
+    ///         }).detach();
+    ///     });
+    ///     assert!(sent.is_ok());
+    /// })?;
+    /// let mut text = [0; 19];
+    /// ours.read_exact(&mut text)?;
+    /// assert_eq!(&text, b"from the other loop");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When that loop's mailbox is full or 4,096 descriptors wait for it on this loop already, when it has ended, or `NoWay` when the
+    /// loops have different tables and are not of one [`Group`](crate::group::Group). The descriptor is closed then, and
+    /// `call` is dropped.
+    pub fn hand_over(
+        &self,
+        to: &Remote,
+        fd: OwnedFd,
+        call: impl FnOnce(&Handle, io::Result<OwnedFd>) + Send + 'static,
+    ) -> Result<(), RemoteError> {
+        if self.shared.shares_table_with(to) {
+            return to.run(move |handle| call(handle, Ok(fd)));
+        }
+        let arrive = move |handle: &Handle, fds: io::Result<Vec<OwnedFd>>| {
+            let one = fds.and_then(|fds| fds.into_iter().next().ok_or(io::ErrorKind::NotConnected.into()));
+            call(handle, one);
+        };
+        self.shared.post(to, vec![fd], arrive).map_err(|(error, _)| error)
     }
 
     /// The loop's time: read once a turn, so it costs nothing and may be late by as much as the turn is long.

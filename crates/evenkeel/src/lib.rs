@@ -59,6 +59,7 @@ pub mod backends {}
 mod choice;
 pub mod compat;
 mod core;
+mod descriptors;
 pub mod dns;
 mod event_loop;
 pub mod fd;
@@ -66,6 +67,7 @@ pub mod fs;
 pub mod group;
 mod handle;
 mod handler;
+mod handover;
 pub mod inherit;
 mod local;
 mod message;
@@ -85,6 +87,7 @@ pub mod time;
 
 pub use backend::Backend;
 pub use choice::Fallback;
+pub use descriptors::{Descriptors, DescriptorsRefused};
 pub use event_loop::{Builder, EventLoop};
 pub use handle::{Handle, TimerId};
 pub use handler::{CloseReason, Conn, ConnId, Flow, Handler, StaleConn};

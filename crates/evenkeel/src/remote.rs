@@ -1,19 +1,22 @@
 //! Reaching a loop from other threads.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::core::Shared;
 use crate::handle::Handle;
+use crate::handover::Circle;
 use crate::sys::WakeFn;
+use crate::sys::table::{self, Table};
 use crate::task::answer::{self, Answer};
 
-type Call = Box<dyn FnOnce(&Handle) + Send>;
+pub(crate) type Call = Box<dyn FnOnce(&Handle) + Send>;
 
 /// Calls that an inbox holds at most.
 const CAPACITY: usize = 65_536;
@@ -27,12 +30,18 @@ pub(crate) struct Inbox {
     stopping: AtomicBool,
     closed: AtomicBool,
     wake: WakeFn,
+    /// Where numbers of descriptors mean what they mean to the loop.
+    pub(crate) table: Table,
+    /// The group whose loops can hand descriptors to this one, and its index there, if their tables differ.
+    pub(crate) member: OnceLock<(Circle, usize)>,
 }
 
 impl Inbox {
+    /// Made on the loop's thread.
     pub(crate) fn new(wake: WakeFn) -> Self {
         let no = || AtomicBool::new(false);
-        Inbox { calls: Mutex::default(), woken: no(), stopping: no(), closed: no(), wake }
+        let (table, member) = (table::here(), OnceLock::new());
+        Inbox { calls: Mutex::default(), woken: no(), stopping: no(), closed: no(), wake, table, member }
     }
 
     /// No call runs under the lock, so a poisoned one is still whole.
@@ -54,17 +63,36 @@ impl Inbox {
 
     /// Queues what `into_call` makes of `what`, which comes back if it is not taken.
     fn push<T>(&self, what: T, into_call: impl FnOnce(T) -> Call) -> Result<(), (T, RemoteError)> {
+        let first = |_: &T| Ok::<_, Infallible>(());
+        self.push_after(what, first, into_call).map_err(|(what, Ok(error))| (what, error))
+    }
+
+    /// As `push`, once `first` has succeeded, which runs under the lock, and only if there is room: what it does has the
+    /// same order as the calls.
+    pub(crate) fn push_after<T, E>(
+        &self,
+        what: T,
+        first: impl FnOnce(&T) -> Result<(), E>,
+        into_call: impl FnOnce(T) -> Call,
+    ) -> Result<(), (T, Result<RemoteError, E>)> {
         let mut calls = self.lock();
-        if self.closed.load(Ordering::Acquire) {
-            return Err((what, RemoteError::LoopEnded));
+        if self.is_closed() {
+            return Err((what, Ok(RemoteError::LoopEnded)));
         }
         if calls.len() >= CAPACITY {
-            return Err((what, RemoteError::Full));
+            return Err((what, Ok(RemoteError::Full)));
+        }
+        if let Err(error) = first(&what) {
+            return Err((what, Err(error)));
         }
         calls.push_back(into_call(what));
         drop(calls);
         self.wake();
         Ok(())
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Takes back the pending wake and runs at most `most` calls on the loop's thread. False if none was
@@ -76,6 +104,7 @@ impl Inbox {
         // Cleared before looking, so that a message sent from here on wakes the loop again (I2). An exchange, not a
         // store: it reads the wake that found the mark set, so that what that wake announced is seen below.
         self.woken.swap(false, Ordering::AcqRel);
+        table::sweep();
         let handle = Handle::from_shared(lp.clone());
         if self.stopping.swap(false, Ordering::Acquire) {
             handle.stop();
@@ -109,7 +138,7 @@ impl Inbox {
 /// ```
 #[derive(Clone)]
 pub struct Remote {
-    inbox: Arc<Inbox>,
+    pub(crate) inbox: Arc<Inbox>,
 }
 
 /// Why a loop did not take a call.
@@ -120,6 +149,8 @@ pub enum RemoteError {
     Full,
     /// The loop has ended.
     LoopEnded,
+    /// Only of [`Handle::hand_over`]: the loop has another descriptor table, and is in no group with this one.
+    NoWay,
 }
 
 impl fmt::Display for RemoteError {
@@ -127,6 +158,9 @@ impl fmt::Display for RemoteError {
         f.write_str(match self {
             RemoteError::Full => "the loop's inbox is full: it is overloaded or stuck",
             RemoteError::LoopEnded => "the loop has ended",
+            RemoteError::NoWay => {
+                "no descriptor can go to that loop from here: it has another table, and is of no common group"
+            }
         })
     }
 }
@@ -138,6 +172,7 @@ impl From<RemoteError> for io::Error {
         let kind = match error {
             RemoteError::Full => io::ErrorKind::WouldBlock,
             RemoteError::LoopEnded => io::ErrorKind::NotConnected,
+            RemoteError::NoWay => io::ErrorKind::Unsupported,
         };
         io::Error::new(kind, error)
     }

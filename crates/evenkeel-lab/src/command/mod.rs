@@ -8,6 +8,7 @@ pub(crate) mod instr;
 pub(crate) mod micro;
 pub(crate) mod models;
 pub(crate) mod ring;
+pub(crate) mod tables;
 
 use std::io;
 use std::time::Duration;

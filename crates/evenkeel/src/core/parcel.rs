@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::out::Extra;
@@ -12,35 +13,51 @@ use super::pool::{AnyPool, TypedPool};
 use super::{Kind, Shared, Token, flag};
 use crate::handler::{CloseReason, Handler};
 use crate::net::SocketOption;
+use crate::remote::Inbox;
+use crate::sys::table::Bound;
 use crate::sys::{Fd, Real, Sys};
 
 /// A connection's descriptor between two threads. Dropped, it resets the connection.
 ///
-/// The loops of a process share its table of descriptors, so that the number alone is enough to cross. Whatever needs more
-/// for it, needs it here.
+/// Its number is enough to cross between threads of one table of descriptors. To a thread of another table a socket carries
+/// it, by [`Parcel::send`](crate::net::Parcel::send); by any other way it stays what it was, and cannot arrive there.
 pub(crate) struct Crossing {
-    /// None once it has arrived.
-    fd: Option<OwnedFd>,
+    /// None once it has arrived, and while a socket carries it.
+    fd: Option<Bound>,
+    /// The loop that it has left, which closes it if it is dropped on a thread of another table.
+    home: Arc<Inbox>,
 }
 
 impl Crossing {
     /// On the thread that it leaves. If this fails, the descriptor is where it was.
-    fn leave(sys: &dyn Sys, fd: Fd) -> io::Result<Self> {
-        Ok(Crossing { fd: Some(sys.export(fd)?) })
+    fn leave(lp: &Shared, fd: Fd) -> io::Result<Self> {
+        let fd = lp.driver.sys().export(fd)?;
+        Ok(Crossing { fd: Some(Bound::new(fd)), home: lp.inbox.clone() })
     }
 
     /// On the thread that it comes to.
-    fn arrive(&mut self, sys: &dyn Sys) -> io::Result<Fd> {
-        sys.import(self.fd.take().ok_or(io::ErrorKind::NotConnected)?)
+    fn arrive(&mut self, lp: &Shared) -> io::Result<Fd> {
+        let fd = self.fd.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        let Some(fd) = fd.take() else {
+            let what = "this loop has another descriptor table: a connection comes to it by `Parcel::send`";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+        };
+        self.fd = None;
+        lp.driver.sys().import(fd)
     }
 }
 
 impl Drop for Crossing {
     fn drop(&mut self) {
-        if let Some(fd) = &self.fd {
+        let Some(fd) = self.fd.take() else { return };
+        match fd.get() {
             // What it was to take along is lost, which its peer must not take for the end. A Unix socket cannot be reset;
             // closing tells its peer as well.
-            let _ = Real.set_option(fd.as_raw_fd(), SocketOption::ResetOnClose);
+            Some(fd) => _ = Real.set_option(fd.as_raw_fd(), SocketOption::ResetOnClose),
+            None => {
+                drop(fd);
+                self.home.wake();
+            }
         }
     }
 }
@@ -102,7 +119,7 @@ impl Shared {
         alive(self.flags(token))?;
         let idle = self.driver.deregister(self, token);
         debug_assert!(idle, "everything in flight was withdrawn");
-        let left = Crossing::leave(self.driver.sys(), self.fd(token)?);
+        let left = Crossing::leave(self, self.fd(token)?);
         let crossing = left.inspect_err(|e| self.abort(token, CloseReason::Error(e.kind().into())))?;
         let mut core = self.core.borrow_mut();
         let s = core.sources.remove(token).ok_or_else(over)?;
@@ -214,7 +231,7 @@ impl Shared {
         if self.ended.get() {
             return Err((cargo, io::Error::new(io::ErrorKind::NotConnected, "the loop has ended")));
         }
-        let fd = match cargo.crossing.arrive(self.driver.sys()) {
+        let fd = match cargo.crossing.arrive(self) {
             Ok(fd) => fd,
             Err(e) => return Err((cargo, e)),
         };
@@ -236,7 +253,7 @@ impl Shared {
         let s = self.core.borrow_mut().sources.remove(token);
         cargo.extra = s.and_then(|s| s.extra);
         (cargo.stamp, cargo.epoch) = (cargo.stamp.wrapping_add(shift), self.epoch);
-        match Crossing::leave(self.driver.sys(), fd) {
+        match Crossing::leave(self, fd) {
             Ok(crossing) => cargo.crossing = crossing,
             Err(lost) => return Err((cargo, lost)),
         }
@@ -245,6 +262,18 @@ impl Shared {
 }
 
 impl Cargo {
+    /// Takes the descriptor out, for a socket to carry it. None on a thread of another table.
+    pub(crate) fn take_fd(&mut self) -> Option<OwnedFd> {
+        let fd = self.crossing.fd.as_mut()?.take()?;
+        self.crossing.fd = None;
+        Some(fd)
+    }
+
+    /// Puts it back, or the one that has come in its place.
+    pub(crate) fn put_fd(&mut self, fd: OwnedFd) {
+        self.crossing.fd = Some(Bound::new(fd));
+    }
+
     fn is_queued(&self) -> bool {
         self.extra.as_ref().is_some_and(|extra| !extra.is_empty())
     }

@@ -14,9 +14,11 @@ use super::source::{Kind, Sources, Token, flag};
 use super::watch::Watches;
 use crate::backend::{Backend, Driver};
 use crate::choice::{Fallback, Started};
+use crate::descriptors::Descriptors;
 use crate::dns::Names;
 use crate::fs::Files;
 use crate::handler::CloseReason;
+use crate::handover::Post;
 use crate::local::Locals;
 use crate::net::Limits;
 use crate::pool::{WorkPool, Workers};
@@ -103,6 +105,10 @@ pub(crate) struct Shared {
     pub(crate) id: u32,
     pub(crate) backend: Backend,
     pub(crate) fallback: Option<Fallback>,
+    /// Whose descriptor table its thread has.
+    pub(crate) descriptors: Descriptors,
+    /// How descriptors come from and go to loops with other tables, if they can.
+    pub(crate) post: RefCell<Option<Post>>,
     pub(crate) core: RefCell<Core>,
     pub(crate) pools: RefCell<Vec<Rc<dyn AnyPool>>>,
     pub(crate) driver: Box<dyn Driver>,
@@ -144,7 +150,7 @@ const TICK: u64 = 1_000_000;
 const SWEEP_PARTS: usize = 8;
 
 impl Shared {
-    pub(crate) fn new(id: u32, started: Started, workers: Workers) -> Rc<Self> {
+    pub(crate) fn new(id: u32, started: Started, descriptors: Descriptors, workers: Workers) -> Rc<Self> {
         let Started { backend, driver, fallback } = started;
         let inbox = Arc::new(Inbox::new(driver.waker()));
         let woken = inbox.clone();
@@ -175,6 +181,8 @@ impl Shared {
             backend,
             lends: driver.lends(),
             fallback,
+            descriptors,
+            post: RefCell::default(),
             cork_write: driver.cork_write(),
             core: RefCell::new(core),
             pools: RefCell::default(),

@@ -76,11 +76,13 @@ impl Group {
         options.reuse_port |= reuse_port;
         self.open(addr.clone(), options, limits, each, |plan, listener| match share {
             Share::ReusePort => self.deal_out(plan, &sockets, reuse_port, listener),
-            Share::Acceptor => self.accept_for_all(plan, listener, move |handle, plan, serving| {
-                let lot = |socket| Lot { socket, shared: false, copy: false };
-                let lots = sockets.into_iter().map(lot);
-                Ok((accept_from(handle, lots, plan.options.unlink, &serving)?, addr))
-            }),
+            Share::Acceptor => {
+                self.accept_for_all(plan, listener, sockets, move |handle, plan, sockets, serving| {
+                    let lot = |socket| Lot { socket, shared: false, copy: false };
+                    let lots = sockets.into_iter().map(lot);
+                    Ok((accept_from(handle, lots, plan.options.unlink, &serving)?, addr))
+                })
+            }
             Share::Shared => (0..self.len()).try_for_each(|index| {
                 let lot =
                     |socket: &OwnedFd| Ok(Lot { socket: socket.try_clone()?, shared: true, copy: index > 0 });
@@ -135,9 +137,13 @@ impl Group {
     {
         let plan = plan.clone();
         let copies: Vec<bool> = lots.iter().map(|lot| lot.copy).collect();
-        let ids = self.ask(index, move |handle| {
+        let (sockets, hows): (Vec<_>, Vec<_>) =
+            lots.into_iter().map(|Lot { socket, shared, copy }| (socket, (shared, copy))).unzip();
+        let ids = self.ask_with(index, sockets, move |handle, sockets| {
             let (part, make) = plan.part(handle, index, Share::Shared);
-            accept_from(handle, lots.into_iter(), plan.options.unlink, &part.install(handle, make))
+            let lots = sockets.into_iter().zip(hows);
+            let lots = lots.map(|(socket, (shared, copy))| Lot { socket, shared, copy });
+            accept_from(handle, lots, plan.options.unlink, &part.install(handle, make))
         })?;
         let sockets = ids.into_iter().zip(copies);
         listener.sockets.extend(sockets.map(|(id, copy)| Socket { remote: self.remote(index), id, copy }));

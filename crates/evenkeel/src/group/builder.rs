@@ -1,6 +1,7 @@
 //! Starting a group: its threads, and what each of them does.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -8,12 +9,17 @@ use std::thread::{self, JoinHandle, available_parallelism};
 
 use super::roster::Roster;
 use super::{Group, GroupError, LoopIndex};
+use crate::descriptors::Descriptors;
 use crate::event_loop::Builder;
+use crate::event_loop::EventLoop;
 use crate::handle::Handle;
+use crate::handover::{Circle, Outside, Post};
 #[cfg(doc)]
 use crate::pool::WorkPool;
 use crate::remote::Remote;
+use crate::sys::post::{self, Ends};
 use crate::sys::processors;
+use crate::sys::table::{self, Table};
 
 /// How a group is to be made; see [`Group::builder`].
 #[derive(Clone, Debug)]
@@ -21,6 +27,7 @@ pub struct GroupBuilder {
     loops: Option<usize>,
     name: String,
     pinned: bool,
+    private: bool,
     own_pools: bool,
     each: Builder,
     spawn: Spawn,
@@ -53,6 +60,9 @@ struct Member {
     each: Builder,
     processor: Option<usize>,
     setup: Arc<Setup>,
+    /// What the thread that builds the group has, and so this one has at first.
+    table: Table,
+    post: Option<(Circle, Ends)>,
     ready: SyncSender<Remote>,
 }
 
@@ -62,6 +72,7 @@ impl GroupBuilder {
             loops: None,
             name: "evenkeel".into(),
             pinned: false,
+            private: false,
             own_pools: false,
             each: Builder::default(),
             spawn,
@@ -103,6 +114,17 @@ impl GroupBuilder {
         self
     }
 
+    /// Gives each loop a descriptor table of its own; see [`Builder::private_descriptors`] and the
+    /// [module](super#descriptor-tables). Connections and listening sockets come to their loops by
+    /// means that do not rely on numbers, whatever the [`Share`](super::Share).
+    ///
+    /// # Safety
+    /// As for [`Builder::private_descriptors`], for each loop's thread.
+    pub unsafe fn private_descriptors(mut self) -> Self {
+        self.private = true;
+        self
+    }
+
     /// Starts the threads, and returns when all loops are set up. `setup` runs on each loop's thread, with its loop as the
     /// current one.
     ///
@@ -111,7 +133,7 @@ impl GroupBuilder {
     /// cannot be made, or `setup` fails or panics: what happened to the first such loop. Those that were started are stopped
     /// and joined before this returns.
     pub fn build(
-        mut self,
+        self,
         setup: impl Fn(&Handle, LoopIndex) -> io::Result<()> + Send + Sync + 'static,
     ) -> Result<Group, GroupError> {
         let loops = match self.loops {
@@ -128,11 +150,22 @@ impl GroupBuilder {
         }
         let processors =
             if self.pinned { processors::allowed().map_err(GroupError::of_group)? } else { Vec::new() };
+        let mut each = self.each;
+        each.descriptors.private |= self.private;
+        // The ends at which something arrives are closed when this returns: the loops have theirs by then.
+        let pairs: Vec<(OwnedFd, OwnedFd)> = match each.descriptors.private {
+            true => {
+                (0..loops).map(|_| post::pair()).collect::<io::Result<_>>().map_err(GroupError::of_group)?
+            }
+            false => Vec::new(),
+        };
+        let circle = Circle::default();
         // The loops' processors are for the loops: what they give away runs on any of them.
-        self.each.workers.processors = self.pinned.then(|| processors.as_slice().into());
-        if !self.own_pools {
-            let pool = self.each.workers.pool();
-            self.each = self.each.work_pool(&pool);
+        each.workers.processors = self.pinned.then(|| processors.as_slice().into());
+        // A pool's threads have the table of the loop that starts them, and are to serve no loop of another.
+        if !self.own_pools && !each.descriptors.private {
+            let pool = each.workers.pool();
+            each = each.work_pool(&pool);
         }
         let roster = Arc::new(Roster::new(loops));
         let setup: Arc<Setup> = Arc::new(setup);
@@ -141,8 +174,9 @@ impl GroupBuilder {
         for index in 0..loops {
             let (ready, wait) = sync_channel(1);
             let processor = processors.get(index % processors.len().max(1)).copied();
-            let (roster, each, setup) = (roster.clone(), self.each.clone(), setup.clone());
-            let member = Member { index, roster, each, processor, setup, ready };
+            let (roster, each, setup) = (roster.clone(), each.clone(), setup.clone());
+            let post = (!pairs.is_empty()).then(|| (circle.clone(), Ends::of(&pairs, index)));
+            let member = Member { index, roster, each, processor, setup, table: table::here(), post, ready };
             match member.start(format!("{}-{index}", self.name), self.spawn) {
                 Ok(thread) => started.push(Started { thread, ready: wait }),
                 Err(error) => {
@@ -151,7 +185,9 @@ impl GroupBuilder {
                 }
             }
         }
-        gather(&roster, started, first)
+        let mut group = gather(&roster, started, first)?;
+        group.outside = Arc::new(Outside::new(pairs.into_iter().map(|(_, way)| way)));
+        Ok(group)
     }
 }
 
@@ -207,7 +243,8 @@ impl Member {
         if let Some(processor) = self.processor {
             processors::pin(processor).map_err(failed)?;
         }
-        let mut events = self.each.build().map_err(failed)?;
+        table::inherit(self.table);
+        let mut events = build(self.each, self.post, index).map_err(failed)?;
         let handle = events.handle();
         let remote = handle.remote();
         self.roster.runs(index, &remote);
@@ -221,6 +258,19 @@ impl Member {
         let _ = self.ready.send(remote);
         events.run().map_err(failed)
     }
+}
+
+/// Makes a loop that descriptors can come to from the others, if there are ends for that.
+fn build(mut each: Builder, post: Option<(Circle, Ends)>, index: LoopIndex) -> io::Result<EventLoop> {
+    let Some((circle, ends)) = post else { return each.build() };
+    each.descriptors.keep.extend(ends.numbers());
+    let events = each.build()?;
+    let shared = events.handle().shared;
+    let ends = ends.take(matches!(shared.descriptors, Descriptors::Private))?;
+    // Nobody has it yet, so nobody has set it.
+    let _ = shared.inbox.member.set((circle.clone(), index));
+    shared.post.replace(Some(Post::new(circle, ends)));
+    Ok(events)
 }
 
 /// Tells the roster that a loop's thread is over.

@@ -3,12 +3,15 @@
 use std::cell::Cell;
 use std::io;
 use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, PoisonError};
 
-use super::adopt::Lot;
-use super::share::{Acceptor, GroupListener, Part, Share, Socket, Target, listen_at, open};
+use super::share::{
+    Acceptor, GroupListener, Part, Share, Socket, Target, Way, copy_listener, listen_at, listen_on, open,
+};
 use super::tally::Tally;
 use super::{Group, LoopIndex};
 use crate::core::caught;
@@ -47,6 +50,9 @@ impl<F> Plan<F> {
         (part, make)
     }
 }
+
+/// What makes a connection's handler, and its pool.
+type Serving = (Rc<Make>, u16);
 
 impl Group {
     /// Accepts connections at `at` on all loops, shared in the way of `share`. A handler is made by `make`, from its peer's
@@ -116,7 +122,7 @@ impl Group {
         options.reuse_port |= share == Share::ReusePort;
         self.open(at, options, limits, each, |plan, listener| match share {
             Share::ReusePort => self.reuse_port(plan, 0..self.len(), listener),
-            Share::Acceptor => self.accept_for_all(plan, listener, |handle, plan, serving| {
+            Share::Acceptor => self.accept_for_all(plan, listener, Vec::new(), |handle, plan, _, serving| {
                 let (id, addr) = listen_at(handle, &plan.at, &plan.options, serving)?;
                 Ok((vec![id], addr))
             }),
@@ -139,6 +145,7 @@ impl Group {
             sockets: Vec::new(),
             places: Vec::new(),
             tallies: tallies.clone(),
+            outside: self.outside.clone(),
         };
         let plan = Arc::new(Plan { at, options, limits: limits.clone(), each, tallies });
         if let Err(error) = open(&plan, &mut listener) {
@@ -174,14 +181,22 @@ impl Group {
         index: LoopIndex,
         call: impl FnOnce(&Handle) -> io::Result<R> + Send + 'static,
     ) -> io::Result<R> {
+        self.ask_with(index, Vec::new(), |handle, _| call(handle))
+    }
+
+    /// As [`ask`](Self::ask), with descriptors of this thread, which may have other numbers on the loop.
+    pub(super) fn ask_with<R: Send + 'static>(
+        &self,
+        index: LoopIndex,
+        fds: Vec<OwnedFd>,
+        call: impl FnOnce(&Handle, Vec<OwnedFd>) -> io::Result<R> + Send + 'static,
+    ) -> io::Result<R> {
         let (answer, wait) = sync_channel(1);
-        let sent = self.remotes[index].run(move |handle| {
-            let result = caught(|| call(handle));
-            let result = result.unwrap_or_else(|| Err(io::Error::other("what makes the handlers panicked")));
+        self.outside.send(&self.remotes[index], fds, move |handle, fds| {
+            let result = caught(|| call(handle, fds?));
             // Who asked waits, and there is room for one.
-            let _ = answer.send(result);
-        });
-        sent.map_err(io::Error::from)?;
+            let _ = answer.send(result.unwrap_or_else(|| Err(panicked())));
+        })?;
         wait.recv().unwrap_or_else(|_| Err(crate::RemoteError::LoopEnded.into()))
     }
 
@@ -209,12 +224,13 @@ impl Group {
         Ok(())
     }
 
-    /// Listening sockets on the first loop, which `open` opens, and on each other a place for what is handed to it.
+    /// Listening sockets on the first loop, which `open` opens or makes of `sockets`, and on each other a place for what is handed to it.
     pub(super) fn accept_for_all<H, M, F>(
         &self,
         plan: &Arc<Plan<F>>,
         listener: &mut GroupListener,
-        open: impl FnOnce(&Handle, &Plan<F>, (Rc<Make>, u16)) -> io::Result<(Vec<ListenerId>, Addr)>
+        sockets: Vec<OwnedFd>,
+        open: impl FnOnce(&Handle, &Plan<F>, Vec<OwnedFd>, Serving) -> io::Result<(Vec<ListenerId>, Addr)>
         + Send
         + 'static,
     ) -> io::Result<()>
@@ -235,12 +251,12 @@ impl Group {
             |(remote, place): &(crate::Remote, u32)| Target { remote: remote.clone(), place: *place };
         let targets: Vec<_> = listener.places.iter().map(target).collect();
         let plan = plan.clone();
-        let (ids, addr) = self.ask(0, move |handle| {
+        let (ids, addr) = self.ask_with(0, sockets, move |handle, sockets| {
             let (part, make) = plan.part(handle, 0, Share::Acceptor);
             let (own, pool) = part.install(handle, make);
             let most = plan.limits.max_connections.unwrap_or(usize::MAX);
             let acceptor = Acceptor { tallies: plan.tallies.clone(), most, targets, next: Cell::new(0) };
-            open(handle, &plan, (acceptor.into_make(own), pool))
+            open(handle, &plan, sockets, (acceptor.into_make(own), pool))
         })?;
         let socket = |id| Socket { remote: self.remote(0), id, copy: false };
         listener.sockets.extend(ids.into_iter().map(socket));
@@ -248,7 +264,7 @@ impl Group {
         Ok(())
     }
 
-    /// One listening socket, of which each loop has a copy.
+    /// One listening socket, which the first loop opens, and of which it hands each other loop a copy.
     fn share_socket<H, M, F>(&self, plan: &Arc<Plan<F>>, listener: &mut GroupListener) -> io::Result<()>
     where
         H: Handler,
@@ -256,18 +272,60 @@ impl Group {
         F: Fn(&Handle, LoopIndex) -> M + Send + Sync + 'static,
     {
         let opening = plan.clone();
-        let (socket, addr) = self.ask(0, move |handle| open(handle, &opening.at, &opening.options))?;
+        let (first, addr) = self.ask(0, move |handle| {
+            let (socket, addr) = open(handle, &opening.at, &opening.options)?;
+            let mut file = Left(addr.unix_path().filter(|_| opening.options.unlink));
+            let id = opening.accept_copy(handle, 0, socket)?;
+            file.0 = None;
+            drop(file);
+            Ok((id, addr))
+        })?;
         listener.addr = addr;
-        let copied = (0..self.len()).try_for_each(|index| {
-            let lot = Lot { socket: socket.try_clone()?, shared: true, copy: index > 0 };
-            self.give(plan, index, vec![lot], listener)
-        });
-        // The first loop's copy takes the file of a Unix socket with it; if there is none, nobody else does.
-        if let (true, true, Some(path)) =
-            (listener.sockets.is_empty(), plan.options.unlink, listener.addr.unix_path())
-        {
+        listener.sockets.push(Socket { remote: self.remote(0), id: first, copy: false });
+        for index in 1..self.len() {
+            let (plan, remote) = (plan.clone(), self.remote(index));
+            let (answer, wait) = sync_channel(1);
+            self.ask(0, move |handle| {
+                let copy = copy_listener(handle, first)?;
+                let accept = move |handle: &Handle, copy: io::Result<OwnedFd>| {
+                    let opened = caught(|| plan.accept_copy(handle, index, copy?));
+                    // Who asked waits, and there is room for one.
+                    let _ = answer.send(opened.unwrap_or_else(|| Err(panicked())));
+                };
+                Ok(handle.hand_over(&remote, copy, accept)?)
+            })?;
+            let id = wait.recv().unwrap_or_else(|_| Err(crate::RemoteError::LoopEnded.into()))?;
+            listener.sockets.push(Socket { remote: self.remote(index), id, copy: true });
+        }
+        Ok(())
+    }
+}
+
+/// The file of a Unix socket that no loop accepts from as yet: removed if none comes to. A loop's listener takes it along.
+struct Left<'a>(Option<&'a Path>);
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        if let Some(path) = self.0 {
             Real.remove_socket_file(path, None);
         }
-        copied
     }
+}
+
+impl<F> Plan<F> {
+    /// Accepts on a loop from its copy of the shared socket.
+    fn accept_copy<H, M>(&self, handle: &Handle, index: LoopIndex, copy: OwnedFd) -> io::Result<ListenerId>
+    where
+        H: Handler,
+        M: Fn(&Addr) -> H + 'static,
+        F: Fn(&Handle, LoopIndex) -> M,
+    {
+        let (part, make) = self.part(handle, index, Share::Shared);
+        let way = Way { shared: true, unlink: index == 0 && self.options.unlink };
+        listen_on(handle, copy, way, part.install(handle, make))
+    }
+}
+
+fn panicked() -> io::Error {
+    io::Error::other("what makes the handlers panicked")
 }

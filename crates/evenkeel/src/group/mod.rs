@@ -104,6 +104,7 @@ pub use self::tally::{Counted, Counter, LoopCounts};
 use self::roster::Roster;
 use self::tally::Tally;
 use crate::handle::Handle;
+use crate::handover::Outside;
 #[cfg(doc)]
 use crate::net::Limits;
 use crate::remote::{Remote, RemoteError};
@@ -122,6 +123,8 @@ pub struct Group {
     threads: Vec<JoinHandle<Result<(), GroupError>>>,
     /// The counts of each listener, of each loop.
     tallies: Mutex<Vec<Arc<[Arc<Tally>]>>>,
+    /// How descriptors come to the loops from this side, if their tables differ from it.
+    outside: Arc<Outside>,
 }
 
 impl Group {
@@ -135,7 +138,7 @@ impl Group {
         remotes: Vec<Remote>,
         threads: Vec<JoinHandle<Result<(), GroupError>>>,
     ) -> Self {
-        Group { roster, remotes, threads, tallies: Mutex::default() }
+        Group { roster, remotes, threads, tallies: Mutex::default(), outside: Arc::default() }
     }
 
     /// The number of loops; at least one.

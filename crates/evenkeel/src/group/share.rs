@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +14,13 @@ use crate::core::shared::Listener;
 use crate::core::{Shared, caught, flag};
 use crate::handle::Handle;
 use crate::handler::Handler;
+use crate::handover::Outside;
 use crate::net::pool::{AcceptedSetup, check_running, listen};
 use crate::net::{Addr, Closing, Limits, ListenOptions, ListenerId, SocketOption};
 use crate::remote::{Remote, RemoteError};
-use crate::sys::{Fd, Real, Sys};
+use crate::sys::{Fd, Real, Sys, post, table};
 use crate::task::Answer;
+use crate::task::answer;
 
 /// How the loops of a group share what they listen at. The [module](super) says which to choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,6 +54,7 @@ pub struct GroupListener {
     /// On the loops that connections are handed to: where they keep what makes their handlers.
     pub(super) places: Vec<(Remote, u32)>,
     pub(super) tallies: Arc<[Arc<Tally>]>,
+    pub(super) outside: Arc<Outside>,
 }
 
 impl GroupListener {
@@ -77,7 +80,8 @@ impl GroupListener {
     pub async fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
         let mut all = Vec::new();
         for answer in self.duplicates()? {
-            all.push(answer.await.map_err(io::Error::other)??);
+            let copy = answer.answer.await.map_err(io::Error::other)??;
+            all.push(arrived(copy, answer.arrival)?);
         }
         Ok(all)
     }
@@ -90,17 +94,30 @@ impl GroupListener {
     /// # Panics
     /// On a thread whose loop is running.
     pub fn wait_sockets(&self) -> io::Result<Vec<OwnedFd>> {
-        let answers = self.duplicates()?.into_iter();
-        answers.map(|answer| answer.wait().map_err(io::Error::other)?).collect()
+        let one = |Duplicate { answer, arrival }| arrived(answer.wait().map_err(io::Error::other)??, arrival);
+        self.duplicates()?.into_iter().map(one).collect()
     }
 
-    /// The loops' descriptors are of one table, so that what one of them duplicates is valid on every thread. Where loops have
-    /// tables of their own, this is the place where it must be sent instead, by SCM_RIGHTS.
-    fn duplicates(&self) -> io::Result<Vec<Answer<io::Result<OwnedFd>>>> {
+    /// Asks each loop for a copy of its sockets.
+    fn duplicates(&self) -> io::Result<Vec<Duplicate>> {
         let sockets = self.sockets.iter().filter(|socket| !socket.copy);
         let ask = |Socket { remote, id, .. }: &Socket| {
-            let id = *id;
-            Ok(remote.spawn(move || async move { Handle::current().listener_socket(id) })?)
+            let (id, (sender, answer)) = (*id, answer::channel());
+            if table::is_here(remote.inbox.table) {
+                remote.run(move |handle| sender.send(Ok(handle.listener_socket(id).map(Some))))?;
+                return Ok(Duplicate { answer, arrival: None });
+            }
+            // The loop gets a socket of this thread's, by which it sends what means nothing here as a number.
+            let (arrival, way) = post::pair()?;
+            self.outside.send(remote, vec![way], move |handle, way| {
+                let copied = way.and_then(|way| {
+                    let socket = handle.listener_socket(id)?;
+                    let way = way.first().ok_or(io::ErrorKind::NotConnected)?;
+                    Ok(post::send(way.as_fd(), &[socket.as_fd()])?)
+                });
+                sender.send(Ok(copied.map(|()| None)));
+            })?;
+            Ok(Duplicate { answer, arrival: Some(arrival) })
         };
         sockets.map(ask).collect()
     }
@@ -147,6 +164,22 @@ impl GroupListener {
     }
 }
 
+/// A copy of a listening socket that was asked for.
+struct Duplicate {
+    /// None: it was sent to `arrival`.
+    answer: Answer<io::Result<Option<OwnedFd>>>,
+    arrival: Option<OwnedFd>,
+}
+
+/// The copy, be it one of this table or one that has been sent.
+fn arrived(copy: Option<OwnedFd>, arrival: Option<OwnedFd>) -> io::Result<OwnedFd> {
+    let lost = || io::Error::from(io::ErrorKind::NotConnected);
+    match copy {
+        Some(copy) => Ok(copy),
+        None => post::receive(arrival.ok_or_else(lost)?.as_fd())?.into_iter().next().ok_or_else(lost),
+    }
+}
+
 /// How often a listener that ends is looked at.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -164,7 +197,8 @@ fn forget_places(handle: &Handle, listener: ListenerId, places: Vec<(Remote, u32
     }
     for (remote, place) in places {
         // What cannot be told is kept by its loop until it ends.
-        let _ = remote.run(move |handle| handle.shared.forget_listener(place));
+        let forget = move |handle: &Handle| handle.shared.forget_listener(place);
+        let _ = handle.shared.run_after_handed(&remote, forget);
     }
 }
 
@@ -254,6 +288,12 @@ pub(super) fn listen_on(
     Ok(ListenerId { token, owner: shared.id })
 }
 
+/// A copy of a listening socket, for another loop.
+pub(super) fn copy_listener(handle: &Handle, id: ListenerId) -> io::Result<OwnedFd> {
+    let shared = &handle.shared;
+    shared.driver.sys().copy(shared.fd(shared.own(id.token, id.owner)?)?)
+}
+
 /// A loop that connections can be handed to.
 pub(super) struct Target {
     pub(super) remote: Remote,
@@ -289,12 +329,7 @@ impl Acceptor {
                 return make(shared, fd, peer);
             };
             match shared.driver.sys().export(fd) {
-                Ok(fd) => {
-                    let handed = Handed { fd: Some(fd), tally: tally.clone() };
-                    let (place, peer) = (target.place, peer.clone());
-                    // A refusal drops it, which is all that is to be done.
-                    let _ = target.remote.run(move |handle| handed.arrive(handle, place, &peer));
-                }
+                Ok(fd) => Handed { fd: Some(fd), expected: Some(tally.clone()) }.send(shared, target, peer),
                 Err(_) => {
                     tally.lose();
                     shared.driver.sys().close(fd);
@@ -317,12 +352,29 @@ impl Acceptor {
 
 /// A connection on its way to another loop. Dropped there or before, it is reset.
 struct Handed {
-    /// None once it has arrived.
+    /// None once it has arrived, and while a socket carries it.
     fd: Option<OwnedFd>,
-    tally: Arc<Tally>,
+    /// None once it has arrived: until then it is counted as lost if it is dropped.
+    expected: Option<Arc<Tally>>,
 }
 
 impl Handed {
+    /// A refusal drops it, which is all that is to be done.
+    fn send(mut self, shared: &Rc<Shared>, target: &Target, peer: &Addr) {
+        let (remote, place, peer) = (&target.remote, target.place, peer.clone());
+        if shared.shares_table_with(remote) {
+            let _ = remote.run(move |handle| self.arrive(handle, place, &peer));
+        } else if let Some(fd) = self.fd.take() {
+            let before = post::doom(&fd);
+            let _ = shared.post(remote, vec![fd], move |handle, fds| {
+                let Some(fd) = fds.ok().and_then(|fds| fds.into_iter().next()) else { return };
+                post::pardon(&fd, before);
+                self.fd = Some(fd);
+                self.arrive(handle, place, &peer);
+            });
+        }
+    }
+
     fn arrive(mut self, handle: &Handle, place: u32, peer: &Addr) {
         let shared = &handle.shared;
         let core = shared.core.borrow();
@@ -331,20 +383,22 @@ impl Handed {
             return;
         };
         drop(core);
-        let Some(fd) = self.fd.take() else { return };
+        let (Some(fd), Some(tally)) = (self.fd.take(), self.expected.take()) else { return };
         match shared.driver.sys().import(fd) {
             Ok(fd) => {
                 shared.welcome(fd, peer, pool, &*make);
             }
-            Err(_) => self.tally.lose(),
+            Err(_) => tally.lose(),
         }
     }
 }
 
 impl Drop for Handed {
     fn drop(&mut self) {
+        if let Some(tally) = self.expected.take() {
+            tally.lose();
+        }
         if let Some(fd) = &self.fd {
-            self.tally.lose();
             // A Unix socket cannot be reset; closing tells its peer as well.
             let _ = Real.set_option(fd.as_raw_fd(), SocketOption::ResetOnClose);
         }

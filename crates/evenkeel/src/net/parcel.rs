@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Pool, Stream};
 use crate::core::parcel::Cargo;
 use crate::handle::Handle;
 use crate::handler::{ConnId, Handler};
-use crate::remote::Remote;
+use crate::remote::{Remote, RemoteError};
+use crate::sys::{post, table};
 
 /// A live connection on its way to another loop: what [`Stream::pack`] and [`Conn::pack`](crate::Conn::pack) make of one.
 ///
@@ -77,8 +79,44 @@ impl Parcel {
         to: &Remote,
         arrive: impl FnOnce(&Handle, Parcel) + Send + 'static,
     ) -> Result<(), Refused> {
+        if !table::is_here(to.inbox.table) {
+            return self.cross(to, arrive);
+        }
         let call = |parcel| Box::new(move |handle: &Handle| arrive(handle, parcel)) as _;
         to.offer(self, call).map_err(|(parcel, error)| Refused { parcel, error: error.into() })
+    }
+
+    /// To a loop with another table. Whatever loses the descriptor on its way resets the connection by that.
+    fn cross(
+        mut self,
+        to: &Remote,
+        arrive: impl FnOnce(&Handle, Parcel) + Send + 'static,
+    ) -> Result<(), Refused> {
+        let here = Handle::try_current();
+        let Some((here, fd)) = here.and_then(|here| Some((here, self.cargo.take_fd()?))) else {
+            return Err(Refused { parcel: self, error: RemoteError::NoWay.into() });
+        };
+        let before = post::doom(&fd);
+        // Left here, so that a refusal leaves it to the caller.
+        let parcel = Arc::new(Mutex::new(Some(self)));
+        let left = parcel.clone();
+        let take = |from: &Mutex<Option<Parcel>>| from.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let sent = here.shared.post(to, vec![fd], move |handle, fds| {
+            let fd = fds.ok().and_then(|fds| fds.into_iter().next());
+            let Some((fd, mut parcel)) = fd.zip(take(&parcel)) else { return };
+            post::pardon(&fd, before);
+            parcel.cargo.put_fd(fd);
+            arrive(handle, parcel);
+        });
+        let Err((error, fds)) = sent else { return Ok(()) };
+        match fds.into_iter().next().zip(take(&left)) {
+            Some((fd, mut parcel)) => {
+                post::pardon(&fd, before);
+                parcel.cargo.put_fd(fd);
+                Err(Refused { parcel, error: error.into() })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Makes it a stream of this loop's tasks.

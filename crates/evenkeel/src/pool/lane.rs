@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::{LaneOptions, LaneStats};
 use crate::core::caught;
-use crate::sys::processors;
+use crate::sys::{processors, table};
 
 /// How long a thread waits for more to do.
 const IDLE: Duration = Duration::from_secs(10);
@@ -33,6 +33,12 @@ pub(crate) type Spawn = fn(&'static str, Box<dyn FnOnce() + Send>) -> io::Result
 
 /// The new thread has the descriptor table and the mask of signals of the one that calls.
 pub(crate) fn spawn(name: &'static str, life: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+    // Where it is known that both have one table, waking the loop costs less.
+    let table = table::here();
+    let life = move || {
+        table::inherit(table);
+        life();
+    };
     thread::Builder::new().name(name.into()).spawn(life).map(drop)
 }
 

@@ -76,6 +76,7 @@ impl Sys for Odd {
         fn socket_file(&self, path: &Path) -> Option<crate::sys::SocketFile>;
         fn remove_socket_file(&self, path: &Path, only: Option<crate::sys::SocketFile>);
         fn wake_pair(&self) -> io::Result<(Fd, WakeFn)>;
+        fn end_wakes(&self, fd: Fd);
         fn clear_wake(&self, fd: Fd);
         fn epoll_create(&self) -> io::Result<Fd>;
         fn epoll_ctl(&self, ep: Fd, op: EpollOp, fd: Fd, data: u64, flags: EpollFlags) -> io::Result<()>;

@@ -522,7 +522,7 @@ impl<Y: Sys> Driver for Uring<Y> {
 
 impl<Y: Sys> Drop for Uring<Y> {
     fn drop(&mut self) {
-        self.sys.close(self.wake_fd);
+        self.sys.end_wakes(self.wake_fd);
         if let Some(spare) = self.spare.take() {
             self.sys.close(spare);
         }

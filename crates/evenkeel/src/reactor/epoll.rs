@@ -159,7 +159,7 @@ mod tests {
             // As if that many had come.
             batch.resize(BATCH, batch[0]);
         }
-        sys.close(fd);
+        sys.end_wakes(fd);
         Selector::<Real>::end(&mut epoll, &sys);
     }
 }

@@ -534,7 +534,7 @@ impl<P: Selector<Y>, Y: Sys> Drop for Readiness<P, Y> {
         if self.wake_registered.take() {
             self.selector.get_mut().remove(&self.sys, self.wake_fd);
         }
-        self.sys.close(self.wake_fd);
+        self.sys.end_wakes(self.wake_fd);
         if let Some(spare) = self.spare.take() {
             self.sys.close(spare);
         }

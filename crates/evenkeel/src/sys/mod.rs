@@ -9,11 +9,14 @@
 
 pub(crate) mod buffers;
 pub(crate) mod inherit;
+pub(crate) mod post;
 pub(crate) mod processors;
 mod real;
 pub(crate) mod ring;
 pub(crate) mod signal;
 pub(crate) mod sigpipe;
+pub(crate) mod table;
+pub(crate) mod wake;
 
 use std::io;
 use std::net::Shutdown;
@@ -138,8 +141,11 @@ pub(crate) trait Sys: 'static {
     /// Removes the file of a Unix socket, if it is `only` this one; whatever else is at `path` stays.
     fn remove_socket_file(&self, path: &Path, only: Option<SocketFile>);
 
-    /// A descriptor that becomes readable when the function is called, from any thread.
+    /// A descriptor that becomes readable when the function is called, from any thread and any descriptor table. It is closed
+    /// by [`end_wakes`](Self::end_wakes), on the thread that made it.
     fn wake_pair(&self) -> io::Result<(Fd, WakeFn)>;
+    /// Closes it; later wakes do nothing.
+    fn end_wakes(&self, fd: Fd);
     /// Takes back all wakes so far.
     fn clear_wake(&self, fd: Fd);
 

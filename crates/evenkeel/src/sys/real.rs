@@ -2,11 +2,10 @@
 
 use std::io::{self, IoSlice};
 use std::net::{Ipv6Addr, Shutdown, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr::{self, NonNull};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{FdSetElement, PollFd, PollFlags, Timespec, epoll, eventfd, poll, select};
@@ -21,7 +20,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::ring::RingParams;
-use super::{EpollEvent, EpollFlags, EpollOp, Fd, Listening, PollEntry, SocketFile, Sys, WakeFn};
+use super::{EpollEvent, EpollFlags, EpollOp, Fd, Listening, PollEntry, SocketFile, Sys, WakeFn, wake};
 use crate::net::{Addr, ConnectOptions, ListenOptions, SocketOption};
 
 /// The running kernel.
@@ -302,16 +301,11 @@ impl Sys for Real {
     }
 
     fn wake_pair(&self) -> io::Result<(Fd, WakeFn)> {
-        let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
-        let ours = eventfd(0, flags)?;
-        // A copy for the wakers: it stays open for as long as one of them lives, so that a late wake writes to
-        // a counter that nobody reads and never to a reused number.
-        let theirs = Arc::new(rustix::io::fcntl_dupfd_cloexec(&ours, 0)?);
-        let wake = move || {
-            // A full counter is a wake that is pending already.
-            let _ = rustix::io::write(theirs.as_fd(), &1u64.to_ne_bytes());
-        };
-        Ok((ours.into_raw_fd(), Arc::new(wake)))
+        wake::pair()
+    }
+
+    fn end_wakes(&self, fd: Fd) {
+        wake::end(fd);
     }
 
     fn clear_wake(&self, fd: Fd) {

@@ -32,8 +32,8 @@ pub(crate) fn register(signal: i32, count: Arc<AtomicU64>, wake: WakeFn) -> io::
         count.fetch_add(1, Ordering::Release);
         wake();
     };
-    // SAFETY: what runs in the signal's handler is async-signal-safe: an atomic addition and one `write` to a
-    // descriptor that the closure keeps open, by a raw system call that leaves `errno` alone. It neither
+    // SAFETY: what runs in the signal's handler is async-signal-safe: an atomic addition, and waking the loop, which
+    // is a few atomics and one raw system call on whatever thread this is (`wake.rs`) and leaves `errno` alone. It neither
     // allocates, locks, nor panics.
     let id = unsafe { signal_hook_registry::register(signal, arrived) }?;
     Ok(Registration(id))

@@ -93,6 +93,9 @@ fn run(times: usize, backend: Backend, path: &str, body: fn(Backend)) {
     let start = |_| {
         let (done, wait) = channel();
         let run = move || {
+            if private_tables() {
+                leave_table();
+            }
             body(backend);
             let broken = BROKEN.take();
             assert!(broken.is_empty(), "the contract with a handler was broken: {broken:#?}");
@@ -111,6 +114,18 @@ fn run(times: usize, backend: Backend, path: &str, body: fn(Backend)) {
             }
         }
     }
+}
+
+/// Whether the tests are to run on threads with descriptor tables of their own: `EVENKEEL_TEST_TABLES=private`.
+pub fn private_tables() -> bool {
+    std::env::var_os("EVENKEEL_TEST_TABLES").is_some_and(|tables| tables == "private")
+}
+
+/// Gives the thread a descriptor table of its own, which the threads that it starts will have too.
+pub fn leave_table() {
+    // SAFETY: the body of a test uses what it, or a thread that it has started, has opened since.
+    let events = unsafe { EventLoop::builder().private_descriptors() }.build().unwrap();
+    assert!(matches!(events.handle().descriptors(), evenkeel::Descriptors::Private));
 }
 
 /// A name that no other body has, be it the same one on another loop.
@@ -336,9 +351,9 @@ pub fn assert_same(got: &[u8], want: &[u8]) {
     }
 }
 
-/// The descriptors that this process has open.
+/// The descriptors that this process has open, in the table of this thread.
 pub fn descriptors() -> Vec<String> {
-    let mut all: Vec<_> = std::fs::read_dir("/proc/self/fd")
+    let mut all: Vec<_> = std::fs::read_dir("/proc/thread-self/fd")
         .unwrap()
         .filter_map(|entry| {
             let entry = entry.ok()?;

@@ -42,7 +42,7 @@ fn stopping_ends_open_connections(backend: Backend) {
 fn nothing_is_left_of_a_group_that_was_dropped(backend: Backend) {
     let build = |name: &str| {
         let each = EventLoop::builder().backend(backend).on_fallback(|_| ());
-        Group::builder().name(name).loops(3).event_loop(each).build(|_, _| Ok(())).unwrap()
+        builder().name(name).loops(3).event_loop(each).build(|_, _| Ok(())).unwrap()
     };
     // What the process keeps from its first group is no leak.
     drop(build("first"));
@@ -66,7 +66,7 @@ fn nothing_is_left_of_a_group_that_was_dropped(backend: Backend) {
 fn nothing_is_left_of_a_group_that_was_not_built(backend: Backend) {
     let build = |setup: fn(&Handle, LoopIndex) -> io::Result<()>| {
         let each = EventLoop::builder().backend(backend).on_fallback(|_| ());
-        Group::builder().name("unbuilt").loops(4).event_loop(each).build(setup)
+        builder().name("unbuilt").loops(4).event_loop(each).build(setup)
     };
     drop(build(|_, _| Ok(())).unwrap());
     let before = descriptors();
@@ -105,7 +105,7 @@ fn setup_runs_on_each_loop_before_the_group_is_built() {
         assert_eq!(handle.backend(), Handle::current().backend());
         Ok(())
     };
-    let group = Group::builder().loops(3).build(setup).unwrap();
+    let group = builder().loops(3).build(setup).unwrap();
     let called = || calls.iter().map(|calls| calls.load(Ordering::Relaxed)).collect::<Vec<_>>();
     assert!(called().iter().all(|calls| calls % 10 == 1));
     settle(&group);
@@ -122,7 +122,7 @@ fn the_end_of_one_loop_is_the_end_of_all() {
     let group = self::group(3);
     group.remote(2).stop();
     ends(group);
-    let group = Group::builder().loops(2).build(|handle, _| {
+    let group = builder().loops(2).build(|handle, _| {
         handle.stop();
         Ok(())
     });
@@ -132,12 +132,12 @@ fn the_end_of_one_loop_is_the_end_of_all() {
 #[test]
 fn what_cannot_be_built_says_why() {
     let _alone = alone();
-    let group = Group::builder().loops(2).name("panics\0").build(|_, _| Ok(()));
+    let group = builder().loops(2).name("panics\0").build(|_, _| Ok(()));
     assert_eq!(io::Error::from(group.unwrap_err()).kind(), io::ErrorKind::InvalidInput);
-    let group = Group::builder().loops(0).build(|_, _| Ok(()));
+    let group = builder().loops(0).build(|_, _| Ok(()));
     let error = group.unwrap_err();
     assert_eq!((error.index(), io::Error::from(error).kind()), (None, io::ErrorKind::InvalidInput));
-    let failed = Group::builder().loops(2).build(|_, _| std::panic::panic_any(7_u32)).unwrap_err();
+    let failed = builder().loops(2).build(|_, _| std::panic::panic_any(7_u32)).unwrap_err();
     assert_eq!(failed.index(), Some(0));
     assert_eq!(failed.into_panic().unwrap().downcast_ref(), Some(&7_u32));
 }
@@ -145,7 +145,7 @@ fn what_cannot_be_built_says_why() {
 #[test]
 fn a_group_may_be_dropped_by_one_of_its_loops() {
     let _alone = alone();
-    let group = Group::builder().name("own").loops(2).build(|_, _| Ok(())).unwrap();
+    let group = builder().name("own").loops(2).build(|_, _| Ok(())).unwrap();
     let (first, second) = (group.remote(0), group.remote(1));
     let answer = first.spawn(move || async move { drop(group) }).unwrap();
     answer.wait().unwrap();
@@ -182,7 +182,7 @@ fn threads_have_names_and_processors() {
     };
     let processors = std::thread::available_parallelism().unwrap().get();
     assert_eq!(group_of_default().len(), processors);
-    let group = Group::builder().loops(3).name("pin").pinned(true).build(|_, _| Ok(())).unwrap();
+    let group = builder().loops(3).name("pin").pinned(true).build(|_, _| Ok(())).unwrap();
     for index in 0..3 {
         let look = move || async move { (status("Name"), status("Cpus_allowed_list")) };
         let (name, allowed) = group.spawn_on(index, look).unwrap().wait().unwrap();
@@ -193,7 +193,7 @@ fn threads_have_names_and_processors() {
 }
 
 fn group_of_default() -> Group {
-    Group::builder().build(|_, _| Ok(())).unwrap()
+    builder().build(|_, _| Ok(())).unwrap()
 }
 
 #[test]

@@ -10,3 +10,4 @@ mod life;
 mod messages;
 mod moving;
 mod sharing;
+mod tables;

@@ -1,9 +1,12 @@
 //! The three ways to share a port.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::time::Instant;
@@ -204,8 +207,23 @@ fn the_acceptor_keeps_to_the_limit_of_each_loop() {
 
 /// The registrations of this process's epoll instances that wake one for all.
 fn exclusive() -> usize {
-    let infos = fs::read_dir("/proc/self/fdinfo").unwrap();
-    let infos = infos.filter_map(|info| fs::read_to_string(info.unwrap().path()).ok());
+    let tables = if private_tables() { loop_threads() } else { vec!["/proc/self".into()] };
+    tables.iter().map(|table| exclusive_in(table)).sum()
+}
+
+/// The folders of the threads that are loops.
+fn loop_threads() -> Vec<PathBuf> {
+    let is_loop = |task: &PathBuf| {
+        fs::read_to_string(task.join("comm")).is_ok_and(|name| name.starts_with("evenkeel-"))
+    };
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    tasks.map(|task| task.unwrap().path()).filter(is_loop).collect()
+}
+
+fn exclusive_in(task: &Path) -> usize {
+    // The thread may end just now.
+    let infos = fs::read_dir(task.join("fdinfo")).into_iter().flatten();
+    let infos = infos.filter_map(|info| fs::read_to_string(info.ok()?.path()).ok());
     let is_exclusive = |line: &str| {
         let mut words = line.split_whitespace();
         let events = words.by_ref().skip_while(|word| *word != "events:").nth(1);
@@ -238,6 +256,17 @@ fn i27_a_shared_socket_is_taken_from_again_after_descriptors_ran_out() {
     });
 }
 
+thread_local! {
+    /// Descriptors that only take up room.
+    static TAKEN: RefCell<Vec<OwnedFd>> = const { RefCell::new(Vec::new()) };
+}
+
+fn on_each_loop(group: &Group, call: fn()) {
+    for index in 0..group.len() {
+        group.spawn_on(index, move || async move { call() }).unwrap().wait().unwrap();
+    }
+}
+
 fn run_out(backend: Backend) {
     let old = getrlimit(Resource::Nofile);
     // Before there is a ring, which holds on to the limit that it met when it was asked to accept.
@@ -248,7 +277,12 @@ fn run_out(backend: Backend) {
     let to = socket2::SockAddr::from(tcp(&listener));
     let socket = |_| socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     let crowd: Vec<_> = (0..30).map(socket).collect();
-    let taken: Vec<_> = std::iter::from_fn(|| rustix::io::dup(std::io::stdin()).ok()).collect();
+    // On the loops' own threads, whether they share a table or not.
+    on_each_loop(&group, || {
+        TAKEN.with_borrow_mut(|taken| {
+            taken.extend(std::iter::from_fn(|| rustix::io::dup(std::io::stdin()).ok()));
+        })
+    });
     let connected = |socket: socket2::Socket| {
         socket.connect(&to).unwrap();
         socket.set_read_timeout(Some(LONG)).unwrap();
@@ -260,7 +294,7 @@ fn run_out(backend: Backend) {
     while (0..2).all(|index| group.spawn_on(index, errors).unwrap().wait().unwrap() == 0) {
         assert!(since.elapsed() < LONG, "{backend}: descriptors have run out");
     }
-    drop(taken);
+    on_each_loop(&group, || TAKEN.with_borrow_mut(Vec::clear));
     setrlimit(Resource::Nofile, old).unwrap();
     for mut peer in crowd {
         // One was reset, or is served: a descriptor that one loop gave up may have been the next of the other.

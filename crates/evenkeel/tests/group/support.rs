@@ -9,7 +9,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use evenkeel::group::{Group, GroupListener, Share};
+use evenkeel::group::{Group, GroupBuilder, GroupListener, Share};
 use evenkeel::net::{Limits, ListenOptions};
 use evenkeel::{Backend, CloseReason, Conn, ConnId, EventLoop, Flow, Handle, Handler, Remote};
 
@@ -59,13 +59,26 @@ pub fn in_process(test: &str, body: fn()) {
     assert!(out.contains("1 passed"), "{test} did not run in its process:\n{out}");
 }
 
+/// Options for a group, whose loops have descriptor tables of their own if `EVENKEEL_TEST_TABLES=private` says so.
+pub fn builder() -> GroupBuilder {
+    if !private_tables() {
+        return Group::builder();
+    }
+    // SAFETY: what tests open on a loop's thread they leave to this crate.
+    unsafe { Group::builder().private_descriptors() }
+}
+
+pub fn private_tables() -> bool {
+    std::env::var_os("EVENKEEL_TEST_TABLES").is_some_and(|tables| tables == "private")
+}
+
 pub fn group_on(backend: Backend, loops: usize) -> Group {
     let each = EventLoop::builder().backend(backend).on_fallback(|_| ());
-    Group::builder().loops(loops).event_loop(each).build(|_, _| Ok(())).unwrap()
+    builder().loops(loops).event_loop(each).build(|_, _| Ok(())).unwrap()
 }
 
 pub fn group(loops: usize) -> Group {
-    Group::builder().loops(loops).build(|_, _| Ok(())).unwrap()
+    builder().loops(loops).build(|_, _| Ok(())).unwrap()
 }
 
 /// What has become of the handlers of a test.
@@ -203,6 +216,7 @@ pub fn no_threads(named: &str) {
     }
 }
 
+/// The descriptors in the table of this thread and of all that share it.
 pub fn descriptors() -> usize {
-    fs::read_dir("/proc/self/fd").unwrap().count()
+    fs::read_dir("/proc/thread-self/fd").unwrap().count()
 }

@@ -141,7 +141,9 @@ impl EventLoop {
     #[cfg(test)]
     pub(crate) fn over(backend: Backend, driver: Box<dyn crate::backend::Driver>) -> Self {
         let started = crate::choice::Started { backend, driver, fallback: None };
-        EventLoop { shared: Shared::new(NEXT_ID.fetch_add(1, Ordering::Relaxed), started, Workers::default()) }
+        EventLoop {
+            shared: Shared::new(NEXT_ID.fetch_add(1, Ordering::Relaxed), started, Workers::default()),
+        }
     }
 
     /// A loop with the default options.

@@ -175,7 +175,8 @@ impl Stream {
     /// Outside of a running loop.
     pub async fn connect_host(to: &str) -> io::Result<Stream> {
         let Some((host, port)) = split(to) else {
-            let what = format!("`{}` is not HOST:PORT (as in example.com:443 or [::1]:80)", to.escape_debug());
+            let what =
+                format!("`{}` is not HOST:PORT (as in example.com:443 or [::1]:80)", to.escape_debug());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         };
         Ok(connect(host, port, &HostOptions::default()).await?)

@@ -89,7 +89,9 @@ mod tests {
         assert_eq!(split("example.com:443"), Some(("example.com", 443)));
         assert_eq!(split("[::1]:80"), Some(("[::1]", 80)));
         assert_eq!(split("127.0.0.1:0"), Some(("127.0.0.1", 0)));
-        for text in ["", ":", ":80", "example.com", "example.com:", "::1:80", "a:65536", "a:-1", "a:+1", "a:b:1"] {
+        for text in
+            ["", ":", ":80", "example.com", "example.com:", "::1:80", "a:65536", "a:-1", "a:+1", "a:b:1"]
+        {
             assert_eq!(split(text), None, "{text}");
         }
     }

@@ -44,14 +44,12 @@ impl Threads {
     ///
     /// # Errors
     /// When there is no thread and none can be started, or the loop has ended; the job is dropped then.
-    pub(super) fn submit(
-        &self,
-        id: u64,
-        work: impl FnOnce() -> FileDone + Send + 'static,
-    ) -> io::Result<()> {
+    pub(super) fn submit(&self, id: u64, work: impl FnOnce() -> FileDone + Send + 'static) -> io::Result<()> {
         let job = FileJob { id, work: Some(work), done: None, back: self.back.clone() };
         self.lane.submit(Box::new(job)).map(drop).map_err(|refused| match refused {
-            Refused::Full => io::Error::new(io::ErrorKind::WouldBlock, "too much waits for the loop's threads"),
+            Refused::Full => {
+                io::Error::new(io::ErrorKind::WouldBlock, "too much waits for the loop's threads")
+            }
             Refused::NoThread(error) => {
                 io::Error::other(format!("no thread can be started for what would block: {error}"))
             }

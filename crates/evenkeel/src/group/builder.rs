@@ -58,7 +58,14 @@ struct Member {
 
 impl GroupBuilder {
     pub(super) fn new() -> Self {
-        GroupBuilder { loops: None, name: "evenkeel".into(), pinned: false, own_pools: false, each: Builder::default(), spawn }
+        GroupBuilder {
+            loops: None,
+            name: "evenkeel".into(),
+            pinned: false,
+            own_pools: false,
+            each: Builder::default(),
+            spawn,
+        }
     }
 
     /// How many loops. Default: as many as processors this process may use, by affinity and by quota.

@@ -355,10 +355,7 @@ fn i28_the_end_tells_those_who_wait() {
     assert_eq!(third.woken(), 1);
     assert!(matches!(third.poll(&t), Some(Err(Refused::Ended))));
     tell.send(1).unwrap();
-    assert_eq!(
-        t.hear_all(3),
-        [(1, Fate::Came(1)), (2, Fate::Dropped), (3, Fate::Dropped)]
-    );
+    assert_eq!(t.hear_all(3), [(1, Fate::Came(1)), (2, Fate::Dropped), (3, Fate::Dropped)]);
     join_all();
 }
 

@@ -23,6 +23,7 @@ mod halves;
 mod handover;
 mod limits;
 mod model;
+mod offloading;
 mod ownership;
 mod panics;
 mod probe;

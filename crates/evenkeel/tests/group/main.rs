@@ -7,4 +7,5 @@ mod support;
 
 mod life;
 mod messages;
+mod pools;
 mod sharing;

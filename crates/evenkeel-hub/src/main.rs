@@ -3,11 +3,10 @@
 use std::io;
 use std::process::ExitCode;
 
-use evenkeel::{Backend, EventLoop};
 use evenkeel_hub::config::Config;
 use evenkeel_hub::config::cli::{Command, command};
 use evenkeel_hub::log::{Level, Value};
-use evenkeel_hub::server::{Drained, Server};
+use evenkeel_hub::server::{Drained, Service};
 
 fn main() -> ExitCode {
     let environment: Vec<(String, String)> = std::env::vars_os()
@@ -35,60 +34,53 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config) -> io::Result<Drained> {
-    let backend: Backend = match config.server.backend.as_str() {
-        // The runtime's own variable decides when the hub's configuration leaves the choice open.
-        "auto" => Backend::from_env()?,
-        name => name.parse()?,
-    };
     let warnings = config.warnings();
-    // The server's log says it, in its format, when there is one.
-    let mut events = EventLoop::builder().backend(backend).on_fallback(|_| {}).build()?;
-    let handle = events.handle();
-    events.block_on(async {
-        let server = Server::start(&handle, config)?;
-        log_backend(&server);
-        for warning in warnings {
-            server.note(Level::Warn, &warning, &[]);
-        }
-        announce(&server);
-        server.run_until_signal().await
-    })?
+    let service = Service::start(config)?;
+    log_backend(&service);
+    for warning in warnings {
+        service.note(Level::Warn, &warning, &[]);
+    }
+    announce(&service);
+    service.run()
 }
 
 /// Logs which kernel interface runs, and why io_uring does not.
-fn log_backend(server: &Server) {
-    let name = server.backend().name();
-    let Some(fallback) = server.fallback() else {
-        return server.note(Level::Info, "event loop", &[("backend", Value::Text(name))]);
+fn log_backend(service: &Service) {
+    let name = service.backend().name();
+    let loops = ("loops", Value::Number(service.loops() as u64));
+    let Some(fallback) = service.fallback() else {
+        return service.note(Level::Info, "event loop", &[("backend", Value::Text(name)), loops]);
     };
     // What was merely chosen is nothing to act upon.
-    let level = if fallback.by_choice() { Level::Info } else { Level::Warn };
+    let level = if fallback.by_choice { Level::Info } else { Level::Warn };
     let fields = [
         ("backend", Value::Text(name)),
-        ("asked", Value::Text(fallback.asked().name())),
-        ("reason", Value::Display(&fallback.reason())),
-        ("help", Value::Text(fallback.help())),
+        loops,
+        ("asked", Value::Text(fallback.asked.name())),
+        ("reason", Value::Text(&fallback.reason)),
+        ("help", Value::Text(fallback.help)),
     ];
-    server.note(level, "event loop: epoll runs instead of io_uring", &fields);
+    service.note(level, "event loop: epoll runs instead of io_uring", &fields);
 }
 
 /// Tells a person where everything is.
-fn announce(server: &Server) {
-    let prefix = &server.config().server.path_prefix;
-    for address in server.addresses() {
+fn announce(service: &Service) {
+    let prefix = &service.config().server.path_prefix;
+    for address in service.addresses() {
         println!("listening on http://{address}{prefix}");
     }
-    if let Some(address) = server.addresses().first() {
+    if let Some(address) = service.addresses().first() {
         println!("console       http://{address}{prefix}/console");
-        if let (true, Some(app)) = (server.config().demo, server.config().apps.first()) {
+        if let (true, Some(app)) = (service.config().demo, service.config().apps.first()) {
             println!("demo chat     http://{address}{prefix}/chat");
             println!("demo app      id={} key={} secret={}", app.id, app.key, app.secret.expose());
-            server.note(
+            service.note(
                 Level::Info,
                 "no applications are configured: serving a demonstration on loopback",
                 &[],
             );
         }
     }
-    println!("backend       {}", server.backend());
+    println!("loops         {}", service.loops());
+    println!("backend       {}", service.backend());
 }

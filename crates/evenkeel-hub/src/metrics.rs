@@ -1,6 +1,6 @@
 //! Counters and gauges, written out in Prometheus' text format.
 //!
-//! One loop owns them, so they are plain cells: an increment is a load and a store, no atomics and no lock. (The crate
+//! Each loop has its own, so they are plain cells, summed when they are written out: an increment is a load and a store, no atomics and no lock. (The crate
 //! `prometheus-client` shares atomics between threads and looks label sets up in locked maps, which a loop of its own does
 //! not need.) Labels are enums or text from our own code, except for the applications' ids, of which the configuration
 //! bounds the number: no peer can add a time series.
@@ -10,7 +10,7 @@
 //! let metrics = Metrics::default();
 //! metrics.refusals.inc("origin");
 //! let app = AppSample { id: "1001".into(), websockets: 1, ..AppSample::default() };
-//! let text = metrics.render(&Sample { apps: &[app], ..Sample::default() });
+//! let text = metrics.counted().render(&Sample { apps: &[app], ..Sample::default() });
 //! assert!(text.contains("evenkeel_hub_connections{app=\"1001\",transport=\"websocket\"} 1\n"));
 //! assert!(text.contains("evenkeel_hub_refusals_total{reason=\"origin\"} 1\n"));
 //! ```
@@ -18,6 +18,8 @@
 mod text;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::iter::Sum;
 use std::ops::Index;
 use text::{Kind, Text};
 
@@ -239,7 +241,9 @@ pub struct Metrics {
 pub struct Sample<'a> {
     /// The applications.
     pub apps: &'a [AppSample],
-    /// How long turns of the loop took: for each bucket its upper bound in seconds, ascending, and how many turns fell
+    /// The connections of each loop.
+    pub loops: &'a [u64],
+    /// How long turns of the loops took: for each bucket its upper bound in seconds, ascending, and how many turns fell
     /// into it alone. The last bound may be infinite.
     pub turns: &'a [(f64, u64)],
     /// The sum of all turns, in seconds.
@@ -271,6 +275,50 @@ pub struct Sample<'a> {
 }
 
 impl Metrics {
+    /// The values as they are now, to be summed with other loops' and written out.
+    pub fn counted(&self) -> Counted {
+        Counted {
+            http_connections: self.http_connections.get(),
+            refusals: self.refusals.sorted().into_iter().collect(),
+            api_requests: self.api_requests.sorted().into_iter().collect(),
+            slow_consumers: Slow::ALL.iter().map(|why| self.slow_consumers[*why].get()).collect(),
+        }
+    }
+}
+
+/// What one server or several have counted.
+#[derive(Clone, Debug, Default)]
+pub struct Counted {
+    /// HTTP connections open.
+    pub http_connections: u64,
+    /// What was refused, by reason.
+    pub refusals: BTreeMap<&'static str, u64>,
+    /// Requests to the HTTP API, by operation and status.
+    pub api_requests: BTreeMap<(&'static str, u16), u64>,
+    /// By the order of [`Slow`]'s labels.
+    slow_consumers: Vec<u64>,
+}
+
+impl Sum for Counted {
+    fn sum<I: Iterator<Item = Counted>>(all: I) -> Counted {
+        let mut sum = Counted { slow_consumers: vec![0; Slow::ALL.len()], ..Counted::default() };
+        for one in all {
+            sum.http_connections += one.http_connections;
+            for (reason, n) in one.refusals {
+                *sum.refusals.entry(reason).or_default() += n;
+            }
+            for (request, n) in one.api_requests {
+                *sum.api_requests.entry(request).or_default() += n;
+            }
+            for (sum, n) in sum.slow_consumers.iter_mut().zip(one.slow_consumers) {
+                *sum += n;
+            }
+        }
+        sum
+    }
+}
+
+impl Counted {
     /// Everything in Prometheus' text exposition format, version 0.0.4.
     pub fn render(&self, sample: &Sample<'_>) -> String {
         let mut text = Text::default();
@@ -289,8 +337,13 @@ impl Metrics {
                 text.sample("", &[("app", &app.id), ("transport", transport)], n);
             }
         }
-        let http = self.http_connections.get();
+        let http = self.http_connections;
         text.one("evenkeel_hub_http_connections", Kind::Gauge, "HTTP connections open now.", http);
+        let help = "Connections of every kind that each loop has now.";
+        text.family("evenkeel_hub_loop_connections", Kind::Gauge, help);
+        for (index, n) in sample.loops.iter().enumerate() {
+            text.sample("", &[("loop", &index.to_string())], *n);
+        }
         for (name, help, n) in [
             ("evenkeel_hub_accepted_total", "Connections accepted.", sample.accepted),
             ("evenkeel_hub_accept_errors_total", "Failed attempts to accept.", sample.accept_errors),
@@ -305,8 +358,8 @@ impl Metrics {
 
     fn render_refusals(&self, text: &mut Text, apps: &[AppSample]) {
         text.family("evenkeel_hub_refusals_total", Kind::Counter, "What the server refused, by reason.");
-        for (reason, count) in self.refusals.sorted() {
-            text.sample("", &[("reason", reason)], count);
+        for (reason, count) in &self.refusals {
+            text.sample("", &[("reason", reason)], *count);
         }
         let help = "What the clients of an application were refused, by reason.";
         text.family("evenkeel_hub_app_refusals_total", Kind::Counter, help);
@@ -316,12 +369,12 @@ impl Metrics {
             }
         }
         text.family("evenkeel_hub_api_requests_total", Kind::Counter, "Requests to the HTTP API.");
-        for ((operation, status), count) in self.api_requests.sorted() {
-            text.sample("", &[("operation", operation), ("status", &status.to_string())], count);
+        for ((operation, status), count) in &self.api_requests {
+            text.sample("", &[("operation", operation), ("status", &status.to_string())], *count);
         }
         text.family("evenkeel_hub_slow_consumers_total", Kind::Counter, "Slow consumers that were dropped.");
-        for reason in Slow::ALL {
-            text.sample("", &[("reason", reason.name())], self.slow_consumers[*reason].get());
+        for (reason, count) in Slow::ALL.iter().zip(&self.slow_consumers) {
+            text.sample("", &[("reason", reason.name())], *count);
         }
     }
 }

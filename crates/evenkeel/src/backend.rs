@@ -63,6 +63,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::choice::{self, Started};
+use crate::core::async_io::Half;
 use crate::core::cork::CORK_WRITE;
 use crate::core::{Shared, Token};
 use crate::fs::{FileOp, FileWaiter};
@@ -246,6 +247,13 @@ pub(crate) trait Driver {
     fn send(&self, lp: &Shared, token: Token, from: &[u8]) -> io::Result<usize>;
     /// As `send`, from at most 1,024 places at once.
     fn send_vectored(&self, lp: &Shared, token: Token, from: &[io::IoSlice<'_>]) -> io::Result<usize>;
+    /// As `send`, by a call that sends what is no memory of ours.
+    fn send_by(
+        &self,
+        lp: &Shared,
+        token: Token,
+        send: &mut dyn FnMut(&dyn Sys, Fd) -> io::Result<usize>,
+    ) -> io::Result<usize>;
     /// Takes one connection from a task's listener. `WouldBlock` as for `recv`.
     fn accept(&self, lp: &Shared, token: Token) -> io::Result<(Fd, Addr)>;
     /// Tries a listener again that had to stop.
@@ -267,6 +275,11 @@ pub(crate) trait Driver {
     fn withdraw(&self, _lp: &Shared, _token: Token) -> io::Result<()> {
         Ok(())
     }
+    /// Asks for reports that a watch is ready in one direction: one at once if it is ready, and one for each time that it
+    /// becomes so, until the driver has told of it and nobody has asked again.
+    fn watch(&self, lp: &Shared, token: Token, half: Half) -> io::Result<()>;
+    /// Reports a watch again that had to rest.
+    fn watch_again(&self, _lp: &Shared, _token: Token) {}
     /// Puts what was received ahead of a task among the source's unread bytes: its owner is about to change.
     fn hand_over(&self, _lp: &Shared, _token: Token) {}
     /// The loop has ended and released all its sources: ends what is still in flight.

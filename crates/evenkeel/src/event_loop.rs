@@ -18,6 +18,7 @@ use crate::dns::Resolver;
 use crate::handle::Handle;
 use crate::handler::CloseReason;
 use crate::pool::{PoolOptions, WorkPool, Workers};
+use crate::sys::sigpipe;
 
 thread_local! {
     /// The loop that is running on this thread, innermost last: handles for code that was not given one.
@@ -166,6 +167,9 @@ impl EventLoop {
 
     /// Runs until [`Handle::stop`] is called. What is open stays open; the loop can be run again.
     ///
+    /// While a loop runs, its thread blocks SIGPIPE, which `sendfile`, `splice` and writes to pipes raise. Children that
+    /// [`process::Command`](crate::process::Command) starts get it back; those of `std::process::Command` inherit the mask.
+    ///
     /// # Errors
     /// `Unsupported` when called from within this loop, by a handler or a task; otherwise the kernel's, when it
     /// refuses to wait, which nothing can mend.
@@ -245,6 +249,7 @@ fn turn(lp: &Rc<Shared>, most: Option<Duration>, main: &mut dyn FnMut() -> bool)
 struct Running<'a> {
     shared: &'a Shared,
     _entered: Entered,
+    _sigpipe: sigpipe::Blocked,
 }
 
 impl<'a> Running<'a> {
@@ -255,7 +260,7 @@ impl<'a> Running<'a> {
             return Err(io::Error::new(io::ErrorKind::Unsupported, what));
         }
         shared.tick();
-        Ok(Running { shared, _entered: Entered::new(shared) })
+        Ok(Running { shared, _entered: Entered::new(shared), _sigpipe: sigpipe::Blocked::new() })
     }
 }
 
@@ -298,6 +303,8 @@ impl Drop for EventLoop {
         let pools = std::mem::take(&mut *lp.pools.borrow_mut());
         let listeners = std::mem::take(&mut lp.core.borrow_mut().listeners);
         lp.guard(|| drop((pools, listeners)));
+        let locals = lp.locals.take();
+        lp.guard(|| drop(locals));
         drop(entered);
     }
 }

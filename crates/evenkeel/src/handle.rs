@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::core::shared::Timer;
 use crate::core::{Kind, Shared, Token, flag};
 use crate::handler::{CloseReason, ConnId, Flow, Handler, StaleConn};
 use crate::message::Message;
-use crate::net::{Addr, IntoAddr, Limits, ListenOptions, ListenerId, Pool};
+use crate::net::{Addr, Closing, IntoAddr, Limits, ListenOptions, ListenerId, Pool};
 use crate::remote::Remote;
 use crate::stats::LoopStats;
 use crate::task::JoinHandle;
@@ -145,6 +146,19 @@ impl Handle {
         self.pool(Limits::default()).listen(at, &ListenOptions::default(), make)
     }
 
+    /// As [`listen`](Self::listen), at a socket that listens already, such as one that this process has
+    /// [inherited](crate::inherit).
+    ///
+    /// # Errors
+    /// As for [`Pool::listen_on`].
+    pub fn listen_on<H: Handler>(
+        &self,
+        socket: impl Into<OwnedFd>,
+        make: impl Fn(&Addr) -> H + 'static,
+    ) -> io::Result<ListenerId> {
+        self.pool(Limits::default()).listen_on(socket, &ListenOptions::default(), make)
+    }
+
     /// A new pool of connections whose handlers are of one type and share limits.
     ///
     /// A pool lives as long as the loop: make one for each kind of connection, not one for each connection.
@@ -158,6 +172,29 @@ impl Handle {
     /// When the listener is closed, or of another loop.
     pub fn listener_addr(&self, listener: ListenerId) -> io::Result<Addr> {
         self.shared.local_addr(self.shared.own(listener.token, listener.owner)?)
+    }
+
+    /// Another descriptor of a listening socket, for a process that is to take it over. It is open whether this loop goes
+    /// on listening or not.
+    ///
+    /// # Errors
+    /// When the listener is closed, or of another loop; the kernel's.
+    pub fn listener_socket(&self, listener: ListenerId) -> io::Result<OwnedFd> {
+        let token = self.shared.own(listener.token, listener.owner)?;
+        self.shared.driver.sys().copy(self.shared.fd(token)?)
+    }
+
+    /// Stops listening, as [`Closing`] says; not at once, but in one of the next turns, and within
+    /// [`Limits::close_deadline`]. False if it was closed already, or is of another loop.
+    pub fn close_listener_as(&self, listener: ListenerId, closing: Closing) -> bool {
+        let Ok(token) = self.shared.own(listener.token, listener.owner) else { return false };
+        self.shared.retire_listener(token, closing);
+        true
+    }
+
+    /// Whether a listener is open, be it that it is ending.
+    pub(crate) fn listens(&self, listener: ListenerId) -> bool {
+        self.shared.own(listener.token, listener.owner).is_ok()
     }
 
     /// Stops listening. Connections that were accepted stay; those in the backlog are refused by the kernel.
@@ -200,12 +237,32 @@ impl Handle {
         self.conn(id).map(|token| self.shared.send(token, message))
     }
 
+    /// Offers the kernel now what was written since this batch of calls began, instead of after it: for code that writes so
+    /// much at once, to one connection, that its queue's limits would be passed before the kernel was asked.
+    pub fn flush(&self) {
+        self.shared.driver.flush(&self.shared);
+    }
+
     /// Bytes that wait to be sent.
     ///
     /// # Errors
     /// When the connection is over.
     pub fn queued(&self, id: ConnId) -> Result<usize, StaleConn> {
         self.conn(id).map(|token| self.shared.queued(token))
+    }
+
+    /// Every connection of the loop that has bytes waiting to be sent, and how many: for a server that must know which
+    /// peers are slow. Costs in proportion to all connections.
+    pub fn queues(&self) -> Vec<(ConnId, usize)> {
+        let mut core = self.shared.core.borrow_mut();
+        let capacity = core.sources.capacity();
+        let queue = |at| {
+            let (token, s) = core.sources.at(at)?;
+            let waits = s.kind() == Kind::Callback && !s.has(flag::DEAD);
+            let bytes = s.extra.as_ref().filter(|_| waits).map_or(0, |extra| extra.bytes());
+            (bytes > 0).then_some((ConnId { token, owner: self.shared.id }, bytes))
+        };
+        (0..capacity).filter_map(queue).collect()
     }
 
     /// As [`Conn::close`](crate::Conn::close).

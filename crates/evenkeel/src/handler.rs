@@ -30,13 +30,13 @@ use std::time::Duration;
 use crate::core::{Shared, Token};
 use crate::handle::Handle;
 use crate::message::Message;
-use crate::net::{Addr, SocketOption, Stream};
+use crate::net::{Addr, Parcel, SocketOption, Stream};
 
 /// One connection's part of the program: a state machine that the loop calls.
 ///
 /// The calls for one connection come in the order `on_open`, then any of the others, then `on_close` exactly
 /// once and last. A handler never runs inside another handler's call: what a call causes is dispatched after it.
-/// No call comes after [`Conn::detach`]. A panic in any of them resets the connection with
+/// No call comes after [`Conn::detach`] or [`Conn::pack`]. A panic in any of them resets the connection with
 /// [`CloseReason::Panicked`] and is counted; the loop goes on.
 ///
 /// A handler must not block: every other connection of the loop waits meanwhile.
@@ -104,6 +104,13 @@ pub trait Handler: 'static {
         let _ = conn;
     }
 
+    /// A [drain](crate::net::Drain) has begun: the connection is to finish what it is in the middle of, and then to
+    /// [close](Conn::close). If it does not, the drain closes it when its time has come, which is all that happens unless
+    /// this is overridden.
+    fn on_drain(&mut self, conn: &mut Conn<'_>) {
+        let _ = conn;
+    }
+
     /// The connection is over, `id` is stale and the descriptor is about to be released. The handler is dropped
     /// after this call.
     fn on_close(&mut self, id: ConnId, reason: &CloseReason) {
@@ -113,7 +120,7 @@ pub trait Handler: 'static {
 
 /// Why a connection is over.
 ///
-/// After `Local` the peer has read the end of the stream. A connection that broke a limit, panicked or was aborted is
+/// After `Local` and `Draining` the peer has read the end of the stream. A connection that broke a limit, panicked or was aborted is
 /// reset: what was queued is lost, and the peer sees an error, never a part that passes for the whole.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -143,6 +150,8 @@ pub enum CloseReason {
     /// The oldest queued byte waited longer than
     /// [`Limits::max_queue_age`](crate::net::Limits::max_queue_age).
     QueueStalled,
+    /// A [drain](crate::net::Drain) closed it, and everything queued was handed to the kernel.
+    Draining,
     /// A call of its handler panicked.
     Panicked,
     /// The loop ended.
@@ -174,6 +183,7 @@ impl CloseReason {
             CloseReason::QueueFull => "queue full",
             CloseReason::TooManyQueued => "too many messages queued",
             CloseReason::QueueStalled => "queue stalled",
+            CloseReason::Draining => "draining",
             CloseReason::Panicked => "handler panicked",
             CloseReason::LoopEnded => "loop ended",
         }
@@ -199,6 +209,19 @@ pub enum Flow {
 pub struct ConnId {
     pub(crate) token: Token,
     pub(crate) owner: u32,
+}
+
+impl ConnId {
+    /// The id as numbers: to be sent to another process and to come back, or for a log.
+    pub fn to_bits(self) -> (u64, u32) {
+        (self.token.to_u64(), self.owner)
+    }
+
+    /// The id of these numbers. Numbers that came from nowhere name no connection, or one of this loop: an id is no
+    /// permission.
+    pub fn from_bits((token, owner): (u64, u32)) -> ConnId {
+        ConnId { token: Token::from_u64(token), owner }
+    }
 }
 
 /// A [`ConnId`] that cannot be used.
@@ -340,6 +363,41 @@ impl Conn<'_> {
         let stream = Shared::detach(self.shared, self.token, unread)?;
         self.moved = true;
         Some(stream)
+    }
+
+    /// Takes the connection off this loop, to move it to another one, with `unread` as the first bytes to be read there and
+    /// with all that it is in the middle of. The handler is dropped after the current call and hears nothing more;
+    /// [`id`](Self::id) is stale.
+    ///
+    /// ```
+    /// # use evenkeel::{Conn, EventLoop, Handler, Remote, net::{Limits, Pool}};
+    /// # use std::cell::RefCell;
+    /// thread_local! {
+    ///     /// Each loop's own, made when the loop is set up.
+    ///     static ROOMS: RefCell<Option<Pool<Member>>> = const { RefCell::new(None) };
+    /// }
+    ///
+    /// struct Member;
+    /// # impl Handler for Member { fn on_data(&mut self, _: &mut Conn<'_>, _: &[u8]) {} }
+    ///
+    /// struct Lobby { room: Remote }
+    /// impl Handler for Lobby {
+    ///     fn on_data(&mut self, conn: &mut Conn<'_>, bytes: &[u8]) {
+    ///         let Ok(parcel) = conn.pack(bytes) else { return };
+    ///         let _ = parcel.send(&self.room, |_handle, parcel| {
+    ///             ROOMS.with_borrow(|rooms| rooms.as_ref().map(|pool| pool.unpack(parcel, Member)));
+    ///         });
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// `NotConnected` when the connection is closing or over; the kernel's, if it will not end what it was asked to receive:
+    /// the connection is reset then, and the handler hears of it.
+    pub fn pack(&mut self, unread: &[u8]) -> io::Result<Parcel> {
+        let cargo = self.shared.pack(self.token, unread)?;
+        self.moved = true;
+        Ok(Parcel::new(cargo))
     }
 }
 

@@ -36,10 +36,13 @@
 //! | files, without blocking the loop | [`fs`] |
 //! | computation, without blocking the loop | [`pool`] |
 //! | names, and connecting to them | [`dns`] |
+//! | descriptors of other libraries | [`fd`] |
 //! | another kernel interface | [`Backend`], [`backends`] |
 //! | a loop for each processor | [`group`] |
 //! | work from other threads | [`Remote`] |
 //! | the operating system's signals | [`signal`] |
+//! | inherited sockets, hot restart, readiness | [`inherit`] |
+//! | child processes, pipes, standard streams | [`process`], [`pipe`], [`stdio`] |
 //! | hyper, tungstenite, rustls and other libraries | [`compat`] |
 //!
 //! # Rules of the loop
@@ -58,18 +61,24 @@ pub mod compat;
 mod core;
 pub mod dns;
 mod event_loop;
+pub mod fd;
 pub mod fs;
 pub mod group;
 mod handle;
 mod handler;
+mod local;
+pub mod inherit;
 mod message;
 pub mod net;
 pub mod pool;
+pub mod pipe;
 mod proactor;
+pub mod process;
 mod reactor;
 mod remote;
 pub mod signal;
 mod stats;
+pub mod stdio;
 mod sys;
 pub mod task;
 pub mod time;

@@ -52,15 +52,16 @@ impl Inbox {
         self.woken.load(Ordering::Acquire)
     }
 
-    fn push(&self, call: Call) -> Result<(), RemoteError> {
+    /// Queues what `into_call` makes of `what`, which comes back if it is not taken.
+    fn push<T>(&self, what: T, into_call: impl FnOnce(T) -> Call) -> Result<(), (T, RemoteError)> {
         let mut calls = self.lock();
         if self.closed.load(Ordering::Acquire) {
-            return Err(RemoteError::LoopEnded);
+            return Err((what, RemoteError::LoopEnded));
         }
         if calls.len() >= CAPACITY {
-            return Err(RemoteError::Full);
+            return Err((what, RemoteError::Full));
         }
-        calls.push_back(call);
+        calls.push_back(into_call(what));
         drop(calls);
         self.wake();
         Ok(())
@@ -152,7 +153,17 @@ impl Remote {
     /// # Errors
     /// When the inbox is full or the loop has ended; the call is dropped on this thread then.
     pub fn run(&self, call: impl FnOnce(&Handle) + Send + 'static) -> Result<(), RemoteError> {
-        self.inbox.push(Box::new(call))
+        let call: Call = Box::new(call);
+        self.inbox.push(call, |call| call).map_err(|(_, error)| error)
+    }
+
+    /// As [`run`](Self::run), for what is not to be dropped by a refusal.
+    pub(crate) fn offer<T>(
+        &self,
+        what: T,
+        into_call: impl FnOnce(T) -> Box<dyn FnOnce(&Handle) + Send>,
+    ) -> Result<(), (T, RemoteError)> {
+        self.inbox.push(what, into_call)
     }
 
     /// Runs a task on the loop: `make` is called there, so that only it need be `Send`, and not the future. What the future

@@ -94,6 +94,11 @@ struct App {
     replays: Option<ReplayCache>,
 }
 
+/// Whether `path` (without a query) belongs to the API under `prefix`, so that what is elsewhere can be served by others.
+pub fn serves(prefix: &str, path: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with("/apps/") || rest.starts_with("/users/"))
+}
+
 /// The HTTP API of all applications of one server.
 pub struct Api {
     apps: Vec<App>,
@@ -106,12 +111,6 @@ impl Api {
     /// bytes is refused.
     pub fn new(apps: &[AppSettings], prefix: &str, max_body: usize) -> Self {
         Self { apps: apps.iter().map(App::new).collect(), prefix: prefix.to_owned(), max_body }
-    }
-
-    /// Whether `path` (without a query) belongs to this API, so that what is elsewhere can be served by others.
-    pub fn serves(&self, path: &str) -> bool {
-        path.strip_prefix(self.prefix.as_str())
-            .is_some_and(|rest| rest.starts_with("/apps/") || rest.starts_with("/users/"))
     }
 
     /// Answers a request. Whatever is wrong with it becomes a response; nothing panics.

@@ -419,9 +419,9 @@ fn a_prefix_belongs_to_the_signed_path() {
     let mut api = Api::new(&settings(), "/hub", 1 << 20);
     let mut broker = Recorder::default();
     assert!(
-        api.serves("/hub/apps/1001/events")
-            && !api.serves("/apps/1001/events")
-            && !api.serves("/hub/metrics")
+        serves("/hub", "/hub/apps/1001/events")
+            && !serves("/hub", "/apps/1001/events")
+            && !serves("/hub", "/hub/metrics")
     );
     let mut ask = |signed: &str| {
         let query = AppKey::new("demo-key", "demo-secret").sign_request("GET", signed, &[], b"", NOW);

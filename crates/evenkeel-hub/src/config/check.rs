@@ -53,6 +53,10 @@ fn server(config: &Config, say: &mut dyn FnMut(&str, String)) {
     if let Err(error) = server.backend.parse::<evenkeel::Backend>() {
         say("", format!("backend: {}", text::escaped(&error.to_string(), 256)));
     }
+    if !matches!(server.share.as_str(), "acceptor" | "reuse-port" | "shared") {
+        let given = shown(&server.share);
+        say("", format!("share: \"{given}\" is none of acceptor, reuse-port, shared"));
+    }
     if config.apps.is_empty() {
         let why = "the server can be reached from elsewhere, where there is no demonstration application";
         say("", format!("apps: none is configured, and {why}; add [[apps]] with id, key and secret"));

@@ -18,6 +18,11 @@ settings! {
         /// The kernel interface of the event loop: "io_uring", "epoll", "epoll-lt", "poll", "select", or "auto" for the best
         /// that works. Where io_uring is refused, epoll runs, and the log says why.
         backend: String = "auto".to_owned();
+        /// How many event loops serve, each on a thread of its own. 0: one for each processor that the server may use.
+        loops: u32, in 0..=1024 = 0;
+        /// How connections come to the loops: "acceptor" for one that accepts for all and hands each connection to the loop
+        /// with the fewest, "reuse-port" for a listening socket for each loop, "shared" for one that all listen to.
+        share: String = "acceptor".to_owned();
         /// What stands before every path, such as "/realtime": for a proxy that passes the whole path on. Clients sign
         /// the path with the prefix.
         path_prefix: String = String::new();

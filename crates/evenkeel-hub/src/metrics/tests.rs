@@ -57,7 +57,7 @@ fn what_is_counted_is_rendered() {
     let apps = [one, two];
     let sample =
         Sample { apps: &apps, accepted: 1, bytes_in: 10, bytes_out: 20, shed: 2, ..Sample::default() };
-    let samples = parse(&metrics.render(&sample));
+    let samples = parse(&metrics.counted().render(&sample));
     for (series, value) in [
         ("connections{app=\"1\",transport=\"websocket\"}", 1.0),
         ("connections{app=\"1\",transport=\"sse\"}", 7.0),
@@ -92,7 +92,7 @@ fn what_is_counted_is_rendered() {
 fn turns_become_a_cumulative_histogram() {
     let turns = [(0.0001, 5), (0.001, 3), (0.01, 0), (f64::INFINITY, 2)];
     let sample = Sample { turns: &turns, turns_seconds: 1.5, ..Sample::default() };
-    let samples = parse(&Metrics::default().render(&sample));
+    let samples = parse(&Metrics::default().counted().render(&sample));
     let bucket = |le: &str| samples[&format!("evenkeel_hub_turn_seconds_bucket{{le=\"{le}\"}}")];
     assert_eq!([bucket("0.0001"), bucket("0.001"), bucket("0.01"), bucket("+Inf")], [5.0, 8.0, 8.0, 10.0]);
     assert_eq!(samples["evenkeel_hub_turn_seconds_count"], 10.0);
@@ -101,7 +101,7 @@ fn turns_become_a_cumulative_histogram() {
 
 #[test]
 fn the_process_is_told_only_when_it_is_known() {
-    let unknown = Metrics::default().render(&Sample::default());
+    let unknown = Metrics::default().counted().render(&Sample::default());
     assert!(!unknown.contains("process_"));
     let sample = Sample {
         resident_bytes: Some(1 << 20),
@@ -110,7 +110,7 @@ fn the_process_is_told_only_when_it_is_known() {
         log_lines_lost: 3,
         ..Sample::default()
     };
-    let samples = parse(&Metrics::default().render(&sample));
+    let samples = parse(&Metrics::default().counted().render(&sample));
     assert_eq!(samples["process_resident_memory_bytes"], 1_048_576.0);
     assert_eq!((samples["process_open_fds"], samples["process_max_fds"]), (12.0, 20_000.0));
     assert_eq!(samples["evenkeel_hub_log_lines_lost_total"], 3.0);
@@ -119,7 +119,7 @@ fn the_process_is_told_only_when_it_is_known() {
 #[test]
 fn the_backend_is_told_with_the_reason_for_it() {
     let backend_info = |backend, fallback| {
-        let text = Metrics::default().render(&Sample { backend, fallback, ..Sample::default() });
+        let text = Metrics::default().counted().render(&Sample { backend, fallback, ..Sample::default() });
         let line = text.lines().find_map(|line| line.strip_prefix("evenkeel_hub_backend_info"));
         line.unwrap().to_owned()
     };
@@ -131,7 +131,7 @@ fn the_backend_is_told_with_the_reason_for_it() {
 #[test]
 fn labels_cannot_break_out_of_their_quotes() {
     let app = AppSample { id: "a\"} 1\nevil{x=\"\\".into(), channels: 1, ..AppSample::default() };
-    let text = Metrics::default().render(&Sample { apps: &[app], ..Sample::default() });
+    let text = Metrics::default().counted().render(&Sample { apps: &[app], ..Sample::default() });
     assert!(text.contains(r#"evenkeel_hub_channels{app="a\"} 1\nevil{x=\"\\"} 1"#), "{text}");
     assert!(!text.lines().any(|line| line.starts_with("evil")));
 }

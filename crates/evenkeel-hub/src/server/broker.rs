@@ -1,17 +1,21 @@
-//! The HTTP API's broker: the state of this loop.
+//! The HTTP API's broker: the state, on its own loop.
 
 use std::rc::Rc;
 
 use super::Server;
+use super::home::Home;
 use crate::api::types::{Attributes, Broker, CachedEvent, ChannelState, Event, Info, Published, Refusal};
 use crate::state;
 
 /// The server, as the HTTP API sees it.
-pub(super) struct Hub<'a>(pub(super) &'a Rc<Server>);
+pub(super) struct Hub<'a> {
+    pub(super) server: &'a Rc<Server>,
+    pub(super) home: &'a Home,
+}
 
 impl Hub<'_> {
     fn app(&self, id: &str) -> Result<state::AppId, Refusal> {
-        self.0.hub.borrow().app_by_id(id).ok_or_else(|| refused(state::Refusal::UnknownApp))
+        self.home.state.borrow().app_by_id(id).ok_or_else(|| refused(state::Refusal::UnknownApp))
     }
 }
 
@@ -42,6 +46,10 @@ fn attributes(state: &state::ChannelState) -> Attributes {
 impl Broker for Hub<'_> {
     fn publish(&mut self, app: &str, events: &[Event<'_>]) -> Result<Vec<Published>, Refusal> {
         let app = self.app(app)?;
+        if self.server.is_overloaded() {
+            self.server.refuse("loop_overloaded", &[]);
+            return Err(Refusal::Overloaded { retry_after: 1 });
+        }
         let channels: Vec<Vec<&str>> =
             events.iter().map(|event| event.channels.iter().map(String::as_str).collect()).collect();
         // Asking for the user count of other than presence channels means those that have one.
@@ -56,8 +64,11 @@ impl Broker for Hub<'_> {
                 info: info(event.info),
             })
             .collect();
-        let now = self.0.now();
-        let states = self.0.with_hub(|hub, out| hub.publish_batch(now, app, &batch, out)).map_err(refused)?;
+        let now = self.server.now();
+        let states = self
+            .server
+            .with_state(self.home, |hub, out| hub.publish_batch(now, app, &batch, out))
+            .map_err(refused)?;
         let mut states = states.iter();
         let published = events.iter().map(|event| {
             let of_event = if event.info.is_empty() { 0 } else { event.channels.len() };
@@ -67,15 +78,15 @@ impl Broker for Hub<'_> {
     }
 
     fn channels(&self, app: &str, prefix: &str, wanted: Info) -> Result<Vec<(String, Attributes)>, Refusal> {
-        let (app, now) = (self.app(app)?, self.0.now());
-        let states = self.0.hub.borrow().channels(now, app, prefix, info(wanted));
+        let (app, now) = (self.app(app)?, self.server.now());
+        let states = self.home.state.borrow().channels(now, app, prefix, info(wanted));
         let states = states.map_err(|refusal| self.counted(app, refusal))?;
         Ok(states.into_iter().map(|state| (state.name.to_string(), attributes(&state))).collect())
     }
 
     fn channel(&self, app: &str, channel: &str, wanted: Info) -> Result<ChannelState, Refusal> {
-        let (app, now) = (self.app(app)?, self.0.now());
-        let state = self.0.hub.borrow().channel(now, app, channel, info(wanted));
+        let (app, now) = (self.app(app)?, self.server.now());
+        let state = self.home.state.borrow().channel(now, app, channel, info(wanted));
         let state = state.map_err(|refusal| self.counted(app, refusal))?;
         let cache =
             state.cache.as_ref().map(|cached| CachedEvent { data: cached.data.clone(), ttl: cached.ttl_s });
@@ -84,20 +95,20 @@ impl Broker for Hub<'_> {
 
     fn users(&self, app: &str, channel: &str) -> Result<Vec<String>, Refusal> {
         let app = self.app(app)?;
-        let users = self.0.hub.borrow().presence_users(app, channel);
+        let users = self.home.state.borrow().presence_users(app, channel);
         users.map_err(|refusal| self.counted(app, refusal))
     }
 
     fn terminate(&mut self, app: &str, user: &str) -> usize {
         let Ok(app) = self.app(app) else { return 0 };
-        let now = self.0.now();
-        self.0.with_hub(|hub, out| hub.terminate_user(now, app, user, out))
+        let now = self.server.now();
+        self.server.with_state(self.home, |hub, out| hub.terminate_user(now, app, user, out))
     }
 }
 
 impl Hub<'_> {
     /// Queries do not change the hub, so their refusals are counted here.
     fn counted(&self, app: state::AppId, refusal: state::Refusal) -> Refusal {
-        refused(self.0.hub.borrow_mut().count_refusal(Some(app), refusal))
+        refused(self.home.state.borrow_mut().count_refusal(Some(app), refusal))
     }
 }

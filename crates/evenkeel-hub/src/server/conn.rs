@@ -7,6 +7,7 @@ use evenkeel::{CloseReason, Conn, ConnId, Handler};
 
 use super::Server;
 use super::front::Front;
+use super::opening::Opening;
 use super::seats::Seat;
 use super::stream::EventStream;
 use super::websocket::WebSocket;
@@ -30,6 +31,8 @@ const _: () = assert!(size_of::<HubConn>() <= 56, "an idle subscriber pays for e
 pub(super) enum Role {
     /// Its request is not complete yet.
     Front(Box<Front>),
+    /// Its loop waits for the state.
+    Opening(Box<Opening>),
     WebSocket(WebSocket),
     Stream(EventStream),
     /// Answered or refused; only what is queued is still being sent.
@@ -68,11 +71,12 @@ impl HubConn {
             return;
         }
         self.counted = true;
-        server.connections.set(server.connections.get() + 1);
+        let common = server.common();
+        common.came(server.index());
         let peer = front.client();
-        let refused = if server.connections.get() > server.max_connections {
+        let refused = if common.connections() > common.max_connections {
             Some((503, "too_many_connections"))
-        } else if !server.seats.borrow_mut().admit(server.now()) {
+        } else if !common.seats().admit(server.now()) {
             Some((503, "accept_rate"))
         } else {
             let seat = server.seat_for(peer);
@@ -84,6 +88,17 @@ impl HubConn {
         conn.write(&reply::refusal(status, &[("Retry-After", "1")], &"too many connections"));
         conn.close();
         self.role = Role::Over;
+    }
+
+    /// The state's answer has come.
+    fn answered(&mut self, server: &Rc<Server>, conn: &mut Conn<'_>) {
+        let Some(answer) = server.answered(conn.id()) else { return };
+        let Role::Opening(opening) = std::mem::replace(&mut self.role, Role::Over) else { return };
+        let (role, rest) = opening.finish(server, conn, answer);
+        self.role = role;
+        if !rest.is_empty() {
+            self.on_data(conn, &rest);
+        }
     }
 
     fn go_on(&mut self, server: &Rc<Server>, conn: &mut Conn<'_>, next: Next, input: &[u8]) {
@@ -111,16 +126,18 @@ impl HubConn {
 impl Server {
     /// A seat for a client, none if its address has as many as it may.
     pub(super) fn seat_for(&self, client: IpAddr) -> Option<Seat> {
-        if client.is_loopback() || self.config.trusts_proxy(client) {
+        if client.is_loopback() || self.config().trusts_proxy(client) {
             return Some(Seat::FREE);
         }
-        self.seats.borrow_mut().take(AddrKey::from(client))
+        self.common().seats().take(AddrKey::from(client))
     }
 
     /// A connection is over, as far as admission is concerned.
     pub(super) fn leave(&self, seat: Seat) {
-        self.connections.set(self.connections.get().saturating_sub(1));
-        self.seats.borrow_mut().leave(seat);
+        self.common().left(self.index());
+        if seat != Seat::FREE {
+            self.common().seats().leave(seat);
+        }
     }
 }
 
@@ -141,6 +158,7 @@ impl Handler for HubConn {
                 let next = front.receive(&server, conn, &mut input, &mut self.seat);
                 self.go_on(&server, conn, next, input);
             }
+            Role::Opening(opening) => opening.keep(bytes),
             // A client of an event stream has nothing to say after its request.
             Role::Stream(_) => conn.close(),
             Role::Over => {}
@@ -152,11 +170,12 @@ impl Handler for HubConn {
         match &mut self.role {
             Role::WebSocket(socket) => socket.heartbeat(&server, conn),
             Role::Stream(stream) => stream.heartbeat(&server, conn),
+            Role::Opening(_) => self.answered(&server, conn),
             Role::Front(_) | Role::Over => {}
         }
     }
 
-    fn on_close(&mut self, _: ConnId, reason: &CloseReason) {
+    fn on_close(&mut self, id: ConnId, reason: &CloseReason) {
         let Some(server) = self.server.take() else { return };
         let session = match &self.role {
             Role::WebSocket(socket) => Some(socket.session()),
@@ -165,11 +184,14 @@ impl Handler for HubConn {
                 front.closed(&server, reason);
                 None
             }
+            Role::Opening(opening) => {
+                opening.closed(&server, id);
+                None
+            }
             Role::Over => None,
         };
         if let Some(session) = session {
-            let now = server.now();
-            server.with_hub(|hub, out| hub.disconnect(now, session, out));
+            server.leave_session(session);
             server.count_close(reason);
         }
         if self.counted {

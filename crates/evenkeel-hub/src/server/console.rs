@@ -4,16 +4,18 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use evenkeel::TURN_BUCKETS;
+use evenkeel::{LoopStats, TURN_BUCKETS};
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
 use hyper::http::request::Parts;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::access::{Denied, same_site};
-use super::http::{Reply, reply, text};
+use super::gather::{NoAnswer, OfLoop};
+use super::home::Home;
+use super::http::{Reply, reply, text, unavailable};
 use super::{Server, assets, process, unix_ms};
-use crate::metrics::{AppSample, Sample};
+use crate::metrics::{AppSample, Counted, Sample};
 use crate::proto::head::query;
 use crate::proto::percent::{self, Plus};
 use crate::state::Publication;
@@ -46,7 +48,7 @@ fn denied(denied: Denied) -> Reply {
 
 impl Server {
     /// Answers everything that is not the HTTP API, health or metrics.
-    pub(super) fn answer_pages(
+    pub(super) async fn answer_pages(
         self: &Rc<Self>,
         head: &Parts,
         path: &str,
@@ -55,7 +57,7 @@ impl Server {
     ) -> Reply {
         let method = head.method.as_str();
         if let Some(rest) = path.strip_prefix("/console/") {
-            let access = self.config.console_access();
+            let access = self.config().console_access();
             if let Err(why) =
                 same_site(&head.headers).and_then(|()| self.allow(access, &head.headers, client))
             {
@@ -63,8 +65,8 @@ impl Server {
                 return denied(why);
             }
             return match (method, rest) {
-                ("GET", "state") => reply(200, JSON, self.console_state().to_string()),
-                ("POST", "publish") => self.console_publish(head, body),
+                ("GET", "state") => self.console_state().await,
+                ("POST", "publish") => self.console_publish(head, body).await,
                 ("POST", "auth") => self.console_auth(head, body),
                 (_, "state" | "publish" | "auth") => refusal(405, "not by this method"),
                 _ => refusal(404, "there is nothing here"),
@@ -81,7 +83,7 @@ impl Server {
     /// that are not the browser's own `EventSource`.
     pub(super) fn answer_preflight(&self, head: &Parts, path: &str) -> Reply {
         let key = path.strip_prefix("/sse/").and_then(|key| percent::decode(key, Plus::Literal).ok());
-        let app = key.and_then(|key| self.app_by_key(&key));
+        let app = key.and_then(|key| self.common().app_by_key(&key));
         let origin = head.headers.get(ORIGIN).and_then(|origin| origin.to_str().ok());
         let fields = app.zip(origin).and_then(|(app, origin)| app.origins.cors(origin));
         let Some(fields) = fields else { return text(403, "this origin may not connect") };
@@ -99,44 +101,64 @@ impl Server {
         response
     }
 
-    pub(super) fn answer_metrics(&self, head: &Parts, client: IpAddr) -> Reply {
-        if let Err(why) = self.allow(self.config.metrics_access(), &head.headers, client) {
+    pub(super) async fn answer_metrics(self: &Rc<Self>, head: &Parts, client: IpAddr) -> Reply {
+        if let Err(why) = self.allow(self.config().metrics_access(), &head.headers, client) {
             self.refuse("metrics_access", &[]);
             return denied(why);
         }
-        reply(200, "text/plain; version=0.0.4; charset=utf-8", self.render_metrics())
+        match self.render_metrics().await {
+            Ok(text) => reply(200, "text/plain; version=0.0.4; charset=utf-8", text),
+            Err(NoAnswer) => unavailable(),
+        }
     }
 
-    fn render_metrics(&self) -> String {
-        let stats = self.handle.stats();
-        let turns: Vec<(f64, u64)> =
-            stats.turn_times.iter().enumerate().map(|(i, n)| (bound(i) as f64 / 1e6, *n)).collect();
+    async fn render_metrics(self: &Rc<Self>) -> Result<String, NoAnswer> {
+        let loops = self.all_loops().await?;
+        let snapshot = self.at_home(|_, home| home.state.borrow().snapshot()).await?;
+        let sum = |of: fn(&LoopStats) -> u64| loops.iter().map(|one| of(&one.stats)).sum::<u64>();
+        let turns: Vec<(f64, u64)> = (0..TURN_BUCKETS)
+            .map(|i| (bound(i) as f64 / 1e6, loops.iter().map(|one| one.stats.turn_times[i]).sum()))
+            .collect();
         // The histogram's buckets are all that is kept: the sum is that of their middles.
         let turns_seconds = turns.iter().map(|(bound, n)| bound * 0.75 * *n as f64).sum();
-        let fallback = self.handle.fallback().map(|fallback| fallback.reason().to_string());
-        let snapshot = self.hub.borrow().snapshot();
+        let fallback = self.handle().fallback().map(|fallback| fallback.reason().to_string());
         let apps: Vec<AppSample> = snapshot.apps.iter().map(AppSample::from).collect();
-        self.metrics.render(&Sample {
+        let counted = loops.iter().map(|one| one.counted.clone()).sum::<Counted>();
+        let connections: Vec<u64> = loops.iter().map(|one| one.connections as u64).collect();
+        Ok(counted.render(&Sample {
             apps: &apps,
+            loops: &connections,
             turns: &turns,
             turns_seconds,
-            accepted: stats.accepted,
-            accept_errors: stats.accept_errors,
-            shed: stats.shed,
-            bytes_in: stats.bytes_in,
-            bytes_out: stats.bytes_out,
-            panics: stats.panics,
+            accepted: sum(|stats| stats.accepted),
+            accept_errors: sum(|stats| stats.accept_errors),
+            shed: sum(|stats| stats.shed),
+            bytes_in: sum(|stats| stats.bytes_in),
+            bytes_out: sum(|stats| stats.bytes_out),
+            panics: sum(|stats| stats.panics),
             resident_bytes: process::resident(),
             open_fds: process::descriptors(),
             max_fds: Some(process::max_descriptors()),
-            log_lines_lost: self.log.lost(),
-            backend: self.handle.backend().name(),
+            log_lines_lost: loops.iter().map(|one| one.log_lines_lost).sum(),
+            backend: self.handle().backend().name(),
             fallback: fallback.as_deref().unwrap_or_default(),
-        })
+        }))
     }
 
-    fn console_state(&self) -> Value {
-        let hub = self.hub.borrow();
+    async fn console_state(self: &Rc<Self>) -> Reply {
+        let Ok(loops) = self.all_loops().await else { return unavailable() };
+        let Ok(mut state) = self.at_home(|server, home| server.hub_state(home)).await else {
+            return unavailable();
+        };
+        let refusals = loops.iter().map(|one| one.counted.clone()).sum::<Counted>().refusals;
+        state["refusals"] = json!(refusals);
+        state["loops"] = loops.iter().enumerate().map(loop_state).collect();
+        reply(200, JSON, state.to_string())
+    }
+
+    /// What the state itself knows.
+    fn hub_state(&self, home: &Home) -> Value {
+        let hub = home.state.borrow();
         let snapshot = hub.snapshot();
         let apps: Vec<Value> = snapshot
             .apps
@@ -171,50 +193,18 @@ impl Server {
         let channels_total = channels.len();
         channels.sort_by_key(|channel| std::cmp::Reverse(channel["subscriptions"].as_u64()));
         channels.truncate(LISTED);
-        let refusals: serde_json::Map<String, Value> = self
-            .metrics
-            .refusals
-            .sorted()
-            .into_iter()
-            .map(|(reason, n)| (reason.to_owned(), n.into()))
-            .collect();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_seconds": now as f64 / 1000.0,
-            "backend": self.handle.backend().name(),
+            "backend": self.handle().backend().name(),
             "apps": apps,
             "channels_total": channels_total,
             "channels": channels,
-            "refusals": refusals,
-            "loops": [self.loop_state()],
             "process": { "rss_bytes": process::resident(), "fds": process::descriptors() },
         })
     }
 
-    fn loop_state(&self) -> Value {
-        let stats = self.handle.stats();
-        let total: u64 = stats.turn_times.iter().sum();
-        let quantile = |q: f64| {
-            let rank = (total as f64 * q).ceil() as u64;
-            let mut seen = 0;
-            (0..TURN_BUCKETS).find(|i| {
-                seen += stats.turn_times[*i];
-                seen >= rank
-            })
-        };
-        json!({
-            "id": 0,
-            "turns": stats.turns,
-            "p50_us": quantile(0.5).map(bound),
-            "p99_us": quantile(0.99).map(bound),
-            "max_us": stats.longest_turn_us,
-            "connections": self.connections.get(),
-            "tasks": stats.tasks,
-            "timers": stats.armed,
-        })
-    }
-
-    fn console_publish(self: &Rc<Self>, head: &Parts, body: &[u8]) -> Reply {
+    async fn console_publish(self: &Rc<Self>, head: &Parts, body: &[u8]) -> Reply {
         #[derive(Deserialize)]
         struct Asked {
             app: String,
@@ -226,19 +216,23 @@ impl Server {
             Ok(asked) => asked,
             Err(response) => return *response,
         };
-        let Some(app) = self.hub.borrow().app_by_id(&asked.app) else {
+        let Some(app) = self.common().app_by_id(&asked.app).map(|app| app.id) else {
             return refusal(404, "there is no such application");
         };
-        let publication = Publication {
-            name: &asked.event,
-            channels: &[&asked.channel],
-            data: &asked.data,
-            ..Publication::default()
-        };
-        let now = self.now();
-        match self.with_hub(|hub, out| hub.publish(now, app, &publication, out)) {
-            Ok(_) => reply(200, JSON, "{}"),
-            Err(why) => refusal(why.http_status(), why.message()),
+        let published = self.at_home(move |server, home| {
+            let publication = Publication {
+                name: &asked.event,
+                channels: &[&asked.channel],
+                data: &asked.data,
+                ..Publication::default()
+            };
+            let now = server.now();
+            server.with_state(home, |hub, out| hub.publish(now, app, &publication, out)).map(drop)
+        });
+        match published.await {
+            Ok(Ok(())) => reply(200, JSON, "{}"),
+            Ok(Err(why)) => refusal(why.http_status(), why.message()),
+            Err(NoAnswer) => unavailable(),
         }
     }
 
@@ -252,8 +246,9 @@ impl Server {
             Ok(asked) => asked,
             Err(response) => return *response,
         };
-        let app = self.hub.borrow().app_by_id(&asked.app).and_then(|id| self.app(id));
-        let Some(app) = app else { return refusal(404, "there is no such application") };
+        let Some(app) = self.common().app_by_id(&asked.app) else {
+            return refusal(404, "there is no such application");
+        };
         let expires = unix_ms() / 1000 + FOLLOW;
         let auth = app.key.stream_auth(&[&asked.channel], expires);
         reply(200, JSON, json!({ "auth": auth, "expires": expires }).to_string())
@@ -261,7 +256,7 @@ impl Server {
 
     /// Signs a visitor of the demonstration chat in to its one channel.
     fn chat_auth(&self, head: &Parts, body: &[u8], client: IpAddr) -> Reply {
-        if !self.config.demo {
+        if !self.config().demo {
             return refusal(404, "there is no demonstration application");
         }
         let here = same_site(&head.headers)
@@ -284,10 +279,34 @@ impl Server {
             );
         }
         let data = json!({ "user_id": user, "user_info": { "name": name } }).to_string();
-        let Some(app) = self.apps.first() else { return refusal(404, "there is no application") };
+        let Some(app) = self.common().apps.first() else { return refusal(404, "there is no application") };
         let auth = app.key.channel_auth(&socket, &channel, Some(&data));
         reply(200, JSON, json!({ "auth": auth, "channel_data": data }).to_string())
     }
+}
+
+/// How one loop is doing.
+fn loop_state((index, of): (usize, &OfLoop)) -> Value {
+    let stats = &of.stats;
+    let total: u64 = stats.turn_times.iter().sum();
+    let quantile = |q: f64| {
+        let rank = (total as f64 * q).ceil() as u64;
+        let mut seen = 0;
+        (0..TURN_BUCKETS).find(|i| {
+            seen += stats.turn_times[*i];
+            seen >= rank
+        })
+    };
+    json!({
+        "id": index,
+        "turns": stats.turns,
+        "p50_us": quantile(0.5).map(bound),
+        "p99_us": quantile(0.99).map(bound),
+        "max_us": stats.longest_turn_us,
+        "connections": of.connections,
+        "tasks": stats.tasks,
+        "timers": stats.armed,
+    })
 }
 
 fn read_json<T: for<'a> Deserialize<'a>>(head: &Parts, body: &[u8]) -> Result<T, Box<Reply>> {

@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use evenkeel::signal::{Signal, Signals};
 
-use super::outbox::{Effects, Peer};
+use super::home::Home;
+use super::outbox::Peer;
 use super::{Server, seconds};
 use crate::log::{Level, Value};
 use crate::state::Outbox;
@@ -33,13 +35,13 @@ impl Server {
     ///
     /// # Errors
     /// When signals cannot be listened for.
-    pub async fn run_until_signal(self: &Rc<Self>) -> std::io::Result<Drained> {
+    pub(super) async fn run_until_signal(self: &Rc<Self>) -> std::io::Result<Drained> {
         let mut signals = Signals::new(&[Signal::Terminate, Signal::Interrupt])?;
         let first = signals.recv().await;
-        let deadline = seconds(self.config.server.drain_deadline_seconds);
+        let deadline = seconds(self.config().server.drain_deadline_seconds);
         let fields = [
             ("signal", Value::Display(&format_args!("{first:?}"))),
-            ("connections", Value::Number(self.connections.get() as u64)),
+            ("connections", Value::Number(self.common().connections() as u64)),
             ("seconds", Value::Number(deadline.as_secs())),
         ];
         self.note(Level::Info, "draining", &fields);
@@ -56,7 +58,7 @@ impl Server {
     }
 
     fn forced(&self) -> Drained {
-        match self.connections.get() {
+        match self.common().connections() {
             0 => Drained::Completely,
             left => Drained::Forced { left },
         }
@@ -64,26 +66,29 @@ impl Server {
 
     /// Stops accepting, closes the subscribers one after another over most of the deadline, then HTTP connections without
     /// a request under way, and waits for the rest.
-    pub async fn drain(self: &Rc<Self>, deadline: Duration) -> Drained {
-        self.draining.set(true);
-        for listener in self.listeners.borrow_mut().drain(..) {
-            self.handle.close_listener(listener);
+    pub(super) async fn drain(self: &Rc<Self>, deadline: Duration) -> Drained {
+        let Some(home) = self.home() else { return self.forced() };
+        self.common().draining.store(true, Ordering::Relaxed);
+        let listeners = std::mem::take(&mut *self.common().listeners());
+        for listener in listeners {
+            // A loop with a full mailbox listens on; its newcomers are told that the server is going away.
+            let _ = listener.close();
         }
-        self.hub.borrow_mut().begin_drain();
+        home.state.borrow_mut().begin_drain();
         let started = evenkeel::time::now();
         let end = started + deadline;
         // The last tenth is for what is still being sent.
         let spread = deadline * 9 / 10;
-        let mut peers: VecDeque<Peer> = self.hub.borrow().sessions().map(|(_, peer, _)| peer).collect();
+        let mut peers: VecDeque<Peer> = home.state.borrow().sessions().map(|(_, peer, _)| peer).collect();
         let total = peers.len();
-        while self.connections.get() > 0 && evenkeel::time::now() < end {
+        while self.common().connections() > 0 && evenkeel::time::now() < end {
             let closed_by_now = due(total, evenkeel::time::now().saturating_duration_since(started), spread);
             while total - peers.len() < closed_by_now {
                 let Some(peer) = peers.pop_front() else { break };
-                self.close_peer(peer, COME_BACK, "the server is going away");
+                self.close_peer(home, peer, COME_BACK, "the server is going away");
             }
-            if peers.is_empty() && !self.closing_idle.replace(true) {
-                self.http.borrow().wake();
+            if peers.is_empty() && !self.common().closing_idle.swap(true, Ordering::Relaxed) {
+                self.on_all_loops(|server| server.http.borrow().wake());
             }
             wait(end).await;
         }
@@ -91,8 +96,8 @@ impl Server {
     }
 
     /// Closes a subscriber with a code that tells it what to do.
-    pub(super) fn close_peer(&self, peer: Peer, code: u16, reason: &'static str) {
-        Effects::new(self).close(peer, code, reason);
+    fn close_peer(&self, home: &Home, peer: Peer, code: u16, reason: &'static str) {
+        self.with_state(home, |_, out| out.close(peer, code, reason));
     }
 }
 

@@ -55,8 +55,8 @@ impl Front {
         seat: &mut Seat,
     ) -> Next {
         if !std::mem::replace(&mut self.started, true)
-            && server.config.proxy.proxy_protocol
-            && server.config.trusts_proxy(self.client)
+            && server.config().proxy.proxy_protocol
+            && server.config().trusts_proxy(self.client)
         {
             self.proxied = Some(Vec::new());
         }
@@ -112,6 +112,10 @@ impl Front {
                 conn.close();
                 Next::Become(Role::Stream(stream))
             }
+            Next::Become(Role::Opening(mut opening)) => {
+                opening.keep(rest);
+                Next::Become(Role::Opening(opening))
+            }
             other => other,
         }
     }
@@ -124,7 +128,7 @@ impl Front {
         seat: &mut Seat,
     ) -> Next {
         let mut reader = std::mem::take(&mut self.reader);
-        let next = match reader.next(input, &server.head_limits) {
+        let next = match reader.next(input, &server.common().head_limits) {
             Ok(None) => {
                 self.reader = reader;
                 return Next::Stay;
@@ -151,7 +155,7 @@ impl Front {
     ) -> Next {
         if !self.returned {
             let (by, before) = (ForwardedBy::XForwardedFor, self.client);
-            self.client = client_address(before, &server.config.proxy.trusted, by, head.values(by.field()));
+            self.client = client_address(before, &server.config().proxy.trusted, by, head.values(by.field()));
             if self.client != before && !self.take_seat(server, conn, seat) {
                 return Next::Become(Role::Over);
             }
@@ -170,7 +174,7 @@ impl Front {
 
     /// The client's own address became known: its seat is taken now, and the proxy's needs none.
     fn take_seat(&self, server: &Server, conn: &mut Conn<'_>, seat: &mut Seat) -> bool {
-        server.seats.borrow_mut().leave(std::mem::replace(seat, Seat::FREE));
+        server.common().seats().leave(std::mem::replace(seat, Seat::FREE));
         if let Some(own) = server.seat_for(self.client) {
             *seat = own;
             return true;
@@ -201,7 +205,7 @@ pub(super) enum Class {
 impl Server {
     /// Decides what a request is: a subscription, or one for the HTTP server.
     pub(super) fn classify(&self, head: &RequestHead<'_>) -> Class {
-        let Some(path) = head.path().strip_prefix(self.config.server.path_prefix.as_str()) else {
+        let Some(path) = head.path().strip_prefix(self.config().server.path_prefix.as_str()) else {
             return Class::Http;
         };
         let decoded = |key: &str| percent::decode(key, Plus::Literal).map(|key| key.into_owned());
@@ -210,7 +214,7 @@ impl Server {
         {
             return Class::WebSocket(key);
         }
-        if self.config.sse.enabled
+        if self.config().sse.enabled
             && let Some(key) = path.strip_prefix("/sse/")
             && let (true, false, Ok(key)) = (head.method() == "GET", key.contains('/'), decoded(key))
         {

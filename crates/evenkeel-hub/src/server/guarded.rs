@@ -103,7 +103,7 @@ pub(super) struct Guarded {
 
 impl Guarded {
     pub(super) fn new(server: Rc<Server>, stream: Stream, shared: Rc<RefCell<Shared>>) -> Self {
-        let limits = Limits { head: server.head_limits, ..Limits::default() };
+        let limits = Limits { head: server.common().head_limits, ..Limits::default() };
         Guarded {
             stream,
             guard: Guard::new(limits),
@@ -140,7 +140,7 @@ impl Guarded {
         if std::mem::discriminant(&self.owes) == std::mem::discriminant(&owes) {
             return;
         }
-        let limits = &self.server.config.limits;
+        let limits = &self.server.config().limits;
         let within = match owes {
             Owes::Nothing => KEEP_ALIVE,
             Owes::Head => seconds(limits.handshake_deadline_seconds),
@@ -164,7 +164,7 @@ impl Guarded {
         let Owes::Body { since, bytes } = &mut self.owes else { return false };
         *bytes += n as u64;
         let age = evenkeel::time::now().saturating_duration_since(*since);
-        let least = u64::from(self.server.config.limits.min_body_rate);
+        let least = u64::from(self.server.config().limits.min_body_rate);
         age > RATE_GRACE && u128::from(*bytes) * 1000 < u128::from(least) * age.as_millis()
     }
 
@@ -207,7 +207,7 @@ impl Guarded {
             return Some(if self.guard.in_flight() == 0 { Judged::Leave } else { Judged::Wait });
         }
         let has_body = !matches!(head.framing(), crate::proto::head::Framing::None);
-        match self.guard.admit(self.server.config.limits.max_body_bytes as u64) {
+        match self.guard.admit(self.server.config().limits.max_body_bytes as u64) {
             Ok(()) if has_body => {
                 self.now_owes(Owes::Body { since: evenkeel::time::now(), bytes: 0 });
                 None
@@ -246,7 +246,7 @@ impl Read for Guarded {
                 return Poll::Ready(Ok(()));
             }
             this.settle_debt();
-            if this.owes == Owes::Nothing && this.unpassed.is_empty() && this.server.closing_idle.get() {
+            if this.owes == Owes::Nothing && this.unpassed.is_empty() && this.server.is_closing_idle() {
                 return this.end(Ending::Client);
             }
             match this.guard.next(&this.unpassed) {
@@ -293,7 +293,7 @@ impl Guarded {
             self.writing = None;
             return result;
         }
-        let patience = seconds(self.server.config.limits.max_queue_age_seconds);
+        let patience = seconds(self.server.config().limits.max_queue_age_seconds);
         let sleep = self.writing.get_or_insert_with(|| evenkeel::time::sleep(patience));
         ready!(Pin::new(sleep).poll(cx));
         self.writing = None;

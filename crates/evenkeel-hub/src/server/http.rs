@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use evenkeel::net::Stream;
 use http_body_util::{BodyExt, Full};
@@ -13,7 +14,9 @@ use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, RETR
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::conn::HubConn;
+use super::gather::NoAnswer;
 use super::guarded::{Ending, Guarded, Refusal, Shared};
+use super::home::Home;
 use super::seats::Seat;
 use super::{MAX_BODIES, Server, unix_ms};
 use crate::api;
@@ -74,7 +77,7 @@ async fn serve_until_done(server: &Rc<Server>, stream: Stream, client: IpAddr, s
         let (server, shared) = (server.clone(), shared.clone());
         Box::pin(async move {
             let mut response = answer(&server, client, request, &shared).await;
-            if server.draining.get() {
+            if server.common().is_draining() {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Shared::response_finished(&shared);
@@ -130,7 +133,7 @@ struct Held<'a> {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.server.bodies.set(self.server.bodies.get() - self.bytes);
+        self.server.common().bodies.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -147,14 +150,15 @@ async fn collect<'a>(
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| broke_off(Shared::take_refusal(shared)))?;
         let Ok(data) = frame.into_data() else { continue };
-        if server.bodies.get() + data.len() > MAX_BODIES {
+        // Added first, so that loops which read at the same time see each other.
+        let bodies = &server.common().bodies;
+        held.bytes += data.len();
+        if bodies.fetch_add(data.len(), Ordering::Relaxed) + data.len() > MAX_BODIES {
             let mut response = text(503, "too many requests are being read; try again");
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
             server.refuse("body_memory", &[]);
             return Err(response);
         }
-        server.bodies.set(server.bodies.get() + data.len());
-        held.bytes += data.len();
         bytes.extend_from_slice(&data);
     }
     Ok((bytes, held))
@@ -195,34 +199,43 @@ async fn answer(
         Ok(collected) => collected,
         Err(response) => return response,
     };
-    let path = head.uri.path();
-    if server.api.borrow().serves(path) {
-        return answer_api(server, &head, &body);
+    if api::serves(&server.config().server.path_prefix, head.uri.path()) {
+        let answer = server.at_home(move |server, home| answer_api(server, home, &head, &body));
+        return answer.await.unwrap_or_else(|NoAnswer| unavailable());
     }
-    let Some(path) = path.strip_prefix(server.config.server.path_prefix.as_str()) else {
+    let path = head.uri.path();
+    let Some(path) = path.strip_prefix(server.config().server.path_prefix.as_str()) else {
         return text(404, "there is nothing here");
     };
     let get = matches!(head.method.as_str(), "GET" | "HEAD");
     match path {
         // The pages' addresses are relative to their own.
-        "" if get => moved(&format!("{}/console", server.config.server.path_prefix)),
-        _ if server.config.sse.enabled && path.starts_with("/sse/") && head.method == Method::OPTIONS => {
+        "" if get => moved(&format!("{}/console", server.config().server.path_prefix)),
+        _ if server.config().sse.enabled && path.starts_with("/sse/") && head.method == Method::OPTIONS => {
             server.answer_preflight(&head, path)
         }
         // A stream that is asked for by GET never comes here.
-        _ if server.config.sse.enabled && path.starts_with("/sse/") && head.method != Method::GET => {
+        _ if server.config().sse.enabled && path.starts_with("/sse/") && head.method != Method::GET => {
             not_by("GET, OPTIONS")
         }
         "/health" | "/ready" | "/metrics" if !get => not_by("GET, HEAD"),
         "/health" if get => text(200, "ok"),
-        "/ready" if get && server.draining.get() => text(503, "draining"),
+        "/ready" if get && server.common().is_draining() => text(503, "draining"),
         "/ready" if get => text(200, "ready"),
-        "/metrics" if get => server.answer_metrics(&head, client),
-        _ => server.answer_pages(&head, path, &body, client),
+        "/metrics" if get => server.answer_metrics(&head, client).await,
+        _ => server.answer_pages(&head, path, &body, client).await,
     }
 }
 
-fn answer_api(server: &Rc<Server>, head: &hyper::http::request::Parts, body: &[u8]) -> Reply {
+/// The answer when the loop that would know is overloaded.
+pub(super) fn unavailable() -> Reply {
+    let mut response = text(503, "the server is overloaded; try again in a second");
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+/// Answers the HTTP API, where the state is.
+fn answer_api(server: &Rc<Server>, home: &Home, head: &hyper::http::request::Parts, body: &[u8]) -> Reply {
     let request = api::Request {
         method: head.method.as_str(),
         path: head.uri.path(),
@@ -230,7 +243,7 @@ fn answer_api(server: &Rc<Server>, head: &hyper::http::request::Parts, body: &[u
         body,
         now: unix_ms() / 1000,
     };
-    let answer = server.api.borrow_mut().handle(&mut super::broker::Hub(server), &request);
+    let answer = home.api.borrow_mut().handle(&mut super::broker::Hub { server, home }, &request);
     server.metrics.api_requests.inc((answer.operation, answer.status));
     if let Some(reason) = answer.refusal {
         server.refuse(reason, &[("operation", Value::Text(answer.operation))]);

@@ -4,190 +4,145 @@
 //! head. A WebSocket or an event stream stays a callback connection and becomes a small struct without a buffer; any
 //! other request is handed over to a task that runs hyper, and comes back to the front door when a later request on the
 //! same connection asks for a subscription.
+//!
+//! The hub runs on several loops. Each serves its own connections; the state is on one of them (`home`), and the others
+//! reach it by messages (`link`, `crossing`).
 
 mod access;
 mod assets;
 mod broker;
+mod common;
 mod conn;
 mod console;
+mod crossing;
 mod drain;
 mod front;
+mod gather;
 mod guarded;
+mod home;
 mod http;
+mod link;
+mod opening;
 mod outbox;
 mod process;
 mod seats;
+mod service;
 mod stream;
 mod websocket;
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use evenkeel::net::{Limits, ListenOptions, ListenerId, Pool};
-use evenkeel::{Backend, Fallback, Handle};
+use evenkeel::net::{Limits, Pool};
+use evenkeel::{ConnId, Handle};
 
-use crate::api::Api;
-use crate::config::{AppSettings, Config};
+use crate::config::Config;
 use crate::log::{Field, Level, Logger, Value};
 use crate::metrics::Metrics;
-use crate::proto::auth::AppKey;
-use crate::proto::origin::Origins;
-use crate::proto::{head, ws};
-use crate::state::{AppId, Hub};
 
+use common::Common;
 use conn::HubConn;
-use outbox::{Codec, Effects, Peer};
-use seats::Seats;
+use home::Home;
+use link::Link;
 
 pub use drain::Drained;
+pub use service::Service;
 
-/// How often the hub looks after what is due, in milliseconds: delayed counts, old history, queues that are too large.
+/// How often a loop looks after what is due, in milliseconds: delayed counts, old history, queues that are too large.
 const TICK: Duration = Duration::from_millis(250);
-/// Descriptors that connections may not use: listeners, the loop's own, files, requests to come.
-const RESERVED_DESCRIPTORS: u64 = 64;
 /// What all request bodies together may hold in memory.
 const MAX_BODIES: usize = 64 << 20;
 
-/// What the server knows of one application beside the hub's state.
-struct App {
-    id: AppId,
-    key: AppKey,
-    origins: Origins,
-}
-
-/// The hub on one event loop.
-pub struct Server {
+/// One loop's part of the hub.
+struct Server {
+    common: Arc<Common>,
     handle: Handle,
-    pool: OnceCell<Pool<HubConn>>,
-    hub: RefCell<Hub<Peer, Codec>>,
-    api: RefCell<Api>,
-    apps: Vec<App>,
-    config: Config,
-    head_limits: head::Limits,
-    message_limits: ws::Limits,
+    /// Which loop this is.
+    index: u16,
+    /// The state, on the loop that has it.
+    home: Option<Home>,
+    /// The way there, on the others.
+    link: Link,
+    /// For connections that come back from the HTTP server.
+    pool: Pool<HubConn>,
     metrics: Metrics,
     log: Logger,
     /// Memory that messages are unmasked into, shared by all connections.
     scratch: Cell<Vec<u8>>,
-    seats: RefCell<Seats>,
-    max_connections: usize,
-    connections: Cell<usize>,
-    bodies: Cell<usize>,
-    listeners: RefCell<Vec<ListenerId>>,
-    draining: Cell<bool>,
-    /// While draining, and every subscriber has been told: connections between requests are closed.
-    closing_idle: Cell<bool>,
-    /// The connections that hyper serves, to be woken then.
+    /// The connections that hyper serves, to be woken when the server stops.
     http: RefCell<http::Serving>,
-    started: Instant,
     /// Itself, for handlers that are made later.
     this: Weak<Server>,
 }
 
 impl Server {
-    /// Makes the server on a loop and begins to listen.
-    ///
-    /// # Errors
-    /// When an address cannot be listened on, or the configuration names what does not exist; the message says what.
-    pub fn start(handle: &Handle, config: Config) -> io::Result<Rc<Server>> {
-        let log = Logger::new(config.log.format, config.log.level, Box::new(io::stderr()));
-        let mut hub = Hub::new(fastrand::Rng::with_seed(process::random_seed()?));
-        let apps =
-            config.apps.iter().map(|app| add_app(&mut hub, app, &config)).collect::<io::Result<_>>()?;
-        let max_connections = match config.limits.max_connections {
-            0 => process::max_descriptors().saturating_sub(RESERVED_DESCRIPTORS) as usize,
-            limit => limit as usize,
-        };
+    /// Makes a loop's part; the loop keeps it.
+    fn start(handle: &Handle, index: u16, common: Arc<Common>, home: Option<Home>) -> Rc<Server> {
+        common.started(handle.now());
+        let pool = handle.pool(connection_limits(&common.config));
         let server = Rc::new_cyclic(|this| Server {
             handle: handle.clone(),
-            pool: OnceCell::new(),
-            hub: RefCell::new(hub),
-            api: RefCell::new(Api::new(
-                &config.apps,
-                &config.server.path_prefix,
-                config.limits.max_body_bytes,
-            )),
-            apps,
-            head_limits: head::Limits { max_head: config.limits.max_head_bytes, ..head::Limits::default() },
-            message_limits: ws::Limits {
-                max_message: config.limits.max_message_bytes,
-                ..ws::Limits::default()
-            },
+            index,
+            home,
+            link: Link::default(),
+            pool,
             metrics: Metrics::default(),
-            log,
+            log: Logger::new(common.config.log.format, common.config.log.level, Box::new(io::stderr())),
             scratch: Cell::default(),
-            seats: RefCell::new(Seats::new(&config.limits, process::random_seed_pair())),
-            max_connections,
-            connections: Cell::new(0),
-            bodies: Cell::new(0),
-            listeners: RefCell::default(),
-            draining: Cell::new(false),
-            closing_idle: Cell::new(false),
             http: RefCell::default(),
-            started: handle.now(),
-            config,
+            common,
             this: this.clone(),
         });
-        server.listen()?;
+        handle.set_local(server.clone());
         server.schedule_tick();
-        Ok(server)
+        server
     }
 
-    fn listen(&self) -> io::Result<()> {
-        let pool = self.handle.pool(connection_limits(&self.config));
-        let pool = self.pool.get_or_init(|| pool);
-        for address in &self.config.server.listen {
-            let this = self.this.clone();
-            let made = pool.listen(*address, &ListenOptions::default(), move |peer| {
-                HubConn::new(this.upgrade(), peer.socket_addr())
-            });
-            let listener = made.map_err(|error| {
-                io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
-            })?;
-            self.listeners.borrow_mut().push(listener);
-        }
-        Ok(())
+    fn config(&self) -> &Config {
+        &self.common.config
     }
 
-    /// The addresses that are listened on, with the ports that the kernel chose.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        let listeners = self.listeners.borrow();
-        listeners.iter().filter_map(|l| self.handle.listener_addr(*l).ok()?.socket_addr()).collect()
+    fn common(&self) -> &Common {
+        &self.common
     }
 
-    /// The kernel interface that runs.
-    pub fn backend(&self) -> Backend {
-        self.handle.backend()
+    fn handle(&self) -> &Handle {
+        &self.handle
     }
 
-    /// Why that is epoll, if io_uring was asked for or might have been chosen.
-    pub fn fallback(&self) -> Option<&Fallback> {
-        self.handle.fallback()
+    fn index(&self) -> u16 {
+        self.index
     }
 
-    /// The configuration.
-    pub fn config(&self) -> &Config {
-        &self.config
+    fn home(&self) -> Option<&Home> {
+        self.home.as_ref()
     }
 
-    // ---- for the parts of the server ----
+    fn link(&self) -> &Link {
+        &self.link
+    }
+
+    fn weak(&self) -> Weak<Server> {
+        self.this.clone()
+    }
 
     fn pool(&self) -> &Pool<HubConn> {
-        self.pool.get().expect("listen made the pool before any connection")
+        &self.pool
     }
 
-    /// Milliseconds since the start, by the loop's clock.
+    fn is_closing_idle(&self) -> bool {
+        self.common.closing_idle.load(Ordering::Relaxed)
+    }
+
+    /// Milliseconds since the hub began, by this loop's clock.
     fn now(&self) -> u64 {
-        self.handle.now().saturating_duration_since(self.started).as_millis() as u64
-    }
-
-    /// Calls the hub with somewhere to put its effects.
-    fn with_hub<R>(&self, call: impl FnOnce(&mut Hub<Peer, Codec>, &mut Effects<'_>) -> R) -> R {
-        call(&mut self.hub.borrow_mut(), &mut Effects::new(self))
+        let now = self.handle.now();
+        now.saturating_duration_since(self.common.started(now)).as_millis() as u64
     }
 
     /// Counts a refusal and writes one line about it.
@@ -199,18 +154,8 @@ impl Server {
     }
 
     /// Writes one line.
-    pub fn note(&self, level: Level, message: &str, fields: &[Field<'_>]) {
+    fn note(&self, level: Level, message: &str, fields: &[Field<'_>]) {
         self.log.event(level, unix_ms(), message, fields);
-    }
-
-    fn app(&self, id: AppId) -> Option<&App> {
-        self.apps.iter().find(|app| app.id == id)
-    }
-
-    /// The application that clients connect to by this key.
-    fn app_by_key(&self, key: &str) -> Option<&App> {
-        let id = self.hub.borrow().app_by_key(key)?;
-        self.app(id)
     }
 
     fn schedule_tick(&self) {
@@ -223,30 +168,30 @@ impl Server {
     }
 
     fn tick(&self) {
-        let now = self.now();
-        if self.hub.borrow().next_tick(now).is_some_and(|due| due <= now) {
-            self.with_hub(|hub, out| hub.tick(now, out));
+        if let Some(home) = &self.home {
+            let now = self.now();
+            let due = home.state.borrow().next_tick(now);
+            if due.is_some_and(|due| due <= now) {
+                self.with_state(home, |hub, out| hub.tick(now, out));
+            }
         }
         self.shed_queues();
         self.log.tick(unix_ms());
     }
 
-    /// When all queues together hold more than their share of the machine's memory, the longest end first. A message
-    /// on many queues counts for each, so the bound is met early rather than late.
+    /// When the queues of this loop together hold more than its part of the memory that queues may have, the longest end
+    /// first. A message on many queues counts for each, so the bound is met early rather than late.
     fn shed_queues(&self) {
-        let share = u64::from(self.config.limits.queue_memory_percent);
-        let most = (process::total_memory().unwrap_or(u64::MAX) / 100).saturating_mul(share);
-        let queued = |peer: &Peer| self.handle.queued(peer.id).unwrap_or(0);
-        let mut queues: Vec<(usize, Peer)> = {
-            let hub = self.hub.borrow();
-            hub.sessions().map(|(_, peer, _)| (queued(&peer), peer)).filter(|(bytes, _)| *bytes > 0).collect()
-        };
-        let mut total: u64 = queues.iter().map(|(bytes, _)| *bytes as u64).sum();
+        let share = u64::from(self.config().limits.queue_memory_percent);
+        let memory = process::total_memory().unwrap_or(u64::MAX);
+        let most = (memory / 100).saturating_mul(share) / self.common.loops() as u64;
+        let mut queues: Vec<(ConnId, usize)> = self.handle.queues();
+        let mut total: u64 = queues.iter().map(|(_, bytes)| *bytes as u64).sum();
         if total <= most {
             return;
         }
-        queues.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
-        for (bytes, peer) in queues {
+        queues.sort_unstable_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        for (id, bytes) in queues {
             if total <= most {
                 break;
             }
@@ -254,14 +199,14 @@ impl Server {
             self.metrics.slow_consumers[crate::metrics::Slow::Memory].inc();
             self.refuse("queue_memory", &[("bytes", Value::Number(bytes as u64))]);
             // It may be gone already.
-            let _ = self.handle.abort(peer.id);
+            let _ = self.handle.abort(id);
         }
     }
 }
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("connections", &self.connections).finish_non_exhaustive()
+        f.debug_struct("Server").field("index", &self.index).finish_non_exhaustive()
     }
 }
 
@@ -288,11 +233,4 @@ fn connection_limits(config: &Config) -> Limits {
 
 fn seconds(n: u32) -> Duration {
     Duration::from_secs(u64::from(n))
-}
-
-/// Adds an application to the hub.
-fn add_app(hub: &mut Hub<Peer, Codec>, app: &AppSettings, config: &Config) -> io::Result<App> {
-    let wrong = |what| io::Error::new(io::ErrorKind::InvalidInput, format!("application {}: {what}", app.id));
-    let id = hub.add_app(config.app_config(app)).map_err(wrong)?;
-    Ok(App { id, key: app.app_key(), origins: app.allowed_origins.clone() })
 }

@@ -1,17 +1,38 @@
 //! What the state asks of the server: to encode, to send and close, and to verify.
 
 use evenkeel::{ConnId, Message};
+use serde::{Deserialize, Serialize};
 
 use super::Server;
+use super::common::{App, Common};
+use super::home::Home;
 use crate::proto::{sse, ws};
 use crate::state::{AppConfig, Frame, Outbox, Verifier, Wire};
 
-/// The server's handle of a subscriber.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The server's handle of a subscriber, wherever it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Peer {
+    #[serde(with = "bits")]
     pub(super) id: ConnId,
+    /// The loop that it is connected to.
+    pub(super) front: u16,
     /// An event stream, which has no close codes.
     pub(super) stream: bool,
+}
+
+const _: () = assert!(size_of::<Peer>() <= 16, "every session has one");
+
+mod bits {
+    use evenkeel::ConnId;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(id: &ConnId, to: S) -> Result<S::Ok, S::Error> {
+        id.to_bits().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<ConnId, D::Error> {
+        Deserialize::deserialize(from).map(ConnId::from_bits)
+    }
 }
 
 /// The encoders of the two transports.
@@ -33,16 +54,18 @@ impl Wire for Codec {
     }
 }
 
-/// Performs the hub's effects: everything is queued on the loop and leaves with the current batch.
+/// Performs the state's effects: those on connections of its own loop are queued there and leave with the current batch,
+/// those on other loops' are collected and cross to each of them in one message.
 pub(super) struct Effects<'a> {
     server: &'a Server,
+    home: &'a Home,
     /// A stream that has not been answered yet: what is sent to it is held back until its head is.
     held: Option<(Peer, Vec<Frame>)>,
 }
 
 impl<'a> Effects<'a> {
-    pub(super) fn new(server: &'a Server) -> Self {
-        Effects { server, held: None }
+    pub(super) fn new(server: &'a Server, home: &'a Home) -> Self {
+        Effects { server, home, held: None }
     }
 
     /// Holds back what is sent to `peer`.
@@ -64,32 +87,51 @@ impl Outbox for Effects<'_> {
             && *peer == to
         {
             frames.push(frame.clone());
-            return;
+        } else if to.front == self.server.index() {
+            // A connection that is gone will say so to the state itself.
+            let _ = self.server.handle().send(to.id, &Message::from(frame.clone().into_shared()));
+        } else {
+            self.home.outgoing(to.front, |out| out.send(to.id, frame));
         }
-        // A connection that is gone will say so to the hub itself.
-        let _ = self.server.handle.send(to.id, &Message::from(frame.clone().into_shared()));
     }
 
     fn close(&mut self, to: Peer, code: u16, reason: &'static str) {
-        if !to.stream {
+        if to.front == self.server.index() {
+            self.server.close_here(to.id, to.stream, code, reason);
+        } else {
+            self.home.outgoing(to.front, |out| out.close(to, code, reason));
+        }
+    }
+}
+
+impl Drop for Effects<'_> {
+    fn drop(&mut self) {
+        self.home.schedule(self.server);
+    }
+}
+
+impl Server {
+    /// Closes a subscriber of this loop with a code that tells it what to do.
+    pub(super) fn close_here(&self, id: ConnId, stream: bool, code: u16, reason: &str) {
+        if !stream {
             let mut frame = Vec::new();
             ws::close(Some(code), reason, &mut frame);
-            let _ = self.server.handle.write(to.id, &frame);
+            let _ = self.handle().write(id, &frame);
         }
-        let _ = self.server.handle.close(to.id);
+        let _ = self.handle().close(id);
     }
 }
 
 /// Signatures, by the keys of the server's applications.
 pub(super) struct Keys<'a> {
-    pub(super) server: &'a Server,
+    pub(super) common: &'a Common,
     /// For a stream: whether the signature over all of its channels was right.
     pub(super) stream_allowed: bool,
 }
 
 impl Keys<'_> {
-    fn key(&self, app: &AppConfig) -> Option<&super::App> {
-        self.server.apps.iter().find(|known| known.key.key() == app.key)
+    fn key(&self, app: &AppConfig) -> Option<&App> {
+        self.common.app_by_key(&app.key)
     }
 }
 

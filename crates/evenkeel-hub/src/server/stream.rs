@@ -8,16 +8,19 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use evenkeel::{Conn, Message};
+use evenkeel::Conn;
 
+use super::common::App;
 use super::conn::{Next, Role};
-use super::outbox::{Keys, Peer};
-use super::{App, Server, seconds, unix_ms};
+use super::crossing::StreamAsked;
+use super::opening::{Kind, Opening};
+use super::outbox::Peer;
+use super::{Server, seconds, unix_ms};
 use crate::log::Value;
 use crate::proto::head::{RequestHead, query};
 use crate::proto::origin::RequestOrigin;
 use crate::proto::{reply, sse};
-use crate::state::{SessionId, StreamChannel, StreamConnect};
+use crate::state::{Refusal, SessionId};
 
 /// An event stream holds this and no buffer.
 pub(super) struct EventStream {
@@ -40,82 +43,73 @@ impl EventStream {
         key: &str,
         client: IpAddr,
     ) -> Next {
-        match Self::try_open(server, conn, head, key) {
-            Ok(session) => {
-                conn.notify_after(seconds(server.config.sse.heartbeat_seconds));
-                Next::Become(Role::Stream(EventStream { session }))
+        match Self::check(server, head, key) {
+            Ok((asked, cors)) => {
+                let peer = Peer { id: conn.id(), front: server.index(), stream: true };
+                let answer = server.connect_stream(conn, peer, asked);
+                Opening::begin(server, conn, (Kind::Stream { cors }, client), answer)
             }
-            Err(Refused { status, reason, message, cors }) => {
-                server.refuse(reason, &[("client", Value::Display(&client))]);
-                let mut fields: Vec<(&str, &str)> = Vec::new();
-                if status == 503 {
-                    fields.push(("Retry-After", "1"));
-                }
-                if let Some(origin) = &cors {
-                    fields.push(("Access-Control-Allow-Origin", origin));
-                }
-                conn.write(&reply::refusal(status, &fields, &message));
-                conn.close();
+            Err(refused) => {
+                refused.answer(server, conn, client);
                 Next::Become(Role::Over)
             }
         }
     }
 
-    fn try_open(
-        server: &Rc<Server>,
+    /// The state serves it.
+    pub(super) fn opened(server: &Server, conn: &mut Conn<'_>, session: SessionId) -> Role {
+        conn.notify_after(seconds(server.config().sse.heartbeat_seconds));
+        Role::Stream(EventStream { session })
+    }
+
+    /// The state does not serve it.
+    pub(super) fn refuse(
+        server: &Server,
         conn: &mut Conn<'_>,
+        client: IpAddr,
+        refusal: Refusal,
+        cors: Option<String>,
+    ) -> Role {
+        let refused = Refused::new(refusal.http_status(), refusal.name(), refusal.message());
+        Refused { cors, ..refused }.answer(server, conn, client);
+        Role::Over
+    }
+
+    /// What the loop can find out about a request by itself: what to ask the state for, and the field that lets a page
+    /// read a refusal, once its origin is allowed.
+    fn check(
+        server: &Rc<Server>,
         head: &RequestHead<'_>,
         key: &str,
-    ) -> Result<SessionId, Refused> {
-        let app = server.app_by_key(key);
+    ) -> Result<(Box<StreamAsked>, Option<String>), Refused> {
+        let app = server.common().app_by_key(key);
         let origin = RequestOrigin::from_head(head);
         if app.is_some_and(|app| !app.origins.allow_request(origin)) {
             return Err(Refused::new(403, "origin", "this origin may not connect"));
         }
-        let cors = match (app, origin) {
+        let fields = match (app, origin) {
             (Some(app), RequestOrigin::Named(origin)) => app.origins.cors(origin),
             _ => None,
         };
-        // A page may read why it was refused, once its origin is allowed.
-        let with_cors = |mut refused: Refused| {
-            refused.cors = cors.map(|[(_, origin), _]| origin.to_owned());
-            refused
-        };
+        let cors = fields.map(|[(_, origin), _]| origin.to_owned());
+        let with_cors = |refused| Refused { cors: cors.clone(), ..refused };
         let asked = asked(head).map_err(with_cors)?;
         let allowed = verify(app, &asked).map_err(with_cors)?;
-        let last = sse::last_event_id(head);
-        // A malformed id is one that the hub cannot know: a gap, not a refusal, so that a browser can go on.
-        let last = match &last {
-            Ok(id) => id.as_deref(),
-            Err(_) => Some(""),
+        let last_event_id = match sse::last_event_id(head) {
+            Ok(id) => id.map(|id| id.into()),
+            // A malformed id is one that the hub cannot know: a gap, not a refusal, so that a browser can go on.
+            Err(_) => Some(String::new()),
         };
-        let auth = asked.auth.as_deref();
-        let channels: Vec<_> = asked.channels.iter().map(|name| StreamChannel { name, auth }).collect();
-        let peer = Peer { id: conn.id(), stream: true };
-        let request = StreamConnect { key, channels: &channels, last_event_id: last, conn: peer };
-        let (now, keys) = (server.now(), Keys { server, stream_allowed: allowed });
-        let (result, first) = server.with_hub(|hub, out| {
-            out.hold(peer);
-            let result = hub.connect_stream(now, &request, &keys, out);
-            (result, out.release())
-        });
-        let connected = result.map_err(|refusal| {
-            with_cors(Refused::new(refusal.http_status(), refusal.name(), refusal.message()))
-        })?;
-        let mut response = Vec::new();
-        let fields: &[(&str, &str)] = cors.as_ref().map_or(&[], |fields| fields.as_slice());
-        let retry = sse::Event {
-            retry_ms: Some(u64::from(server.config.sse.retry_milliseconds)),
-            ..sse::Event::default()
+        let fields: &[(&str, &str)] = fields.as_ref().map_or(&[], |fields| fields.as_slice());
+        let asked = StreamAsked {
+            key: key.to_owned(),
+            channels: asked.channels,
+            auth: asked.auth,
+            last_event_id,
+            allowed,
+            head: response_head(server, fields)?,
         };
-        sse::response_head(fields, &mut response)
-            .and_then(|()| sse::encode(&retry, &mut response))
-            .map_err(|_| Refused::new(400, "origin", "malformed origin"))?;
-        conn.write(&response);
-        for frame in first {
-            conn.send(&Message::from(frame.into_shared()));
-        }
-        Ok(connected.session)
+        Ok((Box::new(asked), cors))
     }
 
     pub(super) fn session(&self) -> SessionId {
@@ -125,8 +119,18 @@ impl EventStream {
     /// Keeps the stream open through proxies that cut silent connections, and finds out when the client is gone.
     pub(super) fn heartbeat(&mut self, server: &Server, conn: &mut Conn<'_>) {
         conn.write(sse::HEARTBEAT);
-        conn.notify_after(seconds(server.config.sse.heartbeat_seconds));
+        conn.notify_after(seconds(server.config().sse.heartbeat_seconds));
     }
+}
+
+/// What a response begins with.
+fn response_head(server: &Server, fields: &[(&str, &str)]) -> Result<Vec<u8>, Refused> {
+    let mut response = Vec::new();
+    let retry_ms = Some(u64::from(server.config().sse.retry_milliseconds));
+    sse::response_head(fields, &mut response)
+        .and_then(|()| sse::encode(&sse::Event { retry_ms, ..sse::Event::default() }, &mut response))
+        .map_err(|_| Refused::new(400, "origin", "malformed origin"))?;
+    Ok(response)
 }
 
 /// Reads the query. `channel` may be repeated; `channels` takes a list with commas, for names that have none.
@@ -169,5 +173,18 @@ struct Refused {
 impl Refused {
     fn new(status: u16, reason: &'static str, message: &str) -> Self {
         Refused { status, reason, message: message.to_owned(), cors: None }
+    }
+
+    fn answer(&self, server: &Server, conn: &mut Conn<'_>, client: IpAddr) {
+        server.refuse(self.reason, &[("client", Value::Display(&client))]);
+        let mut fields: Vec<(&str, &str)> = Vec::new();
+        if self.status == 503 {
+            fields.push(("Retry-After", "1"));
+        }
+        if let Some(origin) = &self.cors {
+            fields.push(("Access-Control-Allow-Origin", origin));
+        }
+        conn.write(&reply::refusal(self.status, &fields, &self.message));
+        conn.close();
     }
 }

@@ -7,13 +7,14 @@ use std::time::Duration;
 use evenkeel::Conn;
 
 use super::conn::{Next, Role};
-use super::outbox::{Keys, Peer};
+use super::opening::{Kind, Opening};
+use super::outbox::Peer;
 use super::{Server, seconds};
 use crate::log::Value;
 use crate::proto::head::{RequestHead, query};
 use crate::proto::origin::RequestOrigin;
 use crate::proto::{reply, ws};
-use crate::state::{Connect, SessionId};
+use crate::state::SessionId;
 
 /// Control frames that a client may send in one second.
 const CONTROLS_PER_SECOND: u8 = 20;
@@ -51,7 +52,7 @@ impl WebSocket {
                 return Next::Become(Role::Over);
             }
         };
-        let app = server.app_by_key(key);
+        let app = server.common().app_by_key(key);
         if app.is_some_and(|app| !app.origins.allow_request(RequestOrigin::from_head(head))) {
             server.refuse("origin", &[("client", Value::Display(&client))]);
             conn.write(&reply::refusal(403, &[], &"this origin may not connect"));
@@ -61,32 +62,24 @@ impl WebSocket {
         let mut response = Vec::new();
         upgrade.respond(None, &mut response);
         conn.write(&response);
-        let peer = Peer { id: conn.id(), stream: false };
+        let peer = Peer { id: conn.id(), front: server.index(), stream: false };
         let protocol = query::get(head.query().unwrap_or_default(), "protocol").ok().flatten();
-        let request = Connect { key, protocol: protocol.as_deref(), conn: peer };
-        let now = server.now();
-        match server.with_hub(|hub, out| hub.connect(now, &request, out)) {
-            Ok(session) => {
-                conn.notify_after(seconds(server.config.server.ping_interval_seconds));
-                let decoder = ws::Decoder::new();
-                let heard = now as u32;
-                let socket = WebSocket {
-                    decoder,
-                    session,
-                    heard,
-                    second: 0,
-                    controls: 0,
-                    pinged: false,
-                    owing: false,
-                };
-                Next::Become(Role::WebSocket(socket))
-            }
-            // The hub has told the client, counted it, and closed the connection.
-            Err(refusal) => {
-                server.refuse(refusal.name(), &[("client", Value::Display(&client))]);
-                Next::Become(Role::Over)
-            }
-        }
+        let answer = server.connect(peer, key, protocol.as_deref());
+        Opening::begin(server, conn, (Kind::WebSocket, client), answer)
+    }
+
+    /// The state serves it.
+    pub(super) fn opened(server: &Server, conn: &mut Conn<'_>, session: SessionId) -> Role {
+        conn.notify_after(seconds(server.config().server.ping_interval_seconds));
+        Role::WebSocket(WebSocket {
+            decoder: ws::Decoder::new(),
+            session,
+            heard: server.now() as u32,
+            second: 0,
+            controls: 0,
+            pinged: false,
+            owing: false,
+        })
     }
 
     pub(super) fn session(&self) -> SessionId {
@@ -101,12 +94,11 @@ impl WebSocket {
         let mut scratch = server.scratch.take();
         let (mut pong, mut completed) = (None, false);
         loop {
-            match self.decoder.next(&mut bytes, &server.message_limits, &mut scratch) {
+            match self.decoder.next(&mut bytes, &server.common().message_limits, &mut scratch) {
                 Ok(None) => break,
                 Ok(Some(ws::Event::Text(text))) => {
                     completed = true;
-                    let keys = Keys { server, stream_allowed: false };
-                    server.with_hub(|hub, out| hub.receive(now, self.session, text, &keys, out));
+                    server.message(self.session, text);
                 }
                 Ok(Some(ws::Event::Binary(_))) => {
                     self.fail(server, conn, 1003, "binary messages are not part of the protocol");
@@ -146,6 +138,9 @@ impl WebSocket {
             conn.write(&frame);
         }
         self.mind_the_rest(conn, completed);
+        if completed {
+            server.keep_pace(conn);
+        }
     }
 
     /// An incomplete message has a deadline, from its first byte to its last. The one that is incomplete now is
@@ -183,14 +178,13 @@ impl WebSocket {
 
     /// Comes when the client may have been silent for too long: pings it, or closes it after an unanswered ping.
     pub(super) fn heartbeat(&mut self, server: &Server, conn: &mut Conn<'_>) {
-        let settings = &server.config.server;
+        let settings = &server.config().server;
         let silent = Duration::from_millis(u64::from((server.now() as u32).wrapping_sub(self.heard)));
         let (interval, answer) =
             (seconds(settings.ping_interval_seconds), seconds(settings.pong_timeout_seconds));
         if self.pinged && silent >= interval + answer {
-            let peer = Peer { id: conn.id(), stream: false };
             server.refuse("pong_timeout", &[]);
-            server.close_peer(peer, 4201, "no pong in time");
+            server.close_here(conn.id(), false, 4201, "no pong in time");
         } else if !self.pinged && silent >= interval {
             self.pinged = true;
             let mut frame = Vec::new();

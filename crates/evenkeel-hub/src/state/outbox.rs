@@ -28,6 +28,11 @@ impl Frame {
         &self.0
     }
 
+    /// Whether this is the same buffer, not only the same bytes.
+    pub fn is_same(&self, other: &Frame) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The shared buffer itself, for a queue that holds it without copying.
     pub fn into_shared(self) -> Arc<[u8]> {
         self.0

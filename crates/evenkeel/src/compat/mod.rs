@@ -12,7 +12,8 @@
 //! | `futures-core` | `Stream` of `futures_core` for [`Interval`](crate::time::Interval) and, by `Listener::incoming`, connections | stream combinators |
 //!
 //! The traits of the first three are implemented by [`Stream`](crate::net::Stream); those of the first two also by
-//! its halves. All of these behave alike:
+//! its halves, by the ends of [`pipe`](crate::pipe)s and by the standard streams of [`stdio`](crate::stdio). All of these
+//! behave alike:
 //!
 //! - **Cancel safety.** Each poll either does what it says and returns ready, or has done nothing. No byte is lost
 //!   when whoever polls goes away.
@@ -64,6 +65,8 @@ mod futures_core;
 mod futures_io;
 #[cfg(feature = "hyper")]
 pub mod hyper;
+#[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+mod pipes;
 #[cfg(feature = "tokio-io")]
 mod tokio_io;
 

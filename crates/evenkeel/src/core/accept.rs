@@ -6,9 +6,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::pool::{Event, Made, Make};
+use super::shared::Timer;
 use super::{Kind, Shared, Token, flag};
 use crate::handler::CloseReason;
-use crate::net::{Addr, SocketOption};
+use crate::net::{Addr, Closing, SocketOption};
 use crate::sys::Fd;
 
 /// Connections accepted from one listener in one turn (I24).
@@ -68,7 +69,42 @@ impl Shared {
             return None;
         }
         self.deliver(pool, slot, token, Event::Open);
+        if self.pool(pool).draining().has_begun() {
+            self.tell_draining(token);
+        }
         Some(token)
+    }
+
+    /// Nobody waits in a listener's queue: one that was to be emptied has reached its end.
+    pub(crate) fn accepted_all(&self, token: Token) {
+        let mut core = self.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token) else { return };
+        s.clear(flag::READABLE);
+        if s.has(flag::CLOSING) {
+            core.end(token, CloseReason::Local);
+        }
+    }
+
+    /// Ends a listener in the way of `closing`. The driver does the rest when it comes to the source on its ready list.
+    pub(crate) fn retire_listener(&self, token: Token, closing: Closing) {
+        let mut core = self.core.borrow_mut();
+        if closing == Closing::HandedOver {
+            core.forget_socket_file(token);
+        }
+        let Some(s) = core.sources.get_mut(token).filter(|s| !s.has(flag::DEAD)) else { return };
+        if closing == Closing::Now {
+            return core.end(token, CloseReason::Local);
+        }
+        let first = !s.has(flag::CLOSING);
+        s.set(flag::CLOSING | if closing == Closing::Drained { flag::LINGER } else { 0 });
+        let pool = s.pool;
+        core.list(token);
+        drop(core);
+        if first {
+            // Past that the listener ends with what waits: a pool that stays full must not keep it for ever.
+            let within = self.pool(pool).limits().close_deadline;
+            self.timer_after(within, Timer::Deadline(token));
+        }
     }
 
     /// Descriptors have run out. Whoever waits in the backlog is told at once, by a reset, instead of waiting

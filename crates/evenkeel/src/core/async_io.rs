@@ -31,7 +31,7 @@ enum Look {
 impl Half {
     /// The bit of a source that says that an operation of this half may succeed.
     #[inline]
-    fn flag(self) -> u32 {
+    pub(crate) fn flag(self) -> u32 {
         if self == Half::Read { flag::READABLE } else { flag::WRITABLE }
     }
 }
@@ -143,8 +143,8 @@ impl Shared {
         self.core.borrow().sources.get(token).map_or(flag::DEAD, |s| s.flags)
     }
 
-    fn gone() -> io::Error {
-        io::Error::new(io::ErrorKind::NotConnected, "the loop that this stream belonged to has ended")
+    pub(super) fn gone() -> io::Error {
+        io::Error::new(io::ErrorKind::NotConnected, "the loop that this belonged to has ended")
     }
 
     /// Looks whether an operation of one half may succeed.
@@ -216,7 +216,7 @@ impl Shared {
 
     /// The task has had its turn (I24): it goes to the back of the queue, and finds everything as it is.
     #[cold]
-    fn give_up_turn<R>(cx: &Context<'_>) -> Poll<R> {
+    pub(super) fn give_up_turn<R>(cx: &Context<'_>) -> Poll<R> {
         cx.waker().wake_by_ref();
         Poll::Pending
     }

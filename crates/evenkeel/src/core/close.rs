@@ -9,7 +9,7 @@ use super::pool::Event;
 use super::shared::Timer;
 use super::{Core, Kind, Shared, Token, flag};
 use crate::handler::CloseReason;
-use crate::net::{Addr, SocketOption};
+use crate::net::SocketOption;
 use crate::sys::Fd;
 
 impl Shared {
@@ -159,10 +159,12 @@ impl Shared {
         let (kind, fd, pool, slot, flags) = (s.kind(), s.fd, s.pool, s.slot, s.flags);
         drop(core);
         let over = self.driver.deregister(self, token);
-        if flags & flag::UNLINK != 0
-            && let Ok(Addr::Unix(Some(path))) = self.driver.sys().local_addr(fd)
-        {
-            self.driver.sys().remove_socket_file(&path);
+        if flags & flag::UNLINK != 0 && kind != Kind::Callback {
+            let file = self.core.borrow_mut().forget_socket_file(token);
+            if let Some((path, file)) = file {
+                // The path may be another's by now. Ours, while its socket is open, is no other's inode.
+                self.driver.sys().remove_socket_file(&path, Some(file));
+            }
         }
         if flags & flag::RESET != 0 {
             // A socket that cannot be reset is closed like any other.
@@ -175,6 +177,12 @@ impl Shared {
         drop(removed);
         if kind == Kind::Callback {
             self.stats.add(&self.stats.closed);
+            let by_drain = flags & flag::DRAINING != 0;
+            let reason = match reason {
+                CloseReason::Local if by_drain => CloseReason::Draining,
+                reason => reason,
+            };
+            self.pool(pool).draining().ended(by_drain, &reason);
             self.deliver(pool, slot, token, Event::Closed(&reason));
         }
         if over {
@@ -187,7 +195,11 @@ impl Shared {
                 // The user's function, and whatever it holds.
                 self.guard(|| drop(listener));
             }
-            Kind::Async | Kind::Watch | Kind::Free => {
+            Kind::Watch => {
+                let state = self.core.borrow_mut().watches.remove(slot);
+                self.guard(|| drop(state));
+            }
+            Kind::Async | Kind::TaskListener | Kind::Free => {
                 let state = self.core.borrow_mut().free_async(slot);
                 // Wakers, which may be the user's.
                 self.guard(|| drop(state));

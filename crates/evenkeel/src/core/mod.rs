@@ -9,10 +9,12 @@ pub(crate) mod cork;
 mod flow;
 pub(crate) mod flush;
 pub(crate) mod out;
+pub(crate) mod parcel;
 pub(crate) mod pool;
 pub(crate) mod shared;
 mod slab;
 pub(crate) mod source;
+pub(crate) mod watch;
 mod write;
 
 pub(crate) use caught::{Payload, caught};

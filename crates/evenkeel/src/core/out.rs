@@ -153,6 +153,13 @@ impl Extra {
         }
     }
 
+    /// The loop's clock has another zero from now on: adds `by` milliseconds, wrapping, to all times.
+    pub(crate) fn shift(&mut self, by: u32) {
+        for chunk in &mut self.queue {
+            chunk.since = chunk.since.wrapping_add(by);
+        }
+    }
+
     /// Takes `n` sent bytes off the front.
     pub(crate) fn advance(&mut self, mut n: usize) {
         self.bytes -= n;

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use super::slab::Slab;
 use super::{Shared, Token, caught};
 use crate::handler::{CloseReason, Conn, Handler};
+use crate::net::drain::Draining;
 use crate::net::{Addr, Limits};
 use crate::sys::Fd;
 
@@ -19,6 +20,7 @@ pub(crate) enum Event<'a> {
     Eof,
     Drained,
     Notify,
+    Drain,
     Closed(&'a CloseReason),
 }
 
@@ -35,6 +37,7 @@ pub(crate) trait AnyPool {
     fn discard(&self, slot: u32);
     fn limits(&self) -> &Limits;
     fn len(&self) -> usize;
+    fn draining(&self) -> &Draining;
 }
 
 /// What became of an accepted connection.
@@ -56,15 +59,21 @@ pub(crate) struct TypedPool<H> {
     limits: Limits,
     /// Its place among the loop's pools.
     pub(crate) place: Cell<u16>,
+    draining: Draining,
 }
 
 impl<H: Handler> TypedPool<H> {
     pub(crate) fn new(limits: Limits) -> Self {
-        TypedPool { slots: Slab::new(), limits, place: Cell::new(0) }
+        TypedPool { slots: Slab::new(), limits, place: Cell::new(0), draining: Draining::default() }
     }
 
     pub(crate) fn insert(&self, handler: H) -> u32 {
         self.slots.insert(handler)
+    }
+
+    /// Takes a handler back that has not been called.
+    pub(crate) fn take(&self, slot: u32) -> Option<H> {
+        self.slots.remove(slot)
     }
 
     /// Calls a handler, in its place.
@@ -98,6 +107,7 @@ impl<H: Handler> AnyPool for TypedPool<H> {
             Event::Eof => self.call(conn, |handler, conn| handler.on_eof(conn)),
             Event::Drained => self.call(conn, |handler, conn| handler.on_drained(conn)),
             Event::Notify => self.call(conn, |handler, conn| handler.on_notify(conn)),
+            Event::Drain => self.call(conn, |handler, conn| handler.on_drain(conn)),
             Event::Closed(reason) => self.call(conn, |handler, conn| {
                 conn.moved = true;
                 handler.on_close(conn.id(), reason);
@@ -118,6 +128,10 @@ impl<H: Handler> AnyPool for TypedPool<H> {
 
     fn len(&self) -> usize {
         self.slots.len()
+    }
+
+    fn draining(&self) -> &Draining {
+        &self.draining
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -10,16 +11,18 @@ use std::time::{Duration, Instant};
 use super::cork::Cork;
 use super::pool::{AnyPool, Event};
 use super::source::{Kind, Sources, Token, flag};
+use super::watch::Watches;
 use crate::backend::{Backend, Driver};
 use crate::choice::{Fallback, Started};
 use crate::dns::Names;
 use crate::fs::Files;
 use crate::handler::CloseReason;
+use crate::local::Locals;
 use crate::net::Limits;
 use crate::pool::{WorkPool, Workers};
 use crate::remote::Inbox;
 use crate::stats::Stats;
-use crate::sys::WakeFn;
+use crate::sys::{SocketFile, WakeFn};
 use crate::task::Executor;
 use crate::time::wheel::{Key, Wheel};
 
@@ -34,6 +37,8 @@ pub(crate) enum Timer {
     Deadline(Token),
     /// A listener that had to stop may be tried again.
     Accept(Token),
+    /// A watch that had to rest is reported again.
+    Watch(Token),
     /// Look over a part of the connections for broken limits.
     Sweep,
 }
@@ -77,7 +82,11 @@ pub(crate) struct Core {
     pub(crate) wakes: Vec<(Token, Waker, bool)>,
     pub(crate) tasks: Vec<AsyncIo>,
     pub(crate) free_task: u32,
+    /// The waiting sides of watches.
+    pub(crate) watches: Watches,
     pub(crate) listeners: Vec<Option<Listener>>,
+    /// Files of Unix sockets that go with their listeners.
+    pub(crate) socket_files: Vec<(Token, PathBuf, SocketFile)>,
     pub(crate) deferred: VecDeque<Box<dyn FnOnce()>>,
     pub(crate) wheel: Wheel<Timer>,
     /// Where those who listen for signals leave their wakers; called whenever the loop's wake-up comes, which signals
@@ -106,6 +115,7 @@ pub(crate) struct Shared {
     pub(crate) executor: Executor,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) files: Files,
+    pub(crate) locals: Locals,
     /// Threads for names and the user's work, perhaps shared with other loops. None when the loop has ended.
     pub(crate) work_pool: RefCell<Option<WorkPool>>,
     pub(crate) names: Names,
@@ -151,7 +161,9 @@ impl Shared {
             wakes: Vec::new(),
             tasks: Vec::new(),
             free_task: u32::MAX,
+            watches: Watches::default(),
             listeners: Vec::new(),
+            socket_files: Vec::new(),
             deferred: VecDeque::new(),
             wheel: Wheel::new(0),
             signal_waiters: Vec::new(),
@@ -170,6 +182,7 @@ impl Shared {
             scratch: Cell::new(None),
             executor: Executor::new(notify.clone()),
             inbox,
+            locals: Locals::default(),
             files: Files::new(notify, &workers.options.files),
             work_pool: RefCell::new(Some(workers.pool())),
             names: Names::new(workers.resolver),
@@ -269,6 +282,7 @@ impl Shared {
                 Timer::Connect(token) => self.connect_deadline(token),
                 Timer::Deadline(token) => self.flush_deadline(token),
                 Timer::Accept(token) => self.driver.retry_accept(self, token),
+                Timer::Watch(token) => self.driver.watch_again(self, token),
                 Timer::Sweep => self.sweep(),
             }
         }

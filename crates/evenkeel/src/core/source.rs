@@ -1,7 +1,7 @@
 //! Sources: one entry of 32 bytes for each descriptor that a loop serves, found by a token that carries a
 //! generation, so that an event or a handle of a connection that is gone finds nothing (I6).
 
-use super::out::Extra;
+use super::out::{Ended, Extra};
 use crate::sys::Fd;
 
 /// Names one source of one loop for as long as the source lives.
@@ -17,6 +17,9 @@ impl Token {
         u64::from(self.generation) << 32 | u64::from(self.index)
     }
 
+    /// No source's.
+    pub(crate) const NONE: Token = Token { index: u32::MAX, generation: 0 };
+
     pub(crate) fn from_u64(data: u64) -> Self {
         Token { index: data as u32, generation: (data >> 32) as u32 }
     }
@@ -27,14 +30,16 @@ impl Token {
 #[repr(u32)]
 pub(crate) enum Kind {
     Free = 0,
-    /// Accepts for a pool of handlers or for an asynchronous listener.
+    /// Accepts for a pool of handlers.
     Listener = 1 << 29,
     /// A stream whose bytes go to a handler.
     Callback = 2 << 29,
     /// A stream that tasks read and write.
     Async = 3 << 29,
-    /// A foreign descriptor whose readiness is asked for.
-    Watch = 4 << 29,
+    /// Accepts for a task.
+    TaskListener = 4 << 29,
+    /// A descriptor whose readiness is told, and that others read and write: see `core/watch.rs`.
+    Watch = 5 << 29,
 }
 
 impl Kind {
@@ -44,7 +49,8 @@ impl Kind {
             1 => Kind::Listener,
             2 => Kind::Callback,
             3 => Kind::Async,
-            4 => Kind::Watch,
+            4 => Kind::TaskListener,
+            5 => Kind::Watch,
             _ => Kind::Free,
         }
     }
@@ -106,6 +112,8 @@ pub(crate) mod flag {
     pub(crate) const NOTIFY: u32 = 1 << 24;
     /// A Unix listener whose file is removed when it closes.
     pub(crate) const UNLINK: u32 = 1 << 25;
+    /// Of a connection, the same bit: a drain closes it.
+    pub(crate) const DRAINING: u32 = UNLINK;
     /// `on_drained` is due.
     pub(crate) const DRAINED: u32 = 1 << 26;
     /// Reset instead of an orderly end.
@@ -122,9 +130,10 @@ pub(crate) struct Source {
     pub(crate) flags: u32,
     /// Where the owner keeps its part: a pool's slot, or the asynchronous side's.
     pub(crate) slot: u32,
-    /// Milliseconds of the loop's clock at the last activity; while a message is in progress, at its start.
+    /// Milliseconds of the loop's clock at the last activity; while a message is in progress, at its start. Of a watch:
+    /// the number of reports so far.
     pub(crate) stamp: u32,
-    /// The pool that the slot is in.
+    /// The pool that the slot is in. Of a watch: what it may be asked for, as `Interest` has it.
     pub(crate) pool: u16,
     pub(crate) extra: Option<Box<Extra>>,
 }
@@ -164,6 +173,16 @@ impl Source {
             first.append(&mut extra.unread);
             extra.unread = first;
         }
+    }
+
+    /// What comes after the unread bytes, if that is known: the owner is told now.
+    pub(crate) fn take_ended(&mut self) -> Option<Ended> {
+        let extra = self.extra.as_mut()?;
+        let ended = extra.ended.take();
+        if extra.is_idle() {
+            self.extra = None;
+        }
+        ended
     }
 
     /// The box for what an idle connection does not have.
@@ -294,10 +313,10 @@ mod tests {
     #[test]
     fn a_generation_that_wraps_never_becomes_the_null_one() {
         let mut all = Sources::default();
-        let a = all.insert(3, Kind::Watch, 0, 0, 0, 0);
+        let a = all.insert(3, Kind::TaskListener, 0, 0, 0, 0);
         all.entries[a.index as usize].generation = u32::MAX;
         all.remove(Token { index: a.index, generation: u32::MAX });
-        assert_eq!(all.insert(3, Kind::Watch, 0, 0, 0, 0).generation, 1);
+        assert_eq!(all.insert(3, Kind::TaskListener, 0, 0, 0, 0).generation, 1);
     }
 
     #[test]

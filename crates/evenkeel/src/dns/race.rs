@@ -106,5 +106,4 @@ where
 }
 
 #[cfg(test)]
-#[path = "race_tests.rs"]
 mod tests;

@@ -17,7 +17,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use super::op::{FileDone, FileOp};
+use super::op::{FileDone, FileOp, Output};
 use super::threads::Threads;
 use crate::core::{Shared, caught};
 use crate::pool::{LaneOptions, LaneStats};
@@ -49,6 +49,21 @@ pub(super) async fn perform(lp: &Rc<Shared>, make: impl FnOnce() -> FileOp) -> F
         lp.files.to_threads(op, waiter).map_err(|(error, _)| error)?;
     }
     poll_fn(|cx| slot.poll(cx)).await
+}
+
+/// Runs a call that blocks on a thread, and waits for what it gives. It has a place as an operation has one; a future that
+/// is dropped before there is one means that nothing happens, and one that is dropped later abandons the call.
+///
+/// # Errors
+/// The call's; those of the pool; `Other` if the call panics.
+pub(crate) async fn on_thread(
+    lp: Rc<Shared>,
+    call: impl FnOnce() -> io::Result<Vec<u8>> + Send + 'static,
+) -> io::Result<Vec<u8>> {
+    match perform(&lp, || FileOp::Call(Box::new(move || Ok(Output::Read(call()?))))).await? {
+        Output::Read(got) => Ok(got),
+        other => unreachable!("the call gave {other:?}"),
+    }
 }
 
 fn ended() -> io::Error {

@@ -85,7 +85,7 @@ pub use self::options::OpenOptions;
 
 #[cfg(test)]
 pub(crate) use self::flight::waiter;
-pub(crate) use self::flight::{FileWaiter, Files};
+pub(crate) use self::flight::{FileWaiter, Files, on_thread};
 pub(crate) use self::op::{FileDone, FileOp, OpenFile, Output, STAT_MASK};
 
 /// What one operation reads or writes at most, so that each keeps a thread and its memory for a bounded time.

@@ -43,6 +43,8 @@ pub(crate) enum FileOp {
     Unlink { path: CString, dir: bool },
     /// `mkdirat`.
     MakeDir { path: CString, mode: Mode },
+    /// A call that blocks and that no interface of the kernel has another way for.
+    Call(Box<dyn FnOnce() -> FileDone + Send>),
 }
 
 /// An open file, as its owner and the operations on it share it.
@@ -137,6 +139,7 @@ impl FileOp {
                 done(|| rustix::fs::unlinkat(CWD, &path, flags))
             }
             FileOp::MakeDir { path, mode } => done(|| rustix::fs::mkdirat(CWD, &path, mode)),
+            FileOp::Call(call) => call(),
         }
     }
 }

@@ -2,23 +2,26 @@
 
 use std::cell::Cell;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::ops::Range;
+use std::rc::Rc;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, PoisonError};
 
-use super::share::{Acceptor, GroupListener, Part, Share, Target, listen_at, listen_on, open};
+use super::adopt::Lot;
+use super::share::{Acceptor, GroupListener, Part, Share, Socket, Target, listen_at, open};
 use super::tally::Tally;
 use super::{Group, LoopIndex};
 use crate::core::caught;
+use crate::core::pool::Make;
 use crate::handle::Handle;
 use crate::handler::Handler;
-use crate::net::{Addr, IntoAddr, Limits, ListenOptions};
+use crate::net::{Addr, IntoAddr, Limits, ListenOptions, ListenerId};
 use crate::sys::{Real, Sys};
 
 /// What is to be opened: the same for every loop, and shared by their threads.
-struct Plan<F> {
-    at: Addr,
-    options: ListenOptions,
+pub(super) struct Plan<F> {
+    pub(super) at: Addr,
+    pub(super) options: ListenOptions,
     limits: Limits,
     each: F,
     tallies: Arc<[Arc<Tally>]>,
@@ -26,7 +29,7 @@ struct Plan<F> {
 
 impl<F> Plan<F> {
     /// One loop's part, and what makes its handlers.
-    fn part<H, M>(&self, handle: &Handle, index: LoopIndex, share: Share) -> (Part, M)
+    pub(super) fn part<H, M>(&self, handle: &Handle, index: LoopIndex, share: Share) -> (Part, M)
     where
         H: Handler,
         M: Fn(&Addr) -> H + 'static,
@@ -111,6 +114,25 @@ impl Group {
         self.check(&at, limits, share)?;
         let mut options = options.clone();
         options.reuse_port |= share == Share::ReusePort;
+        self.open(at, options, limits, each, |plan, listener| match share {
+            Share::ReusePort => self.reuse_port(plan, 0..self.len(), listener),
+            Share::Acceptor => self.accept_for_all(plan, listener, |handle, plan, serving| {
+                let (id, addr) = listen_at(handle, &plan.at, &plan.options, serving)?;
+                Ok((vec![id], addr))
+            }),
+            Share::Shared => self.share_socket(plan, listener),
+        })
+    }
+
+    /// Makes a listener by `open`, on all loops or on none.
+    pub(super) fn open<F>(
+        &self,
+        at: Addr,
+        options: ListenOptions,
+        limits: &Limits,
+        each: F,
+        open: impl FnOnce(&Arc<Plan<F>>, &mut GroupListener) -> io::Result<()>,
+    ) -> io::Result<GroupListener> {
         let tallies: Arc<[_]> = (0..self.len()).map(|_| Arc::default()).collect();
         let mut listener = GroupListener {
             addr: at.clone(),
@@ -119,12 +141,7 @@ impl Group {
             tallies: tallies.clone(),
         };
         let plan = Arc::new(Plan { at, options, limits: limits.clone(), each, tallies });
-        let opened = match share {
-            Share::ReusePort => self.reuse_port(&plan, &mut listener),
-            Share::Acceptor => self.accept_for_all(&plan, &mut listener),
-            Share::Shared => self.share_socket(&plan, &mut listener),
-        };
-        if let Err(error) = opened {
+        if let Err(error) = open(&plan, &mut listener) {
             // A loop that is not told because its mailbox is full has been told to listen a moment ago.
             let _ = listener.close();
             return Err(error);
@@ -134,7 +151,7 @@ impl Group {
         Ok(listener)
     }
 
-    fn check(&self, at: &Addr, limits: &Limits, share: Share) -> io::Result<()> {
+    pub(super) fn check(&self, at: &Addr, limits: &Limits, share: Share) -> io::Result<()> {
         let invalid = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         if self.is_own_thread() {
             let what = "a loop would wait for itself: listen from a thread that is none of the group's";
@@ -152,7 +169,7 @@ impl Group {
     }
 
     /// Runs `call` on a loop and waits for what it returns.
-    fn ask<R: Send + 'static>(
+    pub(super) fn ask<R: Send + 'static>(
         &self,
         index: LoopIndex,
         call: impl FnOnce(&Handle) -> io::Result<R> + Send + 'static,
@@ -168,27 +185,39 @@ impl Group {
         wait.recv().unwrap_or_else(|_| Err(crate::RemoteError::LoopEnded.into()))
     }
 
-    /// A listening socket on each loop. The first one's address is that of the others.
-    fn reuse_port<H, M, F>(&self, plan: &Arc<Plan<F>>, listener: &mut GroupListener) -> io::Result<()>
+    /// A listening socket on each of these loops. The first one's address is that of the others.
+    pub(super) fn reuse_port<H, M, F>(
+        &self,
+        plan: &Arc<Plan<F>>,
+        loops: Range<LoopIndex>,
+        listener: &mut GroupListener,
+    ) -> io::Result<()>
     where
         H: Handler,
         M: Fn(&Addr) -> H + 'static,
         F: Fn(&Handle, LoopIndex) -> M + Send + Sync + 'static,
     {
-        for index in 0..self.len() {
+        for index in loops {
             let (plan, at) = (plan.clone(), listener.addr.clone());
             let (id, addr) = self.ask(index, move |handle| {
                 let (part, make) = plan.part(handle, index, Share::ReusePort);
                 listen_at(handle, &at, &plan.options, part.install(handle, make))
             })?;
-            listener.sockets.push((self.remote(index), id));
+            listener.sockets.push(Socket { remote: self.remote(index), id, copy: false });
             listener.addr = addr;
         }
         Ok(())
     }
 
-    /// A listening socket on the first loop, and on each other a place for what is handed to it.
-    fn accept_for_all<H, M, F>(&self, plan: &Arc<Plan<F>>, listener: &mut GroupListener) -> io::Result<()>
+    /// Listening sockets on the first loop, which `open` opens, and on each other a place for what is handed to it.
+    pub(super) fn accept_for_all<H, M, F>(
+        &self,
+        plan: &Arc<Plan<F>>,
+        listener: &mut GroupListener,
+        open: impl FnOnce(&Handle, &Plan<F>, (Rc<Make>, u16)) -> io::Result<(Vec<ListenerId>, Addr)>
+        + Send
+        + 'static,
+    ) -> io::Result<()>
     where
         H: Handler,
         M: Fn(&Addr) -> H + 'static,
@@ -206,14 +235,15 @@ impl Group {
             |(remote, place): &(crate::Remote, u32)| Target { remote: remote.clone(), place: *place };
         let targets: Vec<_> = listener.places.iter().map(target).collect();
         let plan = plan.clone();
-        let (id, addr) = self.ask(0, move |handle| {
+        let (ids, addr) = self.ask(0, move |handle| {
             let (part, make) = plan.part(handle, 0, Share::Acceptor);
             let (own, pool) = part.install(handle, make);
             let most = plan.limits.max_connections.unwrap_or(usize::MAX);
             let acceptor = Acceptor { tallies: plan.tallies.clone(), most, targets, next: Cell::new(0) };
-            listen_at(handle, &plan.at, &plan.options, (acceptor.into_make(own), pool))
+            open(handle, &plan, (acceptor.into_make(own), pool))
         })?;
-        listener.sockets.push((self.remote(0), id));
+        let socket = |id| Socket { remote: self.remote(0), id, copy: false };
+        listener.sockets.extend(ids.into_iter().map(socket));
         listener.addr = addr;
         Ok(())
     }
@@ -228,36 +258,16 @@ impl Group {
         let opening = plan.clone();
         let (socket, addr) = self.ask(0, move |handle| open(handle, &opening.at, &opening.options))?;
         listener.addr = addr;
-        let copied = self.copy_socket(plan, &socket, listener);
+        let copied = (0..self.len()).try_for_each(|index| {
+            let lot = Lot { socket: socket.try_clone()?, shared: true, copy: index > 0 };
+            self.give(plan, index, vec![lot], listener)
+        });
         // The first loop's copy takes the file of a Unix socket with it; if there is none, nobody else does.
         if let (true, true, Some(path)) =
             (listener.sockets.is_empty(), plan.options.unlink, listener.addr.unix_path())
         {
-            Real.remove_socket_file(path);
+            Real.remove_socket_file(path, None);
         }
         copied
-    }
-
-    fn copy_socket<H, M, F>(
-        &self,
-        plan: &Arc<Plan<F>>,
-        socket: &OwnedFd,
-        listener: &mut GroupListener,
-    ) -> io::Result<()>
-    where
-        H: Handler,
-        M: Fn(&Addr) -> H + 'static,
-        F: Fn(&Handle, LoopIndex) -> M + Send + Sync + 'static,
-    {
-        for index in 0..self.len() {
-            let (plan, copy, addr) = (plan.clone(), socket.try_clone()?, listener.addr.clone());
-            let id = self.ask(index, move |handle| {
-                let (part, make) = plan.part(handle, index, Share::Shared);
-                let unlink = index == 0 && plan.options.unlink;
-                listen_on(handle, copy, (&addr, unlink), part.install(handle, make))
-            })?;
-            listener.sockets.push((self.remote(index), id));
-        }
-        Ok(())
     }
 }

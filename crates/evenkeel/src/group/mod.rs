@@ -80,7 +80,9 @@
 //! [`LoopEnded`](crate::CloseReason::LoopEnded). A server that wants to end them gracefully closes its
 //! [listener](GroupListener::close) and waits for [`counts`](Group::counts) to fall first.
 
+mod adopt;
 mod builder;
+mod drain;
 mod error;
 mod listen;
 mod roster;
@@ -97,7 +99,7 @@ use std::time::Duration;
 pub use self::builder::GroupBuilder;
 pub use self::error::GroupError;
 pub use self::share::{GroupListener, Share};
-pub use self::tally::LoopCounts;
+pub use self::tally::{Counted, Counter, LoopCounts};
 
 use self::roster::Roster;
 use self::tally::Tally;

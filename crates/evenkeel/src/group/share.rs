@@ -5,18 +5,20 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::tally::{Live, Served, Tally};
+use super::tally::{Counted, Counter, Live, Tally};
 use super::{LoopCounts, LoopIndex};
 use crate::core::pool::{Made, Make};
 use crate::core::shared::Listener;
 use crate::core::{Shared, caught, flag};
 use crate::handle::Handle;
 use crate::handler::Handler;
-use crate::net::pool::{AcceptedSetup, add_listener, check_running, listen};
-use crate::net::{Addr, Limits, ListenOptions, ListenerId, SocketOption};
+use crate::net::pool::{AcceptedSetup, check_running, listen};
+use crate::net::{Addr, Closing, Limits, ListenOptions, ListenerId, SocketOption};
 use crate::remote::{Remote, RemoteError};
 use crate::sys::{Fd, Real, Sys};
+use crate::task::Answer;
 
 /// How the loops of a group share what they listen at. The [module](super) says which to choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,11 +35,20 @@ pub enum Share {
     Shared,
 }
 
+/// A listening socket on one loop.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) remote: Remote,
+    pub(super) id: ListenerId,
+    /// Another loop's is the same socket, and comes before this one.
+    pub(super) copy: bool,
+}
+
 /// A listener of a whole group. Dropping it does not close it; the end of the group does.
 #[derive(Debug)]
 pub struct GroupListener {
     pub(super) addr: Addr,
-    pub(super) sockets: Vec<(Remote, ListenerId)>,
+    pub(super) sockets: Vec<Socket>,
     /// On the loops that connections are handed to: where they keep what makes their handlers.
     pub(super) places: Vec<(Remote, u32)>,
     pub(super) tallies: Arc<[Arc<Tally>]>,
@@ -54,28 +65,106 @@ impl GroupListener {
         self.tallies.iter().map(|tally| tally.counts()).collect()
     }
 
+    /// Another descriptor of each listening socket, for a process that is to take them over: all of them, so that none is
+    /// closed with connections in its queue. A socket that several loops share comes once. They stay open whatever becomes of
+    /// this listener.
+    ///
+    /// Each loop duplicates its own, so none of them is held up. A task awaits this; a thread without a loop calls
+    /// [`wait_sockets`](Self::wait_sockets).
+    ///
+    /// # Errors
+    /// When a loop's mailbox is full or a loop has ended; the kernel's, when descriptors have run out.
+    pub async fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
+        let mut all = Vec::new();
+        for answer in self.duplicates()? {
+            all.push(answer.await.map_err(io::Error::other)??);
+        }
+        Ok(all)
+    }
+
+    /// As [`sockets`](Self::sockets), blocking the thread until the loops have answered.
+    ///
+    /// # Errors
+    /// As for [`sockets`](Self::sockets).
+    ///
+    /// # Panics
+    /// On a thread whose loop is running.
+    pub fn wait_sockets(&self) -> io::Result<Vec<OwnedFd>> {
+        let answers = self.duplicates()?.into_iter();
+        answers.map(|answer| answer.wait().map_err(io::Error::other)?).collect()
+    }
+
+    /// The loops' descriptors are of one table, so that what one of them duplicates is valid on every thread. Where loops have
+    /// tables of their own, this is the place where it must be sent instead, by SCM_RIGHTS.
+    fn duplicates(&self) -> io::Result<Vec<Answer<io::Result<OwnedFd>>>> {
+        let sockets = self.sockets.iter().filter(|socket| !socket.copy);
+        let ask = |Socket { remote, id, .. }: &Socket| {
+            let id = *id;
+            Ok(remote.spawn(move || async move { Handle::current().listener_socket(id) })?)
+        };
+        sockets.map(ask).collect()
+    }
+
+    /// What counts connections on a loop that have moved there, as [`Parcel`](crate::net::Parcel)s: `Share::Acceptor` balances
+    /// by these counts. A connection that leaves its loop is no longer counted there; where it comes to, nobody knows whose
+    /// it was, so its new handler says.
+    ///
+    /// # Panics
+    /// If there is no such loop.
+    pub fn counter(&self, index: LoopIndex) -> Counter {
+        Counter { tally: self.tallies[index].clone() }
+    }
+
     /// Stops listening: each loop does in its next turn. Connections that were accepted stay.
     ///
     /// # Errors
     /// `Full` when a loop's mailbox is full; that loop goes on listening then. A loop that has ended listens no more.
     pub fn close(self) -> Result<(), RemoteError> {
+        self.close_as(Closing::Now)
+    }
+
+    /// Stops listening, in the way of `closing`: see [`Handle::close_listener_as`].
+    ///
+    /// # Errors
+    /// As for [`close`](Self::close).
+    pub fn close_as(self, closing: Closing) -> Result<(), RemoteError> {
         let mut result = Ok(());
         let mut places = self.places;
-        for (remote, id) in self.sockets {
-            let places = std::mem::take(&mut places);
+        let mut left = self.sockets.len();
+        for Socket { remote, id, .. } in self.sockets {
+            left -= 1;
+            // With the last: one loop accepts from all of them.
+            let places = if left == 0 { std::mem::take(&mut places) } else { Vec::new() };
             let sent = remote.run(move |handle| {
-                handle.close_listener(id);
-                // Sent by the loop that accepts, so that these come after all that it has handed over.
-                for (remote, place) in places {
-                    // What cannot be told is kept by its loop until it ends.
-                    let _ = remote.run(move |handle| handle.shared.forget_listener(place));
-                }
+                handle.close_listener_as(id, closing);
+                forget_places(handle, id, places);
             });
             if sent == Err(RemoteError::Full) {
                 result = sent;
             }
         }
         result
+    }
+}
+
+/// How often a listener that ends is looked at.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Lets other loops forget how to serve what this one accepts, once it accepts no more. Sent by the loop that accepts, so that
+/// these calls come after all that it has handed over.
+fn forget_places(handle: &Handle, listener: ListenerId, places: Vec<(Remote, u32)>) {
+    if places.is_empty() {
+        return;
+    }
+    if handle.listens(listener) {
+        let again = handle.clone();
+        // A loop that ends first has told nobody; they keep what they have until they end, too, which is soon.
+        handle.after(LOOK, move || forget_places(&again, listener, places));
+        return;
+    }
+    for (remote, place) in places {
+        // What cannot be told is kept by its loop until it ends.
+        let _ = remote.run(move |handle| handle.shared.forget_listener(place));
     }
 }
 
@@ -95,7 +184,7 @@ impl Part {
         handle: &Handle,
         make: impl Fn(&Addr) -> H + 'static,
     ) -> (Rc<Make>, u16) {
-        let pool = handle.pool::<Served<H>>(self.limits);
+        let pool = handle.pool::<Counted<H>>(self.limits);
         let place = pool.typed.place.get();
         let typed = Rc::downgrade(&pool.typed);
         let setup = AcceptedSetup::new(&self.options);
@@ -103,7 +192,7 @@ impl Part {
         let make = move |shared: &Rc<Shared>, fd: Fd, peer: &Addr| {
             let live = if expected { Live::expected(&tally) } else { Live::arrived(&tally) };
             setup.apply(shared, fd, peer);
-            let made = caught(|| Served { handler: make(peer), _live: live }).zip(typed.upgrade());
+            let made = caught(|| Counted { handler: make(peer), _live: live }).zip(typed.upgrade());
             made.map_or(Made::Failed, |(handler, typed)| Made::Here(typed.insert(handler)))
         };
         (Rc::new(make), place)
@@ -134,7 +223,7 @@ pub(super) fn open(handle: &Handle, at: &Addr, options: &ListenOptions) -> io::R
     check_running(&handle.shared)?;
     let sys = handle.shared.driver.sys();
     if let (true, Some(path)) = (options.unlink, at.unix_path()) {
-        sys.remove_socket_file(path);
+        sys.remove_socket_file(path, None);
     }
     let fd = sys.listen(at, options)?;
     let addr = sys.local_addr(fd);
@@ -142,20 +231,26 @@ pub(super) fn open(handle: &Handle, at: &Addr, options: &ListenOptions) -> io::R
     Ok((fd, addr?))
 }
 
-/// Accepts on a loop from its copy of a listening socket. `unlink`: a Unix socket's file is removed when this loop closes its
-/// copy.
+/// How a loop accepts from a socket that listens already.
+#[derive(Clone, Copy)]
+pub(super) struct Way {
+    /// Other loops have copies of it.
+    pub(super) shared: bool,
+    /// A Unix socket's file is removed when this loop closes it.
+    pub(super) unlink: bool,
+}
+
+/// Accepts on a loop from a socket that listens already, of which others may have copies.
 pub(super) fn listen_on(
     handle: &Handle,
     socket: OwnedFd,
-    (addr, unlink): (&Addr, bool),
+    way: Way,
     (make, pool): (Rc<Make>, u16),
 ) -> io::Result<ListenerId> {
     let shared = &handle.shared;
-    check_running(shared)?;
-    let unix = if addr.unix_path().is_none() { 0 } else { flag::UNIX };
-    let unlink = if unix != 0 && unlink { flag::UNLINK } else { 0 };
-    let fd = shared.driver.sys().import(socket)?;
-    let token = add_listener(shared, fd, flag::SHARED | unix | unlink, Listener { make, pool, token: None })?;
+    let flags = if way.shared { flag::SHARED } else { 0 };
+    let listener = Some(Listener { make, pool, token: None });
+    let token = crate::net::pool::listen_on(shared, socket, way.unlink, flags, listener)?;
     Ok(ListenerId { token, owner: shared.id })
 }
 

@@ -10,7 +10,7 @@ use crate::handler::{CloseReason, Conn, ConnId, Handler};
 #[non_exhaustive]
 pub struct LoopCounts {
     /// Connections now: those that have a handler, and those on their way from the accepting loop to this one. One that has
-    /// become a stream is none of them any more.
+    /// become a stream is none of them any more, and one that has moved counts where it is only by a [`Counter`].
     pub connections: usize,
     /// Connections that have come to this loop in all.
     pub accepted: u64,
@@ -70,6 +70,7 @@ impl Tally {
 }
 
 /// One connection that counts, for as long as this lives.
+#[derive(Debug)]
 pub(super) struct Live {
     tally: Arc<Tally>,
 }
@@ -94,14 +95,30 @@ impl Drop for Live {
     }
 }
 
-/// A handler whose connection counts until it is dropped.
-pub(super) struct Served<H> {
+/// Counts connections that have moved to a loop among those of a listener; see
+/// [`GroupListener::counter`](super::GroupListener::counter).
+#[derive(Clone, Debug)]
+pub struct Counter {
+    pub(super) tally: Arc<Tally>,
+}
+
+impl Counter {
+    /// The handler's connection counts from now on, and for as long as the handler lives.
+    pub fn count<H: Handler>(&self, handler: H) -> Counted<H> {
+        self.tally.expect();
+        Counted { handler, _live: Live { tally: self.tally.clone() } }
+    }
+}
+
+/// A handler whose connection counts until it is dropped; [`Counter::count`] makes it.
+#[derive(Debug)]
+pub struct Counted<H> {
     pub(super) handler: H,
     /// After the handler, so that whoever sees the count fall knows that the handler is gone.
     pub(super) _live: Live,
 }
 
-impl<H: Handler> Handler for Served<H> {
+impl<H: Handler> Handler for Counted<H> {
     #[inline]
     fn on_open(&mut self, conn: &mut Conn<'_>) {
         self.handler.on_open(conn);
@@ -125,6 +142,11 @@ impl<H: Handler> Handler for Served<H> {
     #[inline]
     fn on_notify(&mut self, conn: &mut Conn<'_>) {
         self.handler.on_notify(conn);
+    }
+
+    #[inline]
+    fn on_drain(&mut self, conn: &mut Conn<'_>) {
+        self.handler.on_drain(conn);
     }
 
     #[inline]

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use super::pool::{AcceptedSetup, listen};
+use super::pool::{AcceptedSetup, listen, listen_on};
 use super::{Addr, IntoAddr, ListenOptions, Stream};
 use crate::core::async_io::Half;
 use crate::core::{Kind, Shared, Token, flag};
@@ -46,6 +47,29 @@ impl Listener {
         let shared = Handle::current().shared;
         let token = listen(&shared, &at.into_addr()?, options, None)?;
         Ok(Listener { shared, token, setup: AcceptedSetup::new(options) })
+    }
+
+    /// Accepts, on the current loop, from a socket that listens already, such as one that this process has
+    /// [inherited](crate::inherit). Of `options`, those count that are about accepted connections, and
+    /// [`unlink`](ListenOptions::unlink) for when the listener closes.
+    ///
+    /// # Errors
+    /// `InvalidInput` when it is no listening stream socket; otherwise the kernel's.
+    ///
+    /// # Panics
+    /// Outside of a running loop.
+    pub fn from_fd(socket: impl Into<OwnedFd>, options: &ListenOptions) -> io::Result<Listener> {
+        let shared = Handle::current().shared;
+        let token = listen_on(&shared, socket.into(), options.unlink, 0, None)?;
+        Ok(Listener { shared, token, setup: AcceptedSetup::new(options) })
+    }
+
+    /// Another descriptor of the listening socket, for a process that is to take it over.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn socket(&self) -> io::Result<OwnedFd> {
+        self.shared.driver.sys().copy(self.shared.fd(self.token)?)
     }
 
     /// Takes the next connection, and its peer's address.

@@ -26,15 +26,20 @@
 //! ```
 
 mod addr;
+pub(crate) mod drain;
 mod listener;
 mod options;
+mod parcel;
 pub(crate) mod pool;
+mod send_file;
 mod split;
 mod stream;
 
 pub use addr::{Addr, IntoAddr};
+pub use drain::{Drain, Drained};
 pub use listener::Listener;
-pub use options::{ConnectOptions, KeepAlive, Limits, ListenOptions, SocketOption};
+pub use options::{Closing, ConnectOptions, KeepAlive, Limits, ListenOptions, SocketOption};
+pub use parcel::{Parcel, Refused};
 pub use pool::{ListenerId, Pool};
 pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 pub use stream::{Reply, Stream, StreamParts};

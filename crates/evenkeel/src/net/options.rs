@@ -50,6 +50,20 @@ impl Default for ListenOptions {
     }
 }
 
+/// What becomes of connections that wait in a listener's queue when it closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Closing {
+    /// The kernel resets them, unless another process has the socket, too. The listener closes at once.
+    Now,
+    /// Another process has the socket and serves them. What this loop has taken from the queue already is still served here.
+    /// A Unix socket's file stays: it is the other process's.
+    HandedOver,
+    /// They are served here, until the queue is empty; it closes then. Whoever comes between the last look at the queue and
+    /// the closing is reset, which no process can prevent that has no successor.
+    Drained,
+}
+
 /// How a connection is made.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

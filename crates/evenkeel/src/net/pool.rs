@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use super::{Addr, ConnectOptions, IntoAddr, Limits, ListenOptions, SocketOption, Stream};
@@ -9,7 +11,7 @@ use crate::core::pool::{AnyPool, Made, TypedPool};
 use crate::core::shared::{Listener, Timer};
 use crate::core::{Core, Kind, Shared, Token, caught, flag};
 use crate::handler::{ConnId, Handler};
-use crate::sys::Fd;
+use crate::sys::{Fd, SocketFile};
 
 /// Connections whose handlers are of one type and that share [`Limits`].
 ///
@@ -72,6 +74,29 @@ impl<H: Handler> Pool<H> {
         make: impl Fn(&Addr) -> H + 'static,
     ) -> io::Result<ListenerId> {
         let at = at.into_addr()?;
+        let token = listen(&self.shared, &at, options, Some(self.accepting(options, make)))?;
+        Ok(ListenerId { token, owner: self.shared.id })
+    }
+
+    /// As [`listen`](Self::listen), at a socket that listens already, such as one that this process has
+    /// [inherited](crate::inherit). Of `options`, those count that are about accepted connections, and
+    /// [`unlink`](ListenOptions::unlink) for when the listener closes.
+    ///
+    /// # Errors
+    /// `InvalidInput` when it is no listening stream socket; otherwise as for [`listen`](Self::listen). The socket is closed
+    /// then.
+    pub fn listen_on(
+        &self,
+        socket: impl Into<OwnedFd>,
+        options: &ListenOptions,
+        make: impl Fn(&Addr) -> H + 'static,
+    ) -> io::Result<ListenerId> {
+        let listener = Some(self.accepting(options, make));
+        let token = listen_on(&self.shared, socket.into(), options.unlink, 0, listener)?;
+        Ok(ListenerId { token, owner: self.shared.id })
+    }
+
+    fn accepting(&self, options: &ListenOptions, make: impl Fn(&Addr) -> H + 'static) -> Listener {
         let typed = Rc::downgrade(&self.typed);
         let setup = AcceptedSetup::new(options);
         let make = move |shared: &Rc<Shared>, fd: Fd, peer: &Addr| {
@@ -79,9 +104,7 @@ impl<H: Handler> Pool<H> {
             let made = caught(|| make(peer)).zip(typed.upgrade());
             made.map_or(Made::Failed, |(handler, typed)| Made::Here(typed.insert(handler)))
         };
-        let listener = Listener { make: Rc::new(make), pool: self.typed.place.get(), token: None };
-        let token = listen(&self.shared, &at, options, Some(listener))?;
-        Ok(ListenerId { token, owner: self.shared.id })
+        Listener { make: Rc::new(make), pool: self.typed.place.get(), token: None }
     }
 
     /// Connects to `to`. The handler hears `on_open` when the connection is established, or `on_close` with
@@ -182,7 +205,7 @@ impl AcceptedSetup {
 
 /// Opens a listening socket: for a pool, or for a task if there is no `listener`.
 pub(crate) fn listen(
-    shared: &Rc<Shared>,
+    shared: &Shared,
     at: &Addr,
     options: &ListenOptions,
     listener: Option<Listener>,
@@ -190,15 +213,47 @@ pub(crate) fn listen(
     check_running(shared)?;
     let sys = shared.driver.sys();
     if let (true, Some(path)) = (options.unlink, at.unix_path()) {
-        sys.remove_socket_file(path);
+        sys.remove_socket_file(path, None);
     }
     let fd = sys.listen(at, options)?;
-    let unlink = if options.unlink { flag::UNLINK } else { 0 };
-    let unix = if at.unix_path().is_some() { flag::UNIX | unlink } else { 0 };
-    match listener {
-        Some(listener) => add_listener(shared, fd, unix, listener),
-        None => shared.adopt_async(fd, Kind::Watch, flag::READABLE | unix),
+    serve(shared, fd, at, options.unlink, 0, listener)
+}
+
+/// Accepts from a socket that listens already, which is closed if that cannot be. `flags` is those of the new source.
+pub(crate) fn listen_on(
+    shared: &Shared,
+    socket: OwnedFd,
+    unlink: bool,
+    flags: u32,
+    listener: Option<Listener>,
+) -> io::Result<Token> {
+    check_running(shared)?;
+    let sys = shared.driver.sys();
+    let addr = sys.listening(socket.as_fd())?.addr;
+    serve(shared, sys.import(socket)?, &addr, unlink, flags, listener)
+}
+
+fn serve(
+    shared: &Shared,
+    fd: Fd,
+    at: &Addr,
+    unlink: bool,
+    flags: u32,
+    listener: Option<Listener>,
+) -> io::Result<Token> {
+    let path = at.unix_path();
+    // Looked at as soon as may be: what has the path now is taken for the socket's own file.
+    let file = path.filter(|_| unlink).and_then(|path| shared.driver.sys().socket_file(path));
+    let unix = if at.socket_addr().is_none() { flag::UNIX } else { 0 };
+    let flags = flags | unix | if file.is_some() { flag::UNLINK } else { 0 };
+    let token = match listener {
+        Some(listener) => add_listener(shared, fd, flags, listener)?,
+        None => shared.adopt_async(fd, Kind::TaskListener, flag::READABLE | flags)?,
+    };
+    if let (Some(path), Some(file)) = (path, file) {
+        shared.core.borrow_mut().socket_files.push((token, path.to_owned(), file));
     }
+    Ok(token)
 }
 
 /// Accepts for a pool from a listening socket, which is closed if that cannot be.
@@ -231,6 +286,13 @@ pub(crate) fn check_running(shared: &Shared) -> io::Result<()> {
 }
 
 impl Core {
+    /// The file that was to go with a listener. From here on it stays.
+    pub(crate) fn forget_socket_file(&mut self, token: Token) -> Option<(PathBuf, SocketFile)> {
+        let at = self.socket_files.iter().position(|(of, ..)| *of == token)?;
+        let (_, path, file) = self.socket_files.swap_remove(at);
+        Some((path, file))
+    }
+
     pub(crate) fn add_listener(&mut self, listener: Listener) -> u32 {
         if let Some(at) = self.listeners.iter().position(Option::is_none) {
             self.listeners[at] = Some(listener);

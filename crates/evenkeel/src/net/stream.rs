@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use super::pool::connect;
 use super::{
-    Addr, ConnectOptions, IntoAddr, OwnedReadHalf, OwnedWriteHalf, ReadHalf, SocketOption, WriteHalf,
+    Addr, ConnectOptions, IntoAddr, OwnedReadHalf, OwnedWriteHalf, Parcel, ReadHalf, SocketOption, WriteHalf,
 };
 use crate::core::async_io::Half;
 use crate::core::shared::Timer;
@@ -18,6 +18,7 @@ use crate::core::{Kind, Shared, Token, flag};
 use crate::handle::Handle;
 use crate::handler::{CloseReason, Flow};
 use crate::message::Message;
+use crate::sys::{Fd, Sys};
 
 /// Slices of one vectored write, as many as kernels take.
 const MOST_SLICES: usize = 1024;
@@ -125,6 +126,17 @@ impl Stream {
         drop(state);
         let unread = source.extra.map(|extra| extra.unread).unwrap_or_default();
         Ok(StreamParts { fd: shared.driver.sys().export(source.fd)?, unread })
+    }
+
+    /// Takes the stream off this loop, to move it to another one, with all that it is in the middle of.
+    ///
+    /// # Errors
+    /// `NotConnected` when the loop has ended; the kernel's, if it will not end what it was asked to receive: the stream is
+    /// reset then.
+    pub fn pack(self) -> io::Result<Parcel> {
+        let cargo = self.shared.pack(self.token, &[])?;
+        let _ = self.into_token();
+        Ok(Parcel::new(cargo))
     }
 
     /// As [`into_parts`](Self::into_parts), for those who know that nothing is unread: it is lost.
@@ -280,6 +292,16 @@ impl Stream {
         let from = &from[..from.len().min(MOST_SLICES)];
         let (shared, token) = (&*self.shared, self.token);
         shared.poll_io(token, Half::Write, cx, || shared.driver.send_vectored(shared, token, from))
+    }
+
+    /// Sends by a call of the caller's own, which sends what is no memory of ours. What was written before goes first.
+    pub(super) fn poll_send_by(
+        &self,
+        cx: &mut Context<'_>,
+        mut send: impl FnMut(&dyn Sys, Fd) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        let (shared, token) = (&*self.shared, self.token);
+        shared.poll_io(token, Half::Write, cx, || shared.driver.send_by(shared, token, &mut send))
     }
 
     #[inline]

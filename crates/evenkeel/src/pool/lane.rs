@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::{LaneOptions, LaneStats};
 use crate::core::caught;
-use crate::sys::processors;
+use crate::sys::{processors, sigpipe};
 
 /// How long a thread waits for more to do.
 const IDLE: Duration = Duration::from_secs(10);
@@ -31,9 +31,10 @@ pub(crate) trait Job: Send {
 /// Starts a thread of this name.
 pub(crate) type Spawn = fn(&'static str, Box<dyn FnOnce() + Send>) -> io::Result<()>;
 
-/// The new thread has the descriptor table and the mask of signals of the one that calls.
+/// The new thread has the descriptor table of the one that calls, and its mask of signals, but that SIGPIPE is not blocked
+/// as on a running loop's thread: processes that the user's work starts inherit the mask.
 pub(crate) fn spawn(name: &'static str, life: Box<dyn FnOnce() + Send>) -> io::Result<()> {
-    thread::Builder::new().name(name.into()).spawn(life).map(drop)
+    sigpipe::unblocked(|| thread::Builder::new().name(name.into()).spawn(life).map(drop))
 }
 
 /// Why a lane did not take a job.
@@ -389,5 +390,4 @@ impl Inner {
 }
 
 #[cfg(test)]
-#[path = "lane_tests.rs"]
 mod tests;

@@ -10,6 +10,7 @@ use super::uring::Uring;
 use crate::core::accept::{ACCEPTS_PER_TURN, REST, is_of_one_connection};
 use crate::core::shared::Timer;
 use crate::core::{Kind, Shared, Token, flag};
+use crate::handler::CloseReason;
 use crate::net::{Addr, SocketOption};
 use crate::sys::ring::Done;
 use crate::sys::{Fd, Sys};
@@ -47,7 +48,7 @@ impl<Y: Sys> Uring<Y> {
             self.cancel(&mut core, token.index);
         }
         let Some(s) = core.sources.get_mut(token) else { return };
-        if s.kind() == Kind::Watch {
+        if s.kind() == Kind::TaskListener {
             s.set(flag::READABLE);
             core.wake(token, true, false);
             drop(core);
@@ -125,6 +126,56 @@ impl<Y: Sys> Uring<Y> {
         }
     }
 
+    /// A listener that is to end: stops what is in flight, waits for what was taken ahead to be served, then empties the
+    /// kernel's queue if that is wanted.
+    pub(super) fn carry_on_retiring(&self, lp: &Rc<Shared>, token: Token) {
+        let mut core = lp.core.borrow_mut();
+        let Some(s) = core.sources.get(token) else { return };
+        let (flags, fd, slot) = (s.flags, s.fd, s.slot);
+        if flags & flag::CLOSING == 0 || flags & flag::DEAD != 0 {
+            return;
+        }
+        if flags & flag::ARMED_READ != 0 {
+            self.cancel(&mut core, token.index);
+            return core.list(token);
+        }
+        let ahead = self.accepted.borrow().iter().any(|(index, _)| *index == token.index);
+        if !ahead && flags & flag::LINGER == 0 {
+            return core.end(token, CloseReason::Local);
+        }
+        if flags & flag::PAUSED != 0 {
+            // It is listed again when its rest is over.
+            return;
+        }
+        if ahead {
+            return core.list(token);
+        }
+        let listener = core.listeners.get(slot as usize).and_then(Option::as_ref);
+        let Some((make, pool)) = listener.map(|l| (l.make.clone(), l.pool)) else { return };
+        drop(core);
+        let most = lp.pool(pool).limits().max_connections;
+        for _ in 0..ACCEPTS_PER_TURN {
+            if lp.flags(token) & flag::DEAD != 0 {
+                return;
+            }
+            if most.is_some_and(|most| lp.pool(pool).len() >= most) {
+                return self.rest(lp, token, None);
+            }
+            match self.sys.accept(fd) {
+                Ok((fd, peer)) => _ = lp.welcome(fd, &peer, pool, &*make),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return lp.accepted_all(token),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => {
+                    self.accept_failed(lp, token, &e);
+                    if lp.flags(token) & flag::PAUSED != 0 {
+                        return;
+                    }
+                }
+            }
+        }
+        lp.core.borrow_mut().list(token);
+    }
+
     /// A connection whose listener is gone is reset, as the kernel does with those that it has not handed out.
     pub(super) fn turn_away(&self, fd: Fd) {
         // A Unix socket cannot be reset; closing tells its peer as well.
@@ -146,7 +197,7 @@ impl<Y: Sys> Uring<Y> {
         let mut core = lp.core.borrow_mut();
         let Some(s) = core.sources.get_mut(token) else { return };
         s.clear(flag::PAUSED);
-        if s.kind() == Kind::Watch {
+        if s.kind() == Kind::TaskListener {
             s.set(flag::READABLE);
             core.wake(token, true, false);
         } else {

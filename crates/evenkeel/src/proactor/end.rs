@@ -5,10 +5,13 @@ use std::io;
 use std::net::Shutdown;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use super::receive::ARMED;
 use super::submit::Wait;
 use super::uring::{Completion, Op, Uring};
-use crate::core::{Core, Kind, Shared, Token, flag};
+use crate::core::out::Ended;
+use crate::core::{Core, Kind, Shared, Source, Token, flag};
 use crate::sys::Sys;
 use crate::sys::ring::{Done, Entry};
 
@@ -70,12 +73,13 @@ impl<Y: Sys> Uring<Y> {
     /// look at everything that is in flight on the ring.
     fn cancel_all(&self, core: &mut Core, index: u32) {
         let Some(s) = core.sources.place(index) else { return };
-        let (flags, reads) = (s.flags, reads_by(s.kind()));
+        let (flags, kind) = (s.flags, s.kind());
         if flags & flag::ARMED_READ != 0 {
-            self.cancel_one(reads, index);
+            self.cancel_one(reads_by(kind), index);
         }
         if flags & flag::ARMED_WRITE != 0 {
-            self.cancel_one(Op::Room, index);
+            let writes = if kind == Kind::Watch { Op::Writable } else { Op::Room };
+            self.cancel_one(writes, index);
         }
     }
 
@@ -84,7 +88,7 @@ impl<Y: Sys> Uring<Y> {
         let mut core = lp.core.borrow_mut();
         self.drop_held(&mut core, token.index);
         let Some(s) = core.sources.get(token) else { return true };
-        if matches!(s.kind(), Kind::Listener | Kind::Watch) {
+        if matches!(s.kind(), Kind::Listener | Kind::TaskListener) {
             self.accepted.borrow_mut().retain(|(listener, fd)| {
                 let other = *listener != token.index;
                 if !other {
@@ -159,8 +163,11 @@ impl<Y: Sys> Uring<Y> {
                     && core.sources.get(token).is_some()
             },
             |Completion { done, span }| {
-                if let (Some(span), Some(s)) = (&span, lp.core.borrow_mut().sources.get_mut(token)) {
-                    s.extra().unread.extend_from_slice(self.buffers.bytes(span));
+                if let Some(s) = lp.core.borrow_mut().sources.get_mut(token) {
+                    match &span {
+                        Some(span) => s.extra().unread.extend_from_slice(self.buffers.bytes(span)),
+                        None => take_end(s, &done),
+                    }
                 }
                 self.lose(lp, Completion { done, span });
             },
@@ -255,16 +262,39 @@ impl<Y: Sys> Uring<Y> {
     }
 }
 
+/// Keeps how a stream has ended: of a failure the kernel tells once, and what it tells then looks like an orderly end.
+fn take_end(s: &mut Source, done: &Done) {
+    if Op::of(done.data) != Op::Recv || done.result > 0 {
+        return;
+    }
+    if done.result == 0 {
+        s.extra().ended = Some(Ended::Eof);
+        return;
+    }
+    let error = io::Error::from_raw_os_error(-done.result);
+    if !matches!(
+        Errno::from_io_error(&error),
+        Some(Errno::NOBUFS | Errno::CANCELED | Errno::INTR | Errno::AGAIN)
+    ) {
+        s.set(flag::HUNG_UP);
+        s.extra().ended = Some(Ended::Failed(error));
+    }
+}
+
 /// What a source receives by.
 fn reads_by(kind: Kind) -> Op {
-    if matches!(kind, Kind::Listener | Kind::Watch) { Op::Accept } else { Op::Recv }
+    match kind {
+        Kind::Listener | Kind::TaskListener => Op::Accept,
+        Kind::Watch => Op::Readable,
+        Kind::Callback | Kind::Async | Kind::Free => Op::Recv,
+    }
 }
 
 /// The bit of a source that says that the operation is in flight.
 fn armed_by(done: &Done) -> u32 {
     match Op::of(done.data) {
-        Op::Recv | Op::Accept => flag::ARMED_READ,
-        Op::Room => flag::ARMED_WRITE,
+        Op::Recv | Op::Accept | Op::Readable => flag::ARMED_READ,
+        Op::Room | Op::Writable => flag::ARMED_WRITE,
         Op::Send | Op::Lease | Op::Wake | Op::Cancel | Op::File => 0,
     }
 }

@@ -134,6 +134,7 @@ impl Lent {
                 }
                 FileOp::MakeDir { path, mode } => Entry::make_dir(path, *mode),
                 FileOp::Close { .. } => unreachable!("closing was taken apart before"),
+                FileOp::Call(_) => unreachable!("the ring takes none"),
             }
         }
     }
@@ -174,6 +175,7 @@ impl<Y: Sys> Uring<Y> {
             FileOp::Read { fd, .. } | FileOp::Write { fd, .. } if !fd.is_positioned() => {
                 return Err((asked, waiter));
             }
+            FileOp::Call(_) => return Err((asked, waiter)),
             FileOp::Read { .. } => op::READ,
             FileOp::Write { .. } => op::WRITE,
             FileOp::Sync { .. } => op::FSYNC,

@@ -16,6 +16,7 @@
 //! | `held.rs` | where bytes wait that a task has not read |
 //! | `accept.rs` | how connections are accepted |
 //! | `end.rs` | how operations end before their descriptor does |
+//! | `watch.rs` | how watches are told that they are ready |
 //! | `files.rs` | how files are read, written and all else |
 //! | `probe.rs` | what this kernel has |
 
@@ -30,6 +31,7 @@ mod submit;
 #[cfg(test)]
 mod tests;
 mod uring;
+mod watch;
 
 pub(crate) use probe::{Features, check_names, probe};
 pub(crate) use uring::Uring;

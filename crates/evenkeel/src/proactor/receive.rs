@@ -328,7 +328,9 @@ impl<Y: Sys> Uring<Y> {
             Kind::Async if s.has(flag::LINGER) || open && unread < UNREAD => {
                 Entry::recv(s.fd, multishot).with(Op::Recv.data(index))
             }
-            Kind::Listener | Kind::Watch if !s.has(flag::PAUSED) && self.has_room_to_accept(index) => {
+            Kind::Listener | Kind::TaskListener
+                if open && !s.has(flag::PAUSED) && self.has_room_to_accept(index) =>
+            {
                 Entry::accept(s.fd, self.features.multishot_accept).with(Op::Accept.data(index))
             }
             _ => return,

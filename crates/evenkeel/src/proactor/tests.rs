@@ -57,6 +57,9 @@ impl Sys for Odd {
         fn recv(&self, fd: Fd, into: &mut [u8]) -> io::Result<usize>;
         fn send(&self, fd: Fd, from: &[u8]) -> io::Result<usize>;
         fn send_vectored(&self, fd: Fd, from: &[io::IoSlice<'_>]) -> io::Result<usize>;
+        fn send_file(
+            &self, fd: Fd, file: std::os::fd::BorrowedFd<'_>, at: &mut u64, most: usize
+        ) -> io::Result<usize>;
         fn shutdown(&self, fd: Fd, how: Shutdown) -> io::Result<()>;
         fn close(&self, fd: Fd);
         fn take_error(&self, fd: Fd) -> io::Result<Option<io::Error>>;
@@ -64,9 +67,14 @@ impl Sys for Odd {
         fn local_addr(&self, fd: Fd) -> io::Result<Addr>;
         fn peer_addr(&self, fd: Fd) -> io::Result<Addr>;
         fn import(&self, fd: std::os::fd::OwnedFd) -> io::Result<Fd>;
+        fn duplicate(&self, fd: std::os::fd::BorrowedFd<'_>) -> io::Result<Fd>;
+        fn is_pollable(&self, fd: Fd) -> io::Result<bool>;
         fn export(&self, fd: Fd) -> io::Result<std::os::fd::OwnedFd>;
         fn spare(&self) -> io::Result<Fd>;
-        fn remove_socket_file(&self, path: &Path);
+        fn copy(&self, fd: Fd) -> io::Result<std::os::fd::OwnedFd>;
+        fn listening(&self, fd: std::os::fd::BorrowedFd<'_>) -> io::Result<crate::sys::Listening>;
+        fn socket_file(&self, path: &Path) -> Option<crate::sys::SocketFile>;
+        fn remove_socket_file(&self, path: &Path, only: Option<crate::sys::SocketFile>);
         fn wake_pair(&self) -> io::Result<(Fd, WakeFn)>;
         fn clear_wake(&self, fd: Fd);
         fn epoll_create(&self) -> io::Result<Fd>;
@@ -76,6 +84,12 @@ impl Sys for Odd {
         fn select(
             &self, bound: i32, sets: &mut [[FdSetElement; 16]; 3], timeout: Option<Duration>
         ) -> io::Result<usize>;
+        fn pipe(&self) -> io::Result<(Fd, Fd)>;
+        fn read(&self, fd: Fd, into: &mut [u8]) -> io::Result<usize>;
+        fn write(&self, fd: Fd, from: &[u8]) -> io::Result<usize>;
+        fn write_vectored(&self, fd: Fd, from: &[io::IoSlice<'_>]) -> io::Result<usize>;
+        fn pidfd(&self, child: u32) -> io::Result<Fd>;
+        fn signal(&self, pidfd: Fd, number: i32) -> io::Result<()>;
         fn socket_pair(&self) -> io::Result<(Fd, Fd)>;
         fn ring_map(&self, ring: Fd, offset: u64, bytes: usize) -> io::Result<NonNull<u8>>;
         fn ring_provide(

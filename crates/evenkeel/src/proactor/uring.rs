@@ -12,6 +12,7 @@ use super::files::Lents;
 use super::held::Held;
 use super::submit::{Lease, Wait};
 use crate::backend::Driver;
+use crate::core::async_io::Half;
 use crate::core::cork::CORK_WRITE;
 use crate::core::pool::AnyPool;
 use crate::core::{Core, Kind, Shared, Token, flag};
@@ -49,6 +50,10 @@ pub(super) enum Op {
     Cancel = 7,
     /// An operation on a file.
     File = 8,
+    /// A watch can be read.
+    Readable = 9,
+    /// A watch can be written.
+    Writable = 10,
 }
 
 const OP: u32 = 60;
@@ -69,6 +74,8 @@ impl Op {
             5 => Op::Lease,
             6 => Op::Wake,
             8 => Op::File,
+            9 => Op::Readable,
+            10 => Op::Writable,
             _ => Op::Cancel,
         }
     }
@@ -203,6 +210,7 @@ impl<Y: Sys> Uring<Y> {
             Op::Recv => self.received(lp, index, &done, span),
             Op::Accept => self.accepted(lp, index, &done),
             Op::Room => self.room(lp, &done),
+            Op::Readable | Op::Writable => self.watch_reported(lp, &done),
             Op::Wake => {
                 lp.wake_signal_waiters();
                 if !done.more() && !lp.ended.get() {
@@ -291,8 +299,10 @@ impl<Y: Sys> Uring<Y> {
                 s.clear(flag::LISTED);
                 s.kind()
             });
-            if kind == Some(Kind::Callback) {
-                self.catch_up(lp, token);
+            match kind {
+                Some(Kind::Callback) => self.catch_up(lp, token),
+                Some(Kind::Listener) => self.carry_on_retiring(lp, token),
+                _ => {}
             }
         }
     }
@@ -342,12 +352,22 @@ impl<Y: Sys> Driver for Uring<Y> {
         let mut core = lp.core.borrow_mut();
         let s = core.sources.get_mut(token).ok_or(io::ErrorKind::NotFound)?;
         s.set(flag::REGISTERED);
+        if s.kind() == Kind::Watch {
+            // Nothing is asked of it until somebody waits.
+            return Ok(());
+        }
         if s.has(flag::CONNECTING) {
             self.poll(&mut core, token);
             return Ok(());
         }
-        s.set(flag::WRITABLE);
-        if matches!(s.kind(), Kind::Async | Kind::Watch) {
+        let (queued, kind) = (s.has(flag::QUEUED), s.kind());
+        s.set(if queued { 0 } else { flag::WRITABLE });
+        if queued {
+            // It came from another loop, with what waits to be sent.
+            self.poll(&mut core, token);
+        }
+        let Some(s) = core.sources.get_mut(token) else { return Ok(()) };
+        if matches!(kind, Kind::Async | Kind::TaskListener) {
             // Nothing is received for it until it asks.
             s.set(flag::READABLE);
         } else {
@@ -433,6 +453,15 @@ impl<Y: Sys> Driver for Uring<Y> {
         lp.send_now(self, token, |sys, fd| sys.send_vectored(fd, from))
     }
 
+    fn send_by(
+        &self,
+        lp: &Shared,
+        token: Token,
+        send: &mut dyn FnMut(&dyn Sys, Fd) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        lp.send_now(self, token, |sys, fd| send(sys, fd))
+    }
+
     fn accept(&self, lp: &Shared, token: Token) -> io::Result<(Fd, Addr)> {
         self.accept_for_task(lp, token)
     }
@@ -454,6 +483,11 @@ impl<Y: Sys> Driver for Uring<Y> {
         for lease in self.leases.borrow_mut().iter_mut().filter(|lease| lease.token == old) {
             lease.token = new;
         }
+    }
+
+    fn watch(&self, lp: &Shared, token: Token, half: Half) -> io::Result<()> {
+        self.watch_for(lp, token, half);
+        Ok(())
     }
 
     fn deregister(&self, lp: &Shared, token: Token) -> bool {
@@ -506,7 +540,18 @@ mod tests {
 
     #[test]
     fn an_operation_and_its_place_survive_the_kernel() {
-        const ALL: [Op; 7] = [Op::Recv, Op::Accept, Op::Room, Op::Send, Op::Lease, Op::Wake, Op::Cancel];
+        const ALL: [Op; 10] = [
+            Op::Recv,
+            Op::Accept,
+            Op::Room,
+            Op::Send,
+            Op::Lease,
+            Op::Wake,
+            Op::Cancel,
+            Op::File,
+            Op::Readable,
+            Op::Writable,
+        ];
         for op in ALL {
             for index in [0, 1, 0x7fff_ffff, u32::MAX] {
                 let data = op.data(index);

@@ -8,6 +8,7 @@ use super::{Readiness, Ready, Selector};
 use crate::core::accept::{ACCEPTS_PER_TURN, REST, is_of_one_connection};
 use crate::core::shared::Timer;
 use crate::core::{Kind, Shared, Token, flag};
+use crate::handler::CloseReason;
 use crate::net::Addr;
 use crate::sys::{Fd, Sys};
 
@@ -16,10 +17,14 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
     pub(super) fn accept_ready(&self, lp: &Rc<Shared>, token: Token) {
         let core = lp.core.borrow();
         let Some(s) = core.sources.get(token) else { return };
-        let (fd, slot) = (s.fd, s.slot);
+        let (fd, slot, flags) = (s.fd, s.slot, s.flags);
         let listener = core.listeners.get(slot as usize).and_then(Option::as_ref);
         let Some((make, pool)) = listener.map(|l| (l.make.clone(), l.pool)) else { return };
         drop(core);
+        if flags & (flag::CLOSING | flag::LINGER) == flag::CLOSING {
+            // Another process has the socket, and nothing was taken from it ahead.
+            return lp.abort(token, CloseReason::Local);
+        }
         let most = lp.pool(pool).limits().max_connections;
         for _ in 0..ACCEPTS_PER_TURN {
             // Looked at each time: a handler that was just made may have closed the listener.
@@ -33,12 +38,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
                         self.settle(lp, token);
                     }
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    if let Some(s) = lp.core.borrow_mut().sources.get_mut(token) {
-                        s.clear(flag::READABLE);
-                    }
-                    return;
-                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return lp.accepted_all(token),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => {
                     lp.stats.add(&lp.stats.accept_errors);
@@ -71,7 +71,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         let mut core = lp.core.borrow_mut();
         let Some(s) = core.sources.get_mut(token) else { return };
         s.clear(flag::PAUSED);
-        let asynchronous = s.kind() == Kind::Watch;
+        let asynchronous = s.kind() == Kind::TaskListener;
         drop(core);
         self.arm(lp, token, Ready { read: true, write: false, hung_up: false }, false);
         if asynchronous {

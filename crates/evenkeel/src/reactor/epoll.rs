@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::{Event, Ready, Selector};
+use crate::core::watch::Interest;
 use crate::core::{Token, flag};
 use crate::sys::{EpollEvent, EpollFlags, EpollOp, Fd, Sys};
 
@@ -83,6 +84,16 @@ impl<T: Trigger, Y: Sys> Selector<Y> for EpollBy<T> {
 
     fn modify(&mut self, sys: &Y, fd: Fd, token: Token, interest: Ready) -> io::Result<()> {
         sys.epoll_ctl(self.ep, EpollOp::Modify, fd, token.to_u64(), Self::flags(interest))
+    }
+
+    fn watch(&mut self, sys: &Y, fd: Fd, token: Token, want: Interest, known: bool) -> io::Result<()> {
+        let ask = |wanted, flags| if wanted { flags } else { EpollFlags::empty() };
+        let flags = ask(T::EDGE, EpollFlags::ET)
+            | ask(want.read, EpollFlags::IN | EpollFlags::RDHUP)
+            | ask(want.write, EpollFlags::OUT)
+            | ask(want.urgent, EpollFlags::PRI);
+        let op = if known { EpollOp::Modify } else { EpollOp::Add };
+        sys.epoll_ctl(self.ep, op, fd, token.to_u64(), flags)
     }
 
     fn remove(&mut self, sys: &Y, fd: Fd) {

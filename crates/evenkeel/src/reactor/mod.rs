@@ -10,6 +10,7 @@ mod poll;
 mod readiness;
 mod select;
 mod stream;
+mod watch;
 mod write;
 
 use std::io;
@@ -20,6 +21,7 @@ pub(crate) use poll::Poll;
 pub(crate) use readiness::Readiness;
 pub(crate) use select::Select;
 
+use crate::core::watch::Interest;
 use crate::core::{Token, flag};
 use crate::sys::{Fd, Sys};
 
@@ -33,6 +35,16 @@ pub(crate) struct Ready {
     pub(crate) hung_up: bool,
 }
 
+impl Ready {
+    /// The same as bits of a source's state.
+    #[inline]
+    fn flags(self) -> u32 {
+        let read = if self.read { flag::READABLE } else { 0 };
+        let write = if self.write { flag::WRITABLE } else { 0 };
+        read | write | if self.hung_up { flag::HUNG_UP } else { 0 }
+    }
+}
+
 /// One descriptor that is ready.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Event {
@@ -44,10 +56,7 @@ pub(crate) struct Event {
 impl Event {
     #[inline]
     fn new(token: Token, ready: Ready) -> Self {
-        let flags = if ready.read { flag::READABLE } else { 0 }
-            | if ready.write { flag::WRITABLE } else { 0 }
-            | if ready.hung_up { flag::HUNG_UP } else { 0 };
-        Event { token, flags }
+        Event { token, flags: ready.flags() }
     }
 
     #[inline]
@@ -76,6 +85,9 @@ pub(crate) trait Selector<Y: Sys>: Sized + 'static {
     }
     /// Changes what is asked for; never called on an edge-triggered interface but to ask for a fresh look.
     fn modify(&mut self, sys: &Y, fd: Fd, token: Token, interest: Ready) -> io::Result<()>;
+    /// Asks for reports of a watch, in place of what was asked for it before; `known` if anything was. In both directions
+    /// only what is named is reported, but for errors and hang-ups.
+    fn watch(&mut self, sys: &Y, fd: Fd, token: Token, want: Interest, known: bool) -> io::Result<()>;
     fn remove(&mut self, sys: &Y, fd: Fd);
     /// Waits and replaces what is in `batch`. An interruption is an empty batch.
     fn wait(&mut self, sys: &Y, batch: &mut Vec<Self::Event>, timeout: Option<Duration>) -> io::Result<()>;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Event, Ready, Selector};
 use crate::core::Token;
+use crate::core::watch::Interest;
 use crate::sys::{Fd, PollEntry, Sys, poll_bits as bit};
 
 /// The array, with the tokens beside it and the place of each descriptor in it.
@@ -26,6 +27,20 @@ impl Poll {
         let place = *self.places.get(usize::try_from(fd).ok()?)?;
         (place as usize).checked_sub(1)
     }
+
+    fn put(&mut self, fd: Fd, token: Token, events: i16) -> io::Result<()> {
+        let at = usize::try_from(fd).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        if self.place(fd).is_some() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        if self.places.len() <= at {
+            self.places.resize(at + 1, 0);
+        }
+        self.entries.push(PollEntry { fd, events, revents: 0 });
+        self.tokens.push(token);
+        self.places[at] = self.entries.len() as u32;
+        Ok(())
+    }
 }
 
 impl<Y: Sys> Selector<Y> for Poll {
@@ -37,23 +52,25 @@ impl<Y: Sys> Selector<Y> for Poll {
     }
 
     fn add(&mut self, _: &Y, fd: Fd, token: Token, interest: Ready) -> io::Result<()> {
-        let at = usize::try_from(fd).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-        if self.place(fd).is_some() {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
-        if self.places.len() <= at {
-            self.places.resize(at + 1, 0);
-        }
-        self.entries.push(PollEntry { fd, events: wanted(interest), revents: 0 });
-        self.tokens.push(token);
-        self.places[at] = self.entries.len() as u32;
-        Ok(())
+        self.put(fd, token, wanted(interest))
     }
 
     fn modify(&mut self, _: &Y, fd: Fd, token: Token, interest: Ready) -> io::Result<()> {
         let at = self.place(fd).ok_or(io::ErrorKind::NotFound)?;
         self.entries[at].events = wanted(interest);
         self.tokens[at] = token;
+        Ok(())
+    }
+
+    fn watch(&mut self, _: &Y, fd: Fd, token: Token, want: Interest, known: bool) -> io::Result<()> {
+        let events = if want.read { bit::IN | bit::RDHUP } else { 0 }
+            | if want.write { bit::OUT } else { 0 }
+            | if want.urgent { bit::PRI } else { 0 };
+        if !known {
+            return self.put(fd, token, events);
+        }
+        let at = self.place(fd).ok_or(io::ErrorKind::NotFound)?;
+        self.entries[at].events = events;
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{Event, Ready, Selector};
 use crate::backend::Driver;
-use crate::core::async_io::BUSY;
+use crate::core::async_io::{BUSY, Half};
 use crate::core::pool::AnyPool;
 use crate::core::{Kind, Shared, Token, flag};
 use crate::handler::Conn;
@@ -215,7 +215,8 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         let flags = lp.flags(token);
         match Kind::of(flags) {
             Kind::Listener => self.accept_ready(lp, token),
-            Kind::Watch => {
+            Kind::Watch => self.watch_reported(lp, token, ready, was),
+            Kind::TaskListener => {
                 lp.core.borrow_mut().wake(token, ready.read, ready.write);
                 if !P::EDGE {
                     self.quiet_async(lp, token, was, ready);
@@ -330,7 +331,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         // The kernel can refuse only for want of memory; the source is then ended, never left deaf.
         if let Err(e) = result {
             drop(selector);
-            if matches!(s.kind(), Kind::Async | Kind::Watch) {
+            if matches!(s.kind(), Kind::Async | Kind::TaskListener) {
                 core.fail_async(token, e);
             } else {
                 core.end(token, crate::CloseReason::Error(e));
@@ -374,7 +375,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
                     self.read_ready(lp, token);
                     self.settle(lp, token);
                 }
-                Kind::Watch | Kind::Free => {}
+                Kind::TaskListener | Kind::Watch | Kind::Free => {}
             }
         }
     }
@@ -411,9 +412,14 @@ impl<P: Selector<Y>, Y: Sys> Driver for Readiness<P, Y> {
     fn register(&self, lp: &Shared, token: Token) -> io::Result<()> {
         let mut core = lp.core.borrow_mut();
         let s = core.sources.get_mut(token).ok_or(io::ErrorKind::NotFound)?;
+        if s.kind() == Kind::Watch {
+            return self.begin_watch(s, token);
+        }
+        // One that came from another loop may have something queued.
+        let write = s.has(flag::CONNECTING | flag::QUEUED);
         let want = match s.kind() {
-            Kind::Async | Kind::Watch => Ready { read: true, write: s.has(flag::CONNECTING), hung_up: false },
-            _ => Ready { read: !s.has(flag::CONNECTING), write: s.has(flag::CONNECTING), hung_up: false },
+            Kind::Async | Kind::TaskListener => Ready { read: true, write, hung_up: false },
+            _ => Ready { read: !s.has(flag::CONNECTING), write, hung_up: false },
         };
         let mut selector = self.selector.borrow_mut();
         if s.has(flag::SHARED) {
@@ -429,7 +435,7 @@ impl<P: Selector<Y>, Y: Sys> Driver for Readiness<P, Y> {
         if !P::EDGE || !s.has(flag::UNIX) {
             s.set(flag::SHORT_READS);
         }
-        if !s.has(flag::CONNECTING) {
+        if !write {
             s.set(flag::WRITABLE);
         }
         Ok(())
@@ -468,6 +474,15 @@ impl<P: Selector<Y>, Y: Sys> Driver for Readiness<P, Y> {
         lp.send_now(self, token, |sys, fd| sys.send_vectored(fd, from))
     }
 
+    fn send_by(
+        &self,
+        lp: &Shared,
+        token: Token,
+        send: &mut dyn FnMut(&dyn Sys, Fd) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        lp.send_now(self, token, |sys, fd| send(sys, fd))
+    }
+
     fn accept(&self, lp: &Shared, token: Token) -> io::Result<(Fd, Addr)> {
         self.accept_for_task(lp, token)
     }
@@ -494,6 +509,14 @@ impl<P: Selector<Y>, Y: Sys> Driver for Readiness<P, Y> {
         if let Err(e) = self.selector.borrow_mut().modify(&self.sys, s.fd, token, want) {
             core.end(token, crate::CloseReason::Error(e));
         }
+    }
+
+    fn watch(&self, lp: &Shared, token: Token, half: Half) -> io::Result<()> {
+        self.watch_for(lp, token, half)
+    }
+
+    fn watch_again(&self, lp: &Shared, token: Token) {
+        self.watch_rested(lp, token);
     }
 
     fn deregister(&self, lp: &Shared, token: Token) -> bool {

@@ -7,6 +7,7 @@ use rustix::event::{FdSetElement, fd_set_insert, fd_set_remove};
 
 use super::{Event, Ready, Selector};
 use crate::core::Token;
+use crate::core::watch::Interest;
 use crate::sys::{Fd, Sys};
 
 /// The bits that one set has.
@@ -24,6 +25,30 @@ fn contains(set: &[FdSetElement; 16], fd: usize) -> bool {
     rustix::event::FdSetIter::new(&set[fd / 64..fd / 64 + 1]).any(|bit| bit as usize == fd % 64)
 }
 
+impl Select {
+    fn make_room(&mut self, fd: Fd) -> io::Result<()> {
+        let at = usize::try_from(fd).ok().filter(|at| *at < SET).ok_or_else(|| {
+            let what =
+                format!("descriptor {fd} is past the 1,023 that select can watch; choose poll or epoll");
+            io::Error::new(io::ErrorKind::Unsupported, what)
+        })?;
+        if self.tokens.len() <= at {
+            self.tokens.resize(at + 1, None);
+        }
+        Ok(())
+    }
+
+    /// `on` tells which of the three sets the descriptor is in.
+    fn put(&mut self, fd: Fd, token: Token, on: [bool; 3]) -> io::Result<()> {
+        let place = self.tokens.get_mut(fd as usize).ok_or(io::ErrorKind::NotFound)?;
+        *place = Some(token);
+        for (set, on) in self.wanted.iter_mut().zip(on) {
+            if on { fd_set_insert(set, fd) } else { fd_set_remove(set, fd) }
+        }
+        Ok(())
+    }
+}
+
 impl<Y: Sys> Selector<Y> for Select {
     const EDGE: bool = false;
     type Event = Event;
@@ -33,25 +58,20 @@ impl<Y: Sys> Selector<Y> for Select {
     }
 
     fn add(&mut self, sys: &Y, fd: Fd, token: Token, interest: Ready) -> io::Result<()> {
-        let at = usize::try_from(fd).ok().filter(|at| *at < SET).ok_or_else(|| {
-            let what =
-                format!("descriptor {fd} is past the 1,023 that select can watch; choose poll or epoll");
-            io::Error::new(io::ErrorKind::Unsupported, what)
-        })?;
-        if self.tokens.len() <= at {
-            self.tokens.resize(at + 1, None);
-        }
+        self.make_room(fd)?;
         self.modify(sys, fd, token, interest)
     }
 
     fn modify(&mut self, _: &Y, fd: Fd, token: Token, interest: Ready) -> io::Result<()> {
-        let place = self.tokens.get_mut(fd as usize).ok_or(io::ErrorKind::NotFound)?;
-        *place = Some(token);
         // Urgent data is reported with reading: it makes reads short (see the contract).
-        for (set, on) in self.wanted.iter_mut().zip([interest.read, interest.write, interest.read]) {
-            if on { fd_set_insert(set, fd) } else { fd_set_remove(set, fd) }
+        self.put(fd, token, [interest.read, interest.write, interest.read])
+    }
+
+    fn watch(&mut self, _: &Y, fd: Fd, token: Token, want: Interest, known: bool) -> io::Result<()> {
+        if !known {
+            self.make_room(fd)?;
         }
-        Ok(())
+        self.put(fd, token, [want.read, want.write, want.urgent])
     }
 
     fn remove(&mut self, _: &Y, fd: Fd) {

@@ -4,8 +4,9 @@ use std::io;
 use std::rc::Rc;
 
 use super::{Readiness, Ready, Selector};
+use crate::core::out::Ended;
 use crate::core::pool::Event as Call;
-use crate::core::{Kind, Shared, Token, flag};
+use crate::core::{Kind, Shared, Source, Token, flag};
 use crate::handler::CloseReason;
 use crate::sys::{Fd, Sys};
 
@@ -38,7 +39,12 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
             return;
         }
         if flags & (flag::PAUSED | flag::EOF) == 0 {
-            self.read(lp, token, fd, flags, pool, slot);
+            let ended = lp.core.borrow_mut().sources.get_mut(token).and_then(Source::take_ended);
+            match ended {
+                None => self.read(lp, token, fd, flags, pool, slot),
+                Some(Ended::Eof) => self.end_of_stream(lp, token, pool, slot),
+                Some(Ended::Failed(e)) => lp.abort(token, CloseReason::Error(e)),
+            }
         }
     }
 
@@ -216,6 +222,13 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
                 s.extra = None;
             }
             return Ok(n);
+        }
+        if let Some(ended) = s.take_ended() {
+            s.set(flag::EOF);
+            return match ended {
+                Ended::Eof => Ok(0),
+                Ended::Failed(e) => Err(e),
+            };
         }
         let (fd, flags) = (s.fd, s.flags);
         drop(core);

@@ -8,14 +8,16 @@
 //! holds it; it is closed by [`Sys::close`], once, when the source ends.
 
 pub(crate) mod buffers;
+pub(crate) mod inherit;
 pub(crate) mod processors;
 mod real;
 pub(crate) mod ring;
 pub(crate) mod signal;
+pub(crate) mod sigpipe;
 
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -66,6 +68,25 @@ pub(crate) mod poll_bits {
     pub(crate) const RDHUP: i16 = 0x2000;
 }
 
+/// A socket that listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listening {
+    /// Where.
+    pub addr: Addr,
+    /// Others may listen there too, each with a queue of its own: `SO_REUSEPORT`.
+    pub reuse_port: bool,
+}
+
+/// One file of a Unix socket, told from others that have had or will have its path. The number is not given to another file
+/// while the socket is open, because the socket keeps its file from being freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SocketFile {
+    /// The file system.
+    pub device: u64,
+    /// The file's number in it.
+    pub inode: u64,
+}
+
 /// Wakes a loop's wait from any thread. Cheap to clone; valid after the loop has ended.
 pub(crate) type WakeFn = Arc<dyn Fn() + Send + Sync>;
 
@@ -81,9 +102,14 @@ pub(crate) trait Sys: 'static {
     /// Makes a socket and starts to connect it. True: it is connected already.
     fn connect(&self, to: &Addr, options: &ConnectOptions) -> io::Result<(Fd, bool)>;
     fn accept(&self, listener: Fd) -> io::Result<(Fd, Addr)>;
+    /// Never waits, whatever the socket's mode.
     fn recv(&self, fd: Fd, into: &mut [u8]) -> io::Result<usize>;
+    /// Never waits, whatever the socket's mode.
     fn send(&self, fd: Fd, from: &[u8]) -> io::Result<usize>;
     fn send_vectored(&self, fd: Fd, from: &[io::IoSlice<'_>]) -> io::Result<usize>;
+    /// Sends at most `most` bytes of a file from offset `at`, which is moved on; 0 at its end. To a peer that has gone it
+    /// raises SIGPIPE, which the thread blocks.
+    fn send_file(&self, fd: Fd, file: BorrowedFd<'_>, at: &mut u64, most: usize) -> io::Result<usize>;
     fn shutdown(&self, fd: Fd, how: Shutdown) -> io::Result<()>;
     fn close(&self, fd: Fd);
     /// The pending error of a socket, which this call clears.
@@ -94,12 +120,23 @@ pub(crate) trait Sys: 'static {
 
     /// Takes over a descriptor from outside; it becomes non-blocking.
     fn import(&self, fd: OwnedFd) -> io::Result<Fd>;
+    /// Another number for somebody else's descriptor, close-on-exec: the loop's own.
+    fn duplicate(&self, fd: BorrowedFd<'_>) -> io::Result<Fd>;
+    /// Whether a descriptor can tell when it is ready. Files and directories are at any time, as far as the kernel is
+    /// concerned, and epoll refuses them.
+    fn is_pollable(&self, fd: Fd) -> io::Result<bool>;
     /// Gives a descriptor away to code that owns descriptors.
     fn export(&self, fd: Fd) -> io::Result<OwnedFd>;
     /// A descriptor that does nothing but occupy a number, to be closed when numbers run out.
     fn spare(&self) -> io::Result<Fd>;
-    /// Removes the file of a Unix socket; whatever else is at `path` stays.
-    fn remove_socket_file(&self, path: &Path);
+    /// Another descriptor of the same open socket, for whoever is to have it too.
+    fn copy(&self, fd: Fd) -> io::Result<OwnedFd>;
+    /// What a socket is that is to be accepted from. `InvalidInput` if it does not listen for streams.
+    fn listening(&self, fd: BorrowedFd<'_>) -> io::Result<Listening>;
+    /// Which file a Unix socket's path names now; none if it names none, or something that is no socket.
+    fn socket_file(&self, path: &Path) -> Option<SocketFile>;
+    /// Removes the file of a Unix socket, if it is `only` this one; whatever else is at `path` stays.
+    fn remove_socket_file(&self, path: &Path, only: Option<SocketFile>);
 
     /// A descriptor that becomes readable when the function is called, from any thread.
     fn wake_pair(&self) -> io::Result<(Fd, WakeFn)>;
@@ -118,6 +155,20 @@ pub(crate) trait Sys: 'static {
         sets: &mut [[FdSetElement; 16]; 3],
         timeout: Option<Duration>,
     ) -> io::Result<usize>;
+
+    /// A pipe: its reading and its writing end.
+    fn pipe(&self) -> io::Result<(Fd, Fd)>;
+    /// Reads from what is no socket.
+    fn read(&self, fd: Fd, into: &mut [u8]) -> io::Result<usize>;
+    /// Writes to what is no socket. To a pipe that nobody reads it raises SIGPIPE, which the thread blocks.
+    fn write(&self, fd: Fd, from: &[u8]) -> io::Result<usize>;
+    /// As `write`, from at most 1,024 places at once.
+    fn write_vectored(&self, fd: Fd, from: &[io::IoSlice<'_>]) -> io::Result<usize>;
+
+    /// A descriptor that becomes readable when a child of this process ends, whose status has not been taken.
+    fn pidfd(&self, child: u32) -> io::Result<Fd>;
+    /// Sends a signal to the process that a pidfd names, and to no other.
+    fn signal(&self, pidfd: Fd, number: i32) -> io::Result<()>;
 
     /// Two Unix stream sockets that are connected to each other.
     fn socket_pair(&self) -> io::Result<(Fd, Fd)>;

@@ -17,9 +17,11 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags,
     SocketType, sockopt,
 };
+use rustix::pipe::PipeFlags;
+use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::ring::RingParams;
-use super::{EpollEvent, EpollFlags, EpollOp, Fd, PollEntry, Sys, WakeFn};
+use super::{EpollEvent, EpollFlags, EpollOp, Fd, Listening, PollEntry, SocketFile, Sys, WakeFn};
 use crate::net::{Addr, ConnectOptions, ListenOptions, SocketOption};
 
 /// The running kernel.
@@ -165,7 +167,7 @@ impl Sys for Real {
 
     #[inline]
     fn recv(&self, fd: Fd, into: &mut [u8]) -> io::Result<usize> {
-        match rustix::net::recv(at(fd), into, RecvFlags::empty()) {
+        match rustix::net::recv(at(fd), into, RecvFlags::DONTWAIT) {
             Ok((n, _)) => Ok(n),
             Err(e) => Err(refused(e)),
         }
@@ -173,12 +175,16 @@ impl Sys for Real {
 
     #[inline]
     fn send(&self, fd: Fd, from: &[u8]) -> io::Result<usize> {
-        rustix::net::send(at(fd), from, SendFlags::NOSIGNAL).map_err(refused)
+        rustix::net::send(at(fd), from, SendFlags::NOSIGNAL | SendFlags::DONTWAIT).map_err(refused)
     }
 
     fn send_vectored(&self, fd: Fd, from: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut control = SendAncillaryBuffer::default();
         Ok(rustix::net::sendmsg(at(fd), from, &mut control, SendFlags::NOSIGNAL)?)
+    }
+
+    fn send_file(&self, fd: Fd, file: BorrowedFd<'_>, from: &mut u64, most: usize) -> io::Result<usize> {
+        rustix::fs::sendfile(at(fd), file, Some(from), most).map_err(refused)
     }
 
     fn shutdown(&self, fd: Fd, how: Shutdown) -> io::Result<()> {
@@ -232,6 +238,26 @@ impl Sys for Real {
         Ok(fd.into_raw_fd())
     }
 
+    fn duplicate(&self, fd: BorrowedFd<'_>) -> io::Result<Fd> {
+        Ok(rustix::io::fcntl_dupfd_cloexec(fd, 0)?.into_raw_fd())
+    }
+
+    fn is_pollable(&self, fd: Fd) -> io::Result<bool> {
+        use rustix::fs::FileType;
+        match FileType::from_raw_mode(rustix::fs::fstat(at(fd))?.st_mode) {
+            FileType::Fifo | FileType::Socket => return Ok(true),
+            FileType::RegularFile | FileType::Directory | FileType::BlockDevice => return Ok(false),
+            _ => {}
+        }
+        // Devices, and what has no name in any file system: the driver in the kernel decides, and only epoll says so.
+        let ep = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        match epoll::add(&ep, at(fd), epoll::EventData::new_u64(0), EpollFlags::IN) {
+            Ok(()) => Ok(true),
+            Err(Errno::PERM) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     fn export(&self, fd: Fd) -> io::Result<OwnedFd> {
         Ok(own(fd))
     }
@@ -240,10 +266,36 @@ impl Sys for Real {
         Ok(eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?.into_raw_fd())
     }
 
-    fn remove_socket_file(&self, path: &Path) {
-        use std::os::unix::fs::FileTypeExt;
-        let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-        if is_socket {
+    fn copy(&self, fd: Fd) -> io::Result<OwnedFd> {
+        Ok(rustix::io::fcntl_dupfd_cloexec(at(fd), 0)?)
+    }
+
+    fn listening(&self, fd: BorrowedFd<'_>) -> io::Result<Listening> {
+        let invalid = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        match sockopt::socket_type(fd) {
+            Ok(SocketType::STREAM) => {}
+            Ok(_) => return invalid("it is a socket, but none for streams"),
+            Err(Errno::NOTSOCK) => return invalid("it is no socket"),
+            Err(e) => return Err(e.into()),
+        }
+        if !sockopt::socket_acceptconn(fd)? {
+            return invalid("it is a stream socket, but does not listen");
+        }
+        let addr = from_any(rustix::net::getsockname(fd)?)?;
+        let reuse_port = addr.socket_addr().is_some() && sockopt::socket_reuseport(fd)?;
+        Ok(Listening { addr, reuse_port })
+    }
+
+    fn socket_file(&self, path: &Path) -> Option<SocketFile> {
+        use std::os::unix::fs::{FileTypeExt, MetadataExt};
+        let file = std::fs::symlink_metadata(path).ok().filter(|file| file.file_type().is_socket())?;
+        Some(SocketFile { device: file.dev(), inode: file.ino() })
+    }
+
+    fn remove_socket_file(&self, path: &Path, only: Option<SocketFile>) {
+        let there = self.socket_file(path);
+        // Between this look and the removal another process may put its file there: the kernel has no call for both.
+        if there.is_some_and(|there| only.is_none_or(|only| only == there)) {
             // It may have been removed by another process just now; nothing depends on the outcome.
             let _ = std::fs::remove_file(path);
         }
@@ -311,6 +363,35 @@ impl Sys for Real {
         // numbers of live sources.
         let n = unsafe { select(bound, Some(read), Some(write), Some(except), timeout.as_ref())? };
         Ok(n as usize)
+    }
+
+    fn pipe(&self) -> io::Result<(Fd, Fd)> {
+        let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        Ok((read.into_raw_fd(), write.into_raw_fd()))
+    }
+
+    fn read(&self, fd: Fd, into: &mut [u8]) -> io::Result<usize> {
+        rustix::io::read(at(fd), into).map_err(refused)
+    }
+
+    fn write(&self, fd: Fd, from: &[u8]) -> io::Result<usize> {
+        rustix::io::write(at(fd), from).map_err(refused)
+    }
+
+    fn write_vectored(&self, fd: Fd, from: &[IoSlice<'_>]) -> io::Result<usize> {
+        rustix::io::writev(at(fd), from).map_err(refused)
+    }
+
+    fn pidfd(&self, child: u32) -> io::Result<Fd> {
+        let pid = i32::try_from(child).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(rustix::process::pidfd_open(pid, PidfdFlags::empty())?.into_raw_fd())
+    }
+
+    fn signal(&self, pidfd: Fd, number: i32) -> io::Result<()> {
+        // SAFETY: the kernel checks the number, and what it means to the other process is that process's business. Numbers
+        // that the C library keeps for itself have no name in our `Signal`.
+        let signal = unsafe { Signal::from_raw_unchecked(number) };
+        Ok(rustix::process::pidfd_send_signal(at(pidfd), signal)?)
     }
 
     fn socket_pair(&self) -> io::Result<(Fd, Fd)> {

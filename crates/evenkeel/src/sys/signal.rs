@@ -3,10 +3,16 @@
 //! Signal dispositions are the one thing that is the process's and not a loop's.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::WakeFn;
+
+/// The numbers of real-time signals that a program may use.
+pub(crate) fn real_time() -> RangeInclusive<i32> {
+    libc::SIGRTMIN()..=libc::SIGRTMAX()
+}
 
 /// A signal that is being listened for; dropping it stops.
 pub(crate) struct Registration(signal_hook_registry::SigId);
@@ -18,6 +24,9 @@ impl Drop for Registration {
 }
 
 /// Counts arrivals of `signal` in `count` and calls `wake` after each.
+///
+/// # Panics
+/// For SIGKILL, SIGSTOP and those that faults of the program raise.
 pub(crate) fn register(signal: i32, count: Arc<AtomicU64>, wake: WakeFn) -> io::Result<Registration> {
     let arrived = move || {
         count.fetch_add(1, Ordering::Release);

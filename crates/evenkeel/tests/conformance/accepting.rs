@@ -9,7 +9,7 @@ use std::time::Duration;
 use evenkeel::net::{ListenOptions, Listener, ListenerId, Stream};
 use evenkeel::{Backend, EventLoop};
 
-use crate::support::{Probe, Server, connect, event_loop, exactly, no_limits, read_all, until};
+use crate::support::{Probe, Server, connect, event_loop, exactly, no_limits, read_all, unique, until};
 
 on_every_backend! {
     i24_a_crowd_of_newcomers_is_accepted_in_portions,
@@ -198,7 +198,7 @@ fn i36_closing_a_listener_drops_what_it_was_given(backend: Backend) {
 
 fn unix_listeners_replace_and_remove_their_file(backend: Backend) {
     let mut s = Server::new(backend);
-    let path = std::env::temp_dir().join(format!("evenkeel-accept-{}-{backend}", std::process::id()));
+    let path = std::env::temp_dir().join(unique("accept"));
     let _ = std::fs::remove_file(&path);
     // A file left by a process that is gone.
     drop(UnixListener::bind(&path).unwrap());

@@ -15,7 +15,7 @@ use evenkeel::net::{Stream, UnixStream};
 use evenkeel::signal::{Signal, Signals};
 use evenkeel::{Backend, EventLoop, Flow, Message, task, time};
 
-use crate::support::{PEER, assert_same, event_loop, exactly, pattern, read_all, read_now};
+use crate::support::{PEER, assert_same, event_loop, exactly, pattern, read_all, read_now, unique};
 
 on_every_backend! {
     i03_a_flood_that_a_task_reads_comes_to_its_end,
@@ -316,7 +316,7 @@ fn i41_waiting_for_signals_again_and_again_keeps_one_waker(backend: Backend) {
 
 fn unix_streams_of_tasks(backend: Backend) {
     let mut events = event_loop(backend);
-    let path = std::env::temp_dir().join(format!("evenkeel-tasks-{}-{backend}", std::process::id()));
+    let path = std::env::temp_dir().join(unique("tasks"));
     let at = path.clone();
     let got = events.block_on(async move {
         let mut listener = evenkeel::net::UnixListener::bind(&*at).unwrap();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use evenkeel::net::{Addr, ConnectOptions, Stream};
 use evenkeel::{Backend, Message};
 
-use crate::support::{PEER, Probe, Seen, Server, assert_same, exactly, no_limits, pattern, read_all};
+use crate::support::{PEER, Probe, Seen, Server, assert_same, exactly, no_limits, pattern, read_all, unique};
 
 on_every_backend! {
     i32_a_connection_is_made_and_used,
@@ -188,7 +188,7 @@ fn i32_what_was_written_before_is_sent_when_connected(backend: Backend) {
 
 fn unix_sockets_connect_or_say_why_not(backend: Backend) {
     let mut s = Server::new(backend);
-    let path = std::env::temp_dir().join(format!("evenkeel-connect-{}-{backend}", std::process::id()));
+    let path = std::env::temp_dir().join(unique("connect"));
     let _ = std::fs::remove_file(&path);
     let connect = |probe| s.pool.connect(&*path, &ConnectOptions::default(), probe);
     assert_eq!(connect(Probe::new()).unwrap_err().kind(), ErrorKind::NotFound);

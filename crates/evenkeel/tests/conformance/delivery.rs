@@ -13,7 +13,7 @@ use evenkeel::net::{ListenOptions, Stream};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use crate::support::{
-    PEER, Probe, Server, assert_same, connect, exactly, no_limits, pattern, read_all, until,
+    PEER, Probe, Server, assert_same, connect, exactly, no_limits, pattern, read_all, unique, until,
 };
 
 on_every_backend! {
@@ -293,7 +293,7 @@ fn i05_a_full_read_of_exactly_the_loops_memory(backend: Backend) {
 
 fn unix_streams_deliver_everything(backend: Backend) {
     let mut s = Server::new(backend);
-    let path = std::env::temp_dir().join(format!("evenkeel-unix-{}-{backend}", std::process::id()));
+    let path = std::env::temp_dir().join(unique("unix"));
     let listener = s.pool.listen(&*path, &ListenOptions::default(), |_| Probe::echo()).unwrap();
     let at = path.clone();
     let got = s.serve(move |_| {

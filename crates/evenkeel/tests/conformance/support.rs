@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,14 +21,21 @@ pub const WATCHDOG: Duration = Duration::from_secs(40);
 /// How long a raw peer waits for bytes: less than the watchdog, so that the message names the peer's step.
 pub const PEER: Duration = Duration::from_secs(20);
 
-/// Makes of each body `fn name(backend: Backend)` one test for each backend, `name::select` to `name::epoll`.
+/// Makes of each body `fn name(backend: Backend)` one test for each backend, `name::select` to `name::io_uring`. With
+/// `EVENKEEL_TEST_LOOPS` it runs on so many loops side by side.
 macro_rules! on_every_backend {
-    ($($name:ident,)*) => { each_backend! { watched: $($name,)* } };
+    ($($name:ident,)*) => { each_backend! { side_by_side: $($name,)* } };
 }
 
-/// As `on_every_backend`, each in a process of its own: for what is the process's, such as its descriptors.
+/// As `on_every_backend`, each in a process of its own and once: for what is the process's, such as its descriptors. The
+/// module's name is what a pass over several loops leaves out.
 macro_rules! in_processes {
-    ($($name:ident,)*) => { each_backend! { in_process: $($name,)* } };
+    ($($name:ident,)*) => {
+        mod alone {
+            use super::*;
+            each_backend! { in_process: $($name,)* }
+        }
+    };
 }
 
 macro_rules! each_backend {
@@ -67,24 +75,48 @@ fn the_table_of_backends_is_the_one_that_the_macros_know() {
     assert_eq!(names, ["select", "poll", "epoll-lt", "epoll", "io_uring"]);
 }
 
-/// Runs a body on a thread of its own, and fails if it hangs or a handler's contract was broken.
-pub fn watched(backend: Backend, path: &str, body: fn(Backend)) {
-    let (done, wait) = channel();
-    let run = move || {
-        body(backend);
-        let broken = BROKEN.take();
-        assert!(broken.is_empty(), "the contract with a handler was broken: {broken:#?}");
-        let _ = done.send(());
+/// Runs a body on as many threads at once as `EVENKEEL_TEST_LOOPS` says, each with loops of its own: nothing of a loop may
+/// depend on there being no other.
+pub fn side_by_side(backend: Backend, path: &str, body: fn(Backend)) {
+    let loops = match std::env::var(LOOPS) {
+        Ok(number) => number.parse().expect("EVENKEEL_TEST_LOOPS is a number"),
+        Err(_) => 1,
     };
-    let thread = thread::Builder::new().name(path.to_owned()).spawn(run).unwrap();
-    match wait.recv_timeout(WATCHDOG) {
-        Err(RecvTimeoutError::Timeout) => panic!("{path} hangs"),
-        _ => {
-            if let Err(panic) = thread.join() {
-                std::panic::resume_unwind(panic);
+    run(loops, backend, path, body);
+}
+
+const LOOPS: &str = "EVENKEEL_TEST_LOOPS";
+
+/// Runs a body on threads of its own, and fails if one hangs or a handler's contract was broken.
+fn run(times: usize, backend: Backend, path: &str, body: fn(Backend)) {
+    let deadline = Instant::now() + WATCHDOG;
+    let start = |_| {
+        let (done, wait) = channel();
+        let run = move || {
+            body(backend);
+            let broken = BROKEN.take();
+            assert!(broken.is_empty(), "the contract with a handler was broken: {broken:#?}");
+            let _ = done.send(());
+        };
+        (thread::Builder::new().name(path.to_owned()).spawn(run).unwrap(), wait)
+    };
+    let threads: Vec<_> = (0..times).map(start).collect();
+    for (thread, wait) in threads {
+        match wait.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Err(RecvTimeoutError::Timeout) => panic!("{path} hangs"),
+            _ => {
+                if let Err(panic) = thread.join() {
+                    std::panic::resume_unwind(panic);
+                }
             }
         }
     }
+}
+
+/// A name that no other body has, be it the same one on another loop.
+pub fn unique(name: &str) -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    format!("evenkeel-{name}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 const CHILD: &str = "EVENKEEL_CONFORMANCE_CHILD";
@@ -92,7 +124,7 @@ const CHILD: &str = "EVENKEEL_CONFORMANCE_CHILD";
 /// Runs this one test again, alone in a process.
 pub fn in_process(backend: Backend, path: &str, body: fn(Backend)) {
     if std::env::var_os(CHILD).is_some() {
-        return watched(backend, path, body);
+        return run(1, backend, path, body);
     }
     let test = path.split_once("::").map_or(path, |(_crate, test)| test);
     let child = Command::new(std::env::current_exe().unwrap())

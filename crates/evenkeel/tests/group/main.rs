@@ -5,7 +5,9 @@
 #[macro_use]
 mod support;
 
+mod bodies;
 mod life;
 mod messages;
+mod moving;
 mod pools;
 mod sharing;

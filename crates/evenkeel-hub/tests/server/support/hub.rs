@@ -1,19 +1,12 @@
-use std::cell::RefCell;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::mpsc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use evenkeel::{Backend, EventLoop, Remote};
+use evenkeel::Backend;
 use evenkeel_hub::config::{Config, Sources};
-use evenkeel_hub::server::{Drained, Server};
+use evenkeel_hub::server::{Drained, Service};
 
 use super::{Canary, Http, Response, Sse, Ws, app_key, eventually, unix_seconds};
-
-thread_local! {
-    static SERVER: RefCell<Option<Rc<Server>>> = const { RefCell::new(None) };
-}
 
 /// The token of the console and the metrics.
 pub(crate) const TOKEN: &str = "a token that nobody can guess";
@@ -30,22 +23,26 @@ pub(crate) fn config(top: &str, app: &str, rest: &str) -> String {
     )
 }
 
-/// A server in a thread of its own.
+/// A server on loops of its own.
 pub(crate) struct Hub {
     pub(crate) addr: SocketAddr,
-    remote: Remote,
-    thread: Option<JoinHandle<()>>,
-    /// Sources that the loop has without any connection.
+    service: Option<Service>,
+    /// Sources that the loops have without any connection.
     at_rest: usize,
 }
 
-/// What the loop holds.
-#[derive(Debug, PartialEq, Eq)]
+/// What the loops hold.
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Held {
     connections: usize,
     sources: usize,
     tasks: usize,
     panics: u64,
+}
+
+/// How many loops a server of the tests has: what is asked for, or two, so that commands and effects cross.
+fn loops() -> u32 {
+    std::env::var("EVENKEEL_HUB_TEST_LOOPS").map_or(2, |loops| loops.parse().unwrap())
 }
 
 impl Hub {
@@ -60,47 +57,34 @@ impl Hub {
         Hub::from_config(backend, config)
     }
 
-    pub(crate) fn from_config(backend: Backend, config: Config) -> Hub {
-        let (started, starts) = mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            let mut events = EventLoop::builder().backend(backend).build().unwrap();
-            let server = Server::start(&events.handle(), config).unwrap();
-            let sources = events.handle().stats().sources;
-            started.send((server.addresses()[0], events.handle().remote(), sources)).unwrap();
-            SERVER.set(Some(server));
-            events.run().unwrap();
-            SERVER.set(None);
-        });
-        let (addr, remote, at_rest) = starts.recv().unwrap();
-        Hub { addr, remote, thread: Some(thread), at_rest }
+    pub(crate) fn from_config(backend: Backend, mut config: Config) -> Hub {
+        config.server.backend = backend.name().to_owned();
+        if config.server.loops == 0 {
+            config.server.loops = loops();
+        }
+        let service = Service::start(config).unwrap();
+        let addr = service.addresses()[0];
+        let mut hub = Hub { addr, service: Some(service), at_rest: 0 };
+        hub.at_rest = hub.held().sources;
+        hub
     }
 
-    /// Runs a call on the server's thread.
-    fn ask<R: Send + 'static>(
-        &self,
-        call: impl FnOnce(&evenkeel::Handle, &Rc<Server>) -> R + Send + 'static,
-    ) -> R {
-        let (answer, answers) = mpsc::channel();
-        let call = move |handle: &evenkeel::Handle| {
-            let server = SERVER.with_borrow(|server| server.clone()).unwrap();
-            let _ = answer.send(call(handle, &server));
-        };
-        self.remote.run(call).unwrap();
-        answers.recv_timeout(super::PATIENCE).expect("the loop answers")
+    fn service(&self) -> &Service {
+        self.service.as_ref().unwrap()
     }
 
     fn held(&self) -> Held {
-        self.ask(|handle, server| {
-            let text = format!("{server:?}");
-            let count = text.split("value: ").nth(1).and_then(|rest| rest.split([' ', ',', '}']).next());
-            let stats = handle.stats();
-            Held {
-                connections: count.and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{text}")),
-                sources: stats.sources,
-                tasks: stats.tasks,
-                panics: stats.panics,
-            }
-        })
+        let mut held = Held { connections: self.service().connections(), ..Held::default() };
+        for remote in self.service().remotes() {
+            let (answer, answers) = mpsc::channel();
+            let tell = move |handle: &evenkeel::Handle| answer.send(handle.stats()).unwrap();
+            remote.run(tell).unwrap();
+            let stats = answers.recv_timeout(super::PATIENCE).expect("the loop answers");
+            held.sources += stats.sources;
+            held.tasks += stats.tasks;
+            held.panics += stats.panics;
+        }
+        held
     }
 
     /// Connections that the server counts.
@@ -110,7 +94,7 @@ impl Hub {
 
     /// Waits until the server holds nothing of any client.
     pub(crate) fn comes_to_rest(&self) {
-        let rest = Held { connections: 0, sources: self.at_rest, tasks: 0, panics: 0 };
+        let rest = Held { sources: self.at_rest, ..Held::default() };
         let mut last = None;
         let end = std::time::Instant::now() + super::PATIENCE;
         while last.as_ref() != Some(&rest) {
@@ -123,13 +107,10 @@ impl Hub {
     /// Begins to drain; the outcome comes from the channel.
     pub(crate) fn drain(&mut self, deadline: Duration) -> mpsc::Receiver<Drained> {
         let (outcome, outcomes) = mpsc::channel();
-        self.at_rest = 0;
-        self.ask(move |handle, server| {
-            let server = server.clone();
-            handle.spawn(async move {
-                let _ = outcome.send(server.drain(deadline).await);
-            });
-        });
+        // The listeners' sources go.
+        self.at_rest -= self.service().addresses().len();
+        let answer = self.service().drain(deadline).unwrap();
+        std::thread::spawn(move || outcome.send(answer.wait().unwrap()));
         outcomes
     }
 
@@ -213,10 +194,9 @@ impl Drop for Hub {
         if !std::thread::panicking() {
             self.comes_to_rest();
         }
-        let _ = self.remote.run(evenkeel::Handle::stop);
-        let ended = self.thread.take().map(JoinHandle::join);
+        let ended = self.service.take().unwrap().stop();
         if !std::thread::panicking() {
-            ended.unwrap().expect("the server's thread does not panic");
+            ended.expect("the loops end, and none panics");
         }
     }
 }

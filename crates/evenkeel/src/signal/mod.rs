@@ -1,7 +1,15 @@
 //! The operating system's signals, as events of a loop.
 //!
 //! A [`Signals`] counts what arrives, so that a second SIGTERM during a drain is told from the first. Signal
-//! dispositions belong to the process: every loop that asked hears of a signal.
+//! dispositions belong to the process: every loop that asked hears of a signal. Callbacks are called by
+//! [`Handle::on_signal`].
+//!
+//! Once a signal was listened for, it never has its default effect again in this process: not either when nobody listens
+//! any more. Children get the default back.
+//!
+//! SIGPIPE cannot be listened for. Threads block it while they run a loop, so that writing to a pipe or a socket whose
+//! reader has gone is an error value and nothing else; children that [`process::Command`](crate::process::Command) starts
+//! get it back, at its default.
 //!
 //! ```no_run
 //! use evenkeel::signal::{Signal, Signals};
@@ -25,38 +33,11 @@ use crate::core::shared::SignalWaiter;
 use crate::handle::Handle;
 use crate::sys::signal::{Registration, register};
 
-/// A signal that a process can be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Signal {
-    /// SIGTERM: end, in an orderly way.
-    Terminate,
-    /// SIGINT: end, as asked from the terminal.
-    Interrupt,
-    /// SIGHUP: read the configuration anew.
-    Hangup,
-    /// SIGQUIT: end, as asked from the terminal.
-    Quit,
-    /// SIGUSR1.
-    User1,
-    /// SIGUSR2.
-    User2,
-}
+mod callback;
+mod number;
 
-impl Signal {
-    fn number(self) -> i32 {
-        use rustix::process::Signal as S;
-        match self {
-            Signal::Terminate => S::TERM,
-            Signal::Interrupt => S::INT,
-            Signal::Hangup => S::HUP,
-            Signal::Quit => S::QUIT,
-            Signal::User1 => S::USR1,
-            Signal::User2 => S::USR2,
-        }
-        .as_raw()
-    }
-}
+pub use callback::SignalGuard;
+pub use number::Signal;
 
 struct Listened {
     signal: Signal,
@@ -65,7 +46,7 @@ struct Listened {
     _registration: Registration,
 }
 
-/// Listens for signals until it is dropped. Meanwhile they do not have their default effect.
+/// Listens for signals until it is dropped.
 pub struct Signals {
     shared: Rc<Shared>,
     listened: Vec<Listened>,
@@ -76,7 +57,7 @@ impl Signals {
     /// Listens on the current loop.
     ///
     /// # Errors
-    /// The kernel's, when it refuses a handler.
+    /// `InvalidInput` for a signal that cannot be listened for; the kernel's, when it refuses a handler.
     ///
     /// # Panics
     /// Outside of a running loop.
@@ -87,13 +68,13 @@ impl Signals {
     /// Listens on the given loop, whether it is running or not.
     ///
     /// # Errors
-    /// The kernel's, when it refuses a handler.
+    /// `InvalidInput` for a signal that cannot be listened for; the kernel's, when it refuses a handler.
     pub fn new_on(handle: &Handle, signals: &[Signal]) -> io::Result<Self> {
         let mut listened = Vec::new();
         for &signal in signals {
             let arrived = Arc::new(AtomicU64::new(0));
             let wake = handle.shared.driver.waker();
-            let _registration = register(signal.number(), arrived.clone(), wake)?;
+            let _registration = register(signal.listenable()?, arrived.clone(), wake)?;
             listened.push(Listened { signal, arrived, seen: 0, _registration });
         }
         let waiter = SignalWaiter::default();
@@ -113,6 +94,10 @@ impl Signals {
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Signal> {
         for one in &mut self.listened {
             if one.arrived.load(Ordering::Acquire) > one.seen {
+                if !self.shared.executor.spend() {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 one.seen += 1;
                 return Poll::Ready(one.signal);
             }

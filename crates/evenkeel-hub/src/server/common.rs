@@ -1,0 +1,163 @@
+//! What all loops of one hub share: the configuration, and the few counts that limits for the whole process need.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
+
+use evenkeel::Remote;
+use evenkeel::group::GroupListener;
+
+use super::process;
+use super::seats::Seats;
+use crate::config::Config;
+use crate::proto::auth::AppKey;
+use crate::proto::origin::Origins;
+use crate::proto::{head, ws};
+use crate::state::AppId;
+
+/// Descriptors that connections may not use: listeners, the loops' own, files, requests to come.
+const RESERVED_DESCRIPTORS: u64 = 64;
+
+/// What the server knows of one application beside the hub's state.
+pub(super) struct App {
+    pub(super) id: AppId,
+    pub(super) key: AppKey,
+    pub(super) origins: Origins,
+}
+
+/// Shared by the loops. Counts are relaxed: they say nothing about other memory.
+pub(super) struct Common {
+    pub(super) config: Config,
+    /// In the order of the configuration, which is that of their ids.
+    pub(super) apps: Vec<App>,
+    by_key: HashMap<String, usize>,
+    pub(super) head_limits: head::Limits,
+    pub(super) message_limits: ws::Limits,
+    pub(super) max_connections: usize,
+    /// Locked for a moment when a connection comes and when it goes: an address is known to all loops.
+    seats: Mutex<Seats>,
+    loops: Box<[OfLoop]>,
+    /// What request bodies hold in memory.
+    pub(super) bodies: AtomicUsize,
+    pub(super) draining: AtomicBool,
+    /// While draining, and every subscriber has been told: connections between requests are closed.
+    pub(super) closing_idle: AtomicBool,
+    /// When the first loop began.
+    started: OnceLock<Instant>,
+    remotes: OnceLock<Vec<Remote>>,
+    listeners: Mutex<Vec<GroupListener>>,
+}
+
+/// The counts of one loop, on memory lines of their own.
+#[derive(Default)]
+#[repr(align(64))]
+struct OfLoop {
+    connections: AtomicUsize,
+    /// Messages to single connections of the loop that were sent to it and have not been handed to the kernel's queues.
+    undelivered: AtomicUsize,
+}
+
+impl Common {
+    pub(super) fn new(config: Config, apps: Vec<App>, loops: usize) -> Common {
+        let max_connections = match config.limits.max_connections {
+            0 => process::max_descriptors().saturating_sub(RESERVED_DESCRIPTORS) as usize,
+            limit => limit as usize,
+        };
+        Common {
+            by_key: config.apps.iter().enumerate().map(|(i, app)| (app.key.clone(), i)).collect(),
+            apps,
+            head_limits: head::Limits { max_head: config.limits.max_head_bytes, ..head::Limits::default() },
+            message_limits: ws::Limits {
+                max_message: config.limits.max_message_bytes,
+                ..ws::Limits::default()
+            },
+            max_connections,
+            seats: Mutex::new(Seats::new(&config.limits, process::random_seed_pair())),
+            loops: (0..loops).map(|_| OfLoop::default()).collect(),
+            bodies: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+            closing_idle: AtomicBool::new(false),
+            started: OnceLock::new(),
+            remotes: OnceLock::new(),
+            listeners: Mutex::default(),
+            config,
+        }
+    }
+
+    /// The application that clients connect to by this key.
+    pub(super) fn app_by_key(&self, key: &str) -> Option<&App> {
+        self.by_key.get(key).map(|at| &self.apps[*at])
+    }
+
+    /// The application that the HTTP API names by this id.
+    pub(super) fn app_by_id(&self, id: &str) -> Option<&App> {
+        let at = self.config.apps.iter().position(|app| app.id == id)?;
+        self.apps.get(at)
+    }
+
+    pub(super) fn seats(&self) -> MutexGuard<'_, Seats> {
+        // Whole after each of its methods.
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the hub began, by the clock of the first loop that asked.
+    pub(super) fn started(&self, now: Instant) -> Instant {
+        *self.started.get_or_init(|| now)
+    }
+
+    pub(super) fn listeners(&self) -> MutexGuard<'_, Vec<GroupListener>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // ---- the loops ----
+
+    pub(super) fn loops(&self) -> usize {
+        self.loops.len()
+    }
+
+    /// The loops' mailboxes. Empty until all loops run, which is before any connection comes.
+    pub(super) fn remotes(&self) -> &[Remote] {
+        self.remotes.get().map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn set_remotes(&self, remotes: Vec<Remote>) {
+        // Set once, by who starts the loops.
+        let _ = self.remotes.set(remotes);
+    }
+
+    /// Connections of all loops.
+    pub(super) fn connections(&self) -> usize {
+        self.loops.iter().map(|of| of.connections.load(Ordering::Relaxed)).sum()
+    }
+
+    pub(super) fn connections_of(&self, index: u16) -> usize {
+        self.loops[usize::from(index)].connections.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn came(&self, index: u16) {
+        self.loops[usize::from(index)].connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn left(&self, index: u16) {
+        self.loops[usize::from(index)].connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// `n` messages are on their way to a loop.
+    pub(super) fn sent_to(&self, index: u16, n: usize) {
+        self.loops[usize::from(index)].undelivered.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub(super) fn delivered(&self, index: u16, n: usize) {
+        self.loops[usize::from(index)].undelivered.fetch_sub(n, Ordering::Relaxed);
+    }
+
+    /// The most messages that are on their way to any one loop.
+    pub(super) fn undelivered(&self) -> usize {
+        self.loops.iter().map(|of| of.undelivered.load(Ordering::Relaxed)).max().unwrap_or(0)
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,77 @@
+//! Asking other loops: the one that has the state, or all of them.
+
+use std::rc::Rc;
+
+use evenkeel::{Handle, LoopStats};
+
+use super::Server;
+use super::home::{HOME, Home};
+use crate::metrics::Counted;
+
+/// A loop did not answer: it is overloaded, or has ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NoAnswer;
+
+/// What one loop knows of itself.
+pub(super) struct OfLoop {
+    pub(super) stats: LoopStats,
+    pub(super) connections: usize,
+    pub(super) counted: Counted,
+    pub(super) log_lines_lost: u64,
+}
+
+impl Server {
+    /// Calls where the state is. On that loop itself it is called at once.
+    pub(super) async fn at_home<R: Send + 'static>(
+        self: &Rc<Self>,
+        call: impl FnOnce(&Rc<Server>, &Home) -> R + Send + 'static,
+    ) -> Result<R, NoAnswer> {
+        if let Some(home) = self.home() {
+            return Ok(call(self, home));
+        }
+        let here = || async move {
+            let server = Handle::current().local::<Server>()?;
+            let home = server.home()?;
+            Some(call(&server, home))
+        };
+        let remote = self.common().remotes().get(HOME).ok_or(NoAnswer)?;
+        let answer = remote.spawn(here).map_err(|_| NoAnswer)?;
+        answer.await.ok().flatten().ok_or(NoAnswer)
+    }
+
+    /// What each loop knows of itself, in their order.
+    pub(super) async fn all_loops(self: &Rc<Self>) -> Result<Vec<OfLoop>, NoAnswer> {
+        // All are asked before any answer is waited for.
+        let ask = |remote: &evenkeel::Remote| {
+            remote.spawn(|| async { Handle::current().local::<Server>().map(|server| server.of_loop()) })
+        };
+        let answers: Vec<_> = self.common().remotes().iter().map(ask).collect();
+        let mut all = Vec::with_capacity(answers.len());
+        for answer in answers {
+            let answer = answer.map_err(|_| NoAnswer)?.await;
+            all.push(answer.ok().flatten().ok_or(NoAnswer)?);
+        }
+        Ok(all)
+    }
+
+    fn of_loop(&self) -> OfLoop {
+        OfLoop {
+            stats: self.handle().stats(),
+            connections: self.common().connections_of(self.index()),
+            counted: self.metrics.counted(),
+            log_lines_lost: self.log.lost(),
+        }
+    }
+
+    /// Calls on every loop that listens to its mailbox.
+    pub(super) fn on_all_loops(&self, call: fn(&Server)) {
+        for remote in self.common().remotes() {
+            // One whose mailbox is full has more urgent things to do than what this is used for.
+            let _ = remote.run(move |handle| {
+                if let Some(server) = handle.local::<Server>() {
+                    call(&server);
+                }
+            });
+        }
+    }
+}

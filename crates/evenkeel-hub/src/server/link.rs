@@ -1,0 +1,170 @@
+//! How a connection reaches the state, wherever that is, and how the state's effects reach the connections of a loop.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use evenkeel::{Conn, ConnId, Message};
+
+use super::Server;
+use super::crossing::{Batch, Command, Effect, StreamAsked};
+use super::home::{HOME, cross};
+use super::outbox::Peer;
+use crate::state::{Refusal, SessionId};
+
+/// What a loop may have sent to the state that the state has not done, in bytes: past it, its clients are not read from.
+const MAX_AHEAD: usize = 1 << 20;
+
+/// What is written before the kernel is asked to take it, in bytes: a batch may be more than one client's queue holds.
+const MAX_WRITTEN: usize = 64 << 10;
+
+/// What the state answered to a connection.
+pub(super) type Opened = Result<SessionId, Refusal>;
+
+/// A loop's way to the state on another loop.
+#[derive(Default)]
+pub(super) struct Link {
+    /// Commands that have not been sent; they are once a turn.
+    commands: RefCell<Vec<Command>>,
+    scheduled: Cell<bool>,
+    /// What the state has not done, by weight.
+    ahead: Cell<usize>,
+    /// Connections that are not read from until the state catches up.
+    paused: RefCell<Vec<ConnId>>,
+    /// Answers that their connections have not seen.
+    opened: RefCell<BTreeMap<(u64, u32), Opened>>,
+}
+
+impl Server {
+    /// Asks the state to serve a WebSocket. The answer, if it is here already; else it comes by `on_notify`, and then
+    /// [`answered`](Self::answered) has it.
+    pub(super) fn connect(&self, peer: Peer, key: &str, protocol: Option<&str>) -> Option<Opened> {
+        if let Some(home) = self.home() {
+            return Some(self.connect_here(home, peer, key, protocol));
+        }
+        self.command(Command::Connect { peer, key: key.to_owned(), protocol: protocol.map(str::to_owned) });
+        None
+    }
+
+    /// As [`connect`](Self::connect), for a stream. It is sent what it gets first.
+    pub(super) fn connect_stream(
+        &self,
+        conn: &mut Conn<'_>,
+        peer: Peer,
+        asked: Box<StreamAsked>,
+    ) -> Option<Opened> {
+        if let Some(home) = self.home() {
+            return Some(self.connect_stream_here(home, peer, &asked, |frame| {
+                conn.send(&Message::from(frame.into_shared()));
+            }));
+        }
+        self.command(Command::Stream { peer, asked });
+        None
+    }
+
+    /// Passes on a client's message.
+    pub(super) fn message(&self, session: SessionId, text: &str) {
+        match self.home() {
+            Some(home) => self.message_here(home, session, text),
+            None => self.command(Command::Message { session, text: text.to_owned() }),
+        }
+    }
+
+    /// A subscriber is gone.
+    pub(super) fn leave_session(&self, session: SessionId) {
+        match self.home() {
+            Some(home) => self.leave_here(home, session),
+            None => self.command(Command::Leave { session }),
+        }
+    }
+
+    /// Stops reading from a client if this loop is too far ahead of the state.
+    pub(super) fn keep_pace(&self, conn: &mut Conn<'_>) {
+        if self.link().ahead.get() > MAX_AHEAD {
+            conn.pause();
+            self.link().paused.borrow_mut().push(conn.id());
+        }
+    }
+
+    /// The state's answer to a connection, once.
+    pub(super) fn answered(&self, id: ConnId) -> Option<Opened> {
+        self.link().opened.borrow_mut().remove(&id.to_bits())
+    }
+
+    fn command(&self, command: Command) {
+        let link = self.link();
+        link.ahead.set(link.ahead.get() + command.weight());
+        link.commands.borrow_mut().push(command);
+        if !link.scheduled.replace(true) {
+            let this = self.weak();
+            self.handle().defer(move || {
+                if let Some(server) = this.upgrade() {
+                    server.send_commands();
+                }
+            });
+        }
+    }
+
+    fn send_commands(self: &Rc<Self>) {
+        let link = self.link();
+        link.scheduled.set(false);
+        let commands = std::mem::take(&mut *link.commands.borrow_mut());
+        let refused = cross(self, HOME, (self.index(), commands), |server, sent| server.execute(sent));
+        if let Err((_, commands)) = refused {
+            // Nothing has been added meanwhile. They are tried again with whatever comes next, and in any case soon.
+            *link.commands.borrow_mut() = commands;
+            link.scheduled.set(true);
+            let this = self.weak();
+            self.handle().after(super::home::RETRY, move || {
+                if let Some(server) = this.upgrade() {
+                    server.send_commands();
+                }
+            });
+        }
+    }
+
+    /// Performs what the state asks of this loop's connections.
+    pub(super) fn perform(self: &Rc<Self>, batch: Batch) {
+        let mut written = 0;
+        for effect in batch.effects {
+            if written > MAX_WRITTEN {
+                self.handle().flush();
+                written = 0;
+            }
+            match effect {
+                Effect::Send { to, frame } => {
+                    let message = Message::from(frame.into_shared());
+                    written += message.len() * to.len();
+                    for id in to {
+                        // A connection that is gone has said so.
+                        let _ = self.handle().send(id, &message);
+                    }
+                }
+                Effect::Close { to, stream, code, reason } => self.close_here(to, stream, code, &reason),
+                Effect::Opened { to, result } => self.opened(to, result),
+            }
+        }
+        self.common().delivered(self.index(), batch.messages);
+        let link = self.link();
+        link.ahead.set(link.ahead.get().saturating_sub(batch.processed));
+        if link.ahead.get() <= MAX_AHEAD / 2 {
+            for id in std::mem::take(&mut *link.paused.borrow_mut()) {
+                let _ = self.handle().resume(id);
+            }
+        }
+    }
+
+    fn opened(&self, to: ConnId, result: Opened) {
+        self.link().opened.borrow_mut().insert(to.to_bits(), result);
+        if self.handle().notify(to).is_err() {
+            self.abandoned(to);
+        }
+    }
+
+    /// A connection ended while it waited for the state's answer: if that is here, it is undone, else when it comes.
+    pub(super) fn abandoned(&self, id: ConnId) {
+        if let Some(Ok(session)) = self.answered(id) {
+            self.leave_session(session);
+        }
+    }
+}

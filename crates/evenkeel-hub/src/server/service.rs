@@ -1,0 +1,229 @@
+//! The hub as a whole: its loops, its listeners, and its end.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use evenkeel::group::{Group, GroupListener, Share};
+use evenkeel::net::ListenOptions;
+use evenkeel::task::Answer;
+use evenkeel::{Backend, EventLoop, Handle, Remote};
+
+use super::common::{App, Common};
+use super::conn::HubConn;
+use super::home::{HOME, Home};
+use super::outbox::{Codec, Peer};
+use super::{Drained, Server, connection_limits, process, unix_ms};
+use crate::api::Api;
+use crate::config::{AppSettings, Config};
+use crate::log::{Field, Level, Logger};
+use crate::state::Hub;
+
+/// How long loops have to end once they were told to.
+const END: Duration = Duration::from_secs(10);
+
+/// A running hub.
+pub struct Service {
+    group: Group,
+    common: Arc<Common>,
+    addresses: Vec<SocketAddr>,
+    backend: Backend,
+    fallback: Option<FallbackNote>,
+}
+
+/// Why epoll runs and not io_uring.
+#[derive(Clone, Debug)]
+pub struct FallbackNote {
+    /// What was asked for.
+    pub asked: Backend,
+    /// Whether that was merely a choice, so that nothing need be done.
+    pub by_choice: bool,
+    /// Why it does not run.
+    pub reason: String,
+    /// What helps.
+    pub help: &'static str,
+}
+
+impl Service {
+    /// Starts the loops and begins to listen.
+    ///
+    /// # Errors
+    /// When an address cannot be listened on, a loop cannot be made, or the configuration names what does not exist; the
+    /// message says what.
+    pub fn start(config: Config) -> io::Result<Service> {
+        let backend: Backend = match config.server.backend.as_str() {
+            // The runtime's own variable decides when the hub's configuration leaves the choice open.
+            "auto" => Backend::from_env()?,
+            name => name.parse()?,
+        };
+        let mut state = Hub::new(fastrand::Rng::with_seed(process::random_seed()?));
+        let apps =
+            config.apps.iter().map(|app| add_app(&mut state, app, &config)).collect::<io::Result<_>>()?;
+        let api = Api::new(&config.apps, &config.server.path_prefix, config.limits.max_body_bytes);
+        let loops = match config.server.loops {
+            0 => std::thread::available_parallelism()?.get(),
+            loops => loops as usize,
+        };
+        let share = share(&config.server.share)?;
+        let common = Arc::new(Common::new(config, apps, loops));
+        let group = start_loops(&common, backend, Home::new(state, api, loops))?;
+        common.set_remotes(group.remotes().to_vec());
+        let addresses = listen(&group, &common, share)?;
+        let facts = group.spawn_on(HOME, || async {
+            let handle = Handle::current();
+            let fallback = handle.fallback().map(|fallback| FallbackNote {
+                asked: fallback.asked(),
+                by_choice: fallback.by_choice(),
+                reason: fallback.reason().to_string(),
+                help: fallback.help(),
+            });
+            (handle.backend(), fallback)
+        })?;
+        let (backend, fallback) = facts.wait().map_err(io::Error::other)?;
+        Ok(Service { group, common, addresses, backend, fallback })
+    }
+
+    /// The addresses that are listened on, with the ports that the kernel chose.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The kernel interface that runs.
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// Why that is epoll, if io_uring was asked for or might have been chosen.
+    pub fn fallback(&self) -> Option<&FallbackNote> {
+        self.fallback.as_ref()
+    }
+
+    /// How many loops serve.
+    pub fn loops(&self) -> usize {
+        self.group.len()
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.common.config
+    }
+
+    /// The mailboxes of the loops.
+    pub fn remotes(&self) -> &[Remote] {
+        self.group.remotes()
+    }
+
+    /// Connections that are open, of every kind.
+    pub fn connections(&self) -> usize {
+        self.common.connections()
+    }
+
+    /// Writes one line to the log.
+    pub fn note(&self, level: Level, message: &str, fields: &[Field<'_>]) {
+        let settings = &self.config().log;
+        let log = Logger::new(settings.format, settings.level, Box::new(io::stderr()));
+        log.event(level, unix_ms(), message, fields);
+    }
+
+    /// Serves until SIGTERM or SIGINT, then drains; a second signal ends the drain. Blocks this thread.
+    ///
+    /// # Errors
+    /// When signals cannot be listened for, or a loop has ended by itself.
+    pub fn run(self) -> io::Result<Drained> {
+        let answer = self.on_home(|server| async move { server.run_until_signal().await })?;
+        let outcome = answer.wait();
+        // How a loop has failed says more than that it gave no answer.
+        self.stop()?;
+        outcome.map_err(io::Error::other)?
+    }
+
+    /// Ends the loops at once, and every connection with them.
+    ///
+    /// # Errors
+    /// When a loop has not ended after ten seconds, or has ended by itself before.
+    pub fn stop(self) -> io::Result<()> {
+        self.group.stop(END)?;
+        self.group.join().into_iter().try_for_each(|end| Ok(end?))
+    }
+
+    /// Begins to drain; the answer is how it ended.
+    ///
+    /// # Errors
+    /// When the loops have ended.
+    pub fn drain(&self, deadline: Duration) -> io::Result<Answer<Drained>> {
+        self.on_home(move |server| async move { server.drain(deadline).await })
+    }
+
+    /// Runs a task on the loop that has the state.
+    fn on_home<T, F>(&self, make: impl FnOnce(Rc<Server>) -> F + Send + 'static) -> io::Result<Answer<T>>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + 'static,
+    {
+        let answer = self.group.spawn_on(HOME, || async {
+            let server = Handle::current().local::<Server>().expect("set up before the loop runs");
+            make(server).await
+        })?;
+        Ok(answer)
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+/// The way of sharing by its name in the configuration.
+fn share(name: &str) -> io::Result<Share> {
+    match name {
+        "acceptor" => Ok(Share::Acceptor),
+        "reuse-port" => Ok(Share::ReusePort),
+        "shared" => Ok(Share::Shared),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("share: there is no way {name:?}"))),
+    }
+}
+
+fn start_loops(common: &Arc<Common>, backend: Backend, home: Home) -> io::Result<Group> {
+    let (of_loops, home) = (common.clone(), Mutex::new(Some(home)));
+    // The log says it, in its format, when there is one.
+    let each = EventLoop::builder().backend(backend).on_fallback(|_| {});
+    let group = Group::builder().loops(common.loops()).name("hub").event_loop(each);
+    let group = group.build(move |handle, index| {
+        let home = match index {
+            HOME => home.lock().unwrap_or_else(PoisonError::into_inner).take(),
+            _ => None,
+        };
+        Server::start(handle, index as u16, of_loops.clone(), home);
+        Ok(())
+    })?;
+    Ok(group)
+}
+
+/// Listens at every address, on all loops.
+fn listen(group: &Group, common: &Common, share: Share) -> io::Result<Vec<SocketAddr>> {
+    let limits = connection_limits(&common.config);
+    let mut addresses = Vec::new();
+    for address in &common.config.server.listen {
+        let listener: io::Result<GroupListener> =
+            group.listen_each(*address, &ListenOptions::default(), &limits, share, |handle, _| {
+                let server = handle.local::<Server>();
+                move |peer: &evenkeel::net::Addr| HubConn::new(server.clone(), peer.socket_addr())
+            });
+        let listener = listener
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))?;
+        addresses.extend(listener.addr().socket_addr());
+        common.listeners().push(listener);
+    }
+    Ok(addresses)
+}
+
+/// Adds an application to the hub.
+fn add_app(hub: &mut Hub<Peer, Codec>, app: &AppSettings, config: &Config) -> io::Result<App> {
+    let wrong = |what| io::Error::new(io::ErrorKind::InvalidInput, format!("application {}: {what}", app.id));
+    let id = hub.add_app(config.app_config(app)).map_err(wrong)?;
+    Ok(App { id, key: app.app_key(), origins: app.allowed_origins.clone() })
+}

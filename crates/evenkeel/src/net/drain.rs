@@ -313,7 +313,9 @@ impl Shared {
 
     fn close_draining(&self, token: Token) {
         let mut core = self.core.borrow_mut();
-        let Some(s) = core.sources.get_mut(token).filter(|s| !s.has(flag::CLOSING | flag::DEAD)) else { return };
+        let Some(s) = core.sources.get_mut(token).filter(|s| !s.has(flag::CLOSING | flag::DEAD)) else {
+            return;
+        };
         s.set(flag::DRAINING);
         drop(core);
         self.close(token);

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use std::thread::{self, available_parallelism};
 use std::time::{Duration, Instant};
 
-use super::{LaneOptions, LaneStats};
+use super::{FEW_THREADS, LaneOptions, LaneStats};
 use crate::core::caught;
 use crate::sys::{processors, sigpipe};
 
@@ -29,12 +29,18 @@ pub(crate) trait Job: Send {
 }
 
 /// Starts a thread of this name.
-pub(crate) type Spawn = fn(&'static str, Box<dyn FnOnce() + Send>) -> io::Result<()>;
+pub(super) type Spawn = fn(&'static str, Box<dyn FnOnce() + Send>) -> io::Result<()>;
 
-/// The new thread has the descriptor table of the one that calls, and its mask of signals, but that SIGPIPE is not blocked
-/// as on a running loop's thread: processes that the user's work starts inherit the mask.
-pub(crate) fn spawn(name: &'static str, life: Box<dyn FnOnce() + Send>) -> io::Result<()> {
-    sigpipe::unblocked(|| thread::Builder::new().name(name.into()).spawn(life).map(drop))
+/// A thread for the runtime's own calls. It has the descriptor table of the thread that starts it, and its mask of signals:
+/// what a running loop starts blocks SIGPIPE, as the loop does.
+fn spawn(name: &'static str, life: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+    thread::Builder::new().name(name.into()).spawn(life).map(drop)
+}
+
+/// A thread for code of the user's. That a loop blocks SIGPIPE does not concern it, nor the processes that it starts, which
+/// inherit its mask.
+fn spawn_for_users(name: &'static str, life: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+    sigpipe::unblocked(|| spawn(name, life))
 }
 
 /// Why a lane did not take a job.
@@ -93,12 +99,17 @@ struct State {
 }
 
 impl Lane {
-    /// A lane without threads, as yet. `default` is how many there are at most if the options do not say.
-    pub(crate) fn new(name: &'static str, options: &LaneOptions, default: Option<usize>) -> Self {
-        Self::with(name, options, default, spawn, IDLE)
+    /// The lane of files, without threads, as yet.
+    pub(crate) fn of_files(options: &LaneOptions) -> Self {
+        Self::with("evenkeel-files", options, Some(FEW_THREADS), spawn, IDLE)
     }
 
-    pub(crate) fn with(
+    /// A lane in which code of the user's runs. `default` is how many threads there are at most if the options do not say.
+    pub(super) fn of_users(name: &'static str, options: &LaneOptions, default: Option<usize>) -> Self {
+        Self::with(name, options, default, spawn_for_users, IDLE)
+    }
+
+    pub(super) fn with(
         name: &'static str,
         options: &LaneOptions,
         default: Option<usize>,
@@ -134,7 +145,7 @@ impl Lane {
     }
 
     /// The same, not used yet, with threads that run on these processors.
-    pub(crate) fn on(mut self, processors: Option<Arc<[usize]>>) -> Self {
+    pub(super) fn on(mut self, processors: Option<Arc<[usize]>>) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.inner) {
             inner.processors = processors;
         }

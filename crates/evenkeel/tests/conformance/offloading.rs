@@ -21,6 +21,7 @@ on_every_backend! {
     i02_results_wake_a_loop_that_sleeps,
     i26_a_panic_of_work_reaches_the_task,
     i26_work_that_blocks_keeps_neither_the_loop_nor_files,
+    i33_work_has_the_programs_mask_of_signals,
     callbacks_hear_on_the_loop_what_came_of_their_work,
     aborting_a_callbacks_task_takes_the_work_back,
     loops_of_two_backends_share_a_pool,
@@ -86,6 +87,19 @@ fn i26_work_that_blocks_keeps_neither_the_loop_nor_files(backend: Backend) {
     for task in blocked {
         assert!(!s.events.block_on(task).unwrap().unwrap().unwrap());
     }
+}
+
+fn i33_work_has_the_programs_mask_of_signals(backend: Backend) {
+    let mut events = event_loop(backend);
+    let h = events.handle();
+    // Whether this thread blocks SIGPIPE.
+    let blocks = || {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
+        u64::from_str_radix(mask.trim(), 16).unwrap() & 1 << (libc::SIGPIPE - 1) != 0
+    };
+    let both = async { (blocks(), h.offload(blocks).await.unwrap()) };
+    assert_eq!(events.block_on(both).unwrap(), (true, false));
 }
 
 fn callbacks_hear_on_the_loop_what_came_of_their_work(backend: Backend) {

@@ -100,6 +100,36 @@ fn echo_async() {
 }
 
 #[test]
+fn factors_of_a_hard_number_keep_nobody_waiting() {
+    for backend in Backend::ALL {
+        let factors = Example::start("factors", *backend, &[]);
+        // The square of a prime of 32 bits takes seconds, and there are more of them than threads.
+        let hard: Vec<_> = (0..256)
+            .map(|_| {
+                let mut client = factors.connect();
+                client.write_all(b"18446744030759878681\n").unwrap();
+                client
+            })
+            .collect();
+        let ask = |stream: &mut TcpStream, line: &str| {
+            stream.write_all(line.as_bytes()).unwrap();
+            let mut answer = String::new();
+            BufReader::new(stream).read_line(&mut answer).unwrap();
+            answer
+        };
+        let mut other = factors.connect();
+        assert_eq!(ask(&mut other, "x\n"), "that is no number of 64 bits\n", "the loop goes on");
+        // What nobody waits for any more is given up, so that others have their turn.
+        drop(hard);
+        assert_eq!(ask(&mut other, "1001\n"), "1001 = 7 * 11 * 13\n");
+        assert_eq!(
+            ask(&mut other, " 18446744073709551615 \n"),
+            "18446744073709551615 = 3 * 5 * 17 * 257 * 641 * 65537 * 6700417\n"
+        );
+    }
+}
+
+#[test]
 fn proxy_carries_both_directions_and_their_ends() {
     for backend in Backend::ALL {
         let upstream = Example::start("echo", *backend, &[]);

@@ -25,6 +25,7 @@ mod handover;
 mod limits;
 mod model;
 mod moving;
+mod offloading;
 mod ownership;
 mod panics;
 mod probe;

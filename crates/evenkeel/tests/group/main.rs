@@ -9,5 +9,6 @@ mod bodies;
 mod life;
 mod messages;
 mod moving;
+mod pools;
 mod sharing;
 mod tables;

@@ -5,7 +5,7 @@
 //! refused. Neither happens when the sockets themselves pass from process to process, which is all that this module is about:
 //!
 //! - [`listen_fds`]: the service manager has opened the sockets, before the first process began (socket activation).
-//! - [`Successor`] and [`predecessor`]: a running process starts the next one, gives it its sockets, and goes on until the
+//! - [`Succession`] and [`predecessor`]: a running process starts the next one, gives it its sockets, and goes on until the
 //!   new one serves. If that fails, nothing has happened.
 //! - [`notify`](mod@notify): telling the service manager of all this.
 //!
@@ -14,7 +14,7 @@
 //! ```no_run
 //! # use std::time::Duration;
 //! use evenkeel::group::{Group, GroupListener, Share};
-//! use evenkeel::inherit::{self, Successor};
+//! use evenkeel::inherit::{self, Succession};
 //! use evenkeel::net::{Closing, Limits, ListenOptions};
 //! # struct Echo;
 //! # impl evenkeel::Handler for Echo { fn on_data(&mut self, _: &mut evenkeel::Conn<'_>, _: &[u8]) {} }
@@ -33,8 +33,9 @@
 //!
 //! // When this process is to be replaced: by a signal, say.
 //! async fn replace(listener: GroupListener) -> std::io::Result<()> {
-//!     let mut new = Successor::spawn(std::process::Command::new(std::env::current_exe()?))?;
-//!     new.send(b"web", &listener.sockets().await?)?;
+//!     let mut succession = Succession::new()?;
+//!     succession.hand_over(b"web", &listener.sockets().await?)?;
+//!     let new = succession.spawn(std::process::Command::new(std::env::current_exe()?))?;
 //!     new.ready(Duration::from_secs(30)).await?;
 //!     // From here on the new process serves whoever comes, and this one has its connections to end.
 //!     listener.close_as(Closing::HandedOver)?;
@@ -61,7 +62,7 @@ mod wire;
 pub use activation::{Inherited, NotListening, listen_fds};
 pub use error::SuccessionError;
 pub use predecessor::{HandedOver, Predecessor, predecessor};
-pub use successor::Successor;
+pub use successor::{Succession, Successor};
 
 /// Names the socket to the predecessor: its number, and its inode, by which it is told from whatever else has that number.
 const VARIABLE: &str = "EVENKEEL_SUCCESSION";

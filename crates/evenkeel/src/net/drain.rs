@@ -14,6 +14,8 @@ use crate::{task, time};
 
 /// How often a drain looks whether all is over.
 const LOOK: Duration = Duration::from_millis(20);
+/// A listener without a queue is closed by then.
+const SOON: Duration = Duration::from_millis(1);
 /// Handlers that are told in one step, so that other work of the loop comes in between.
 const TOLD_AT_ONCE: usize = 256;
 
@@ -182,11 +184,13 @@ impl Handle {
         };
         let mut tokens = Vec::new();
         stop(&mut tokens);
+        let mut pause = SOON;
         while !tokens.is_empty() {
             for token in &tokens {
                 self.shared.retire_listener(*token, closing);
             }
-            time::sleep(LOOK).await;
+            time::sleep(pause).await;
+            pause = LOOK;
             stop(&mut tokens);
         }
     }

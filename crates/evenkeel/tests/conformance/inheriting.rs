@@ -15,6 +15,8 @@ use crate::support::{Probe, Server, connect, event_loop, exactly, no_limits, unt
 on_every_backend! {
     whoever_waits_at_an_inherited_socket_is_served,
     tasks_accept_from_an_inherited_socket,
+    tasks_that_hand_over_serve_what_they_have_taken,
+    tasks_that_drain_serve_the_queue,
     closing_after_handing_over_resets_nobody,
     a_full_pool_that_hands_over_keeps_what_it_has_taken,
     a_drained_listener_serves_its_queue_and_then_closes,
@@ -80,6 +82,57 @@ fn tasks_accept_from_an_inherited_socket(backend: Backend) {
     events.block_on(accept).unwrap();
     events.poll().unwrap();
     all_answered(&mut peers);
+}
+
+/// Stops a task's listener while peers wait, and returns how many it has served by the end.
+fn stopped(backend: Backend, closing: Closing) -> (usize, Vec<TcpStream>, TcpListener) {
+    let mut events = event_loop(backend);
+    let serve = async {
+        let mut listener = Listener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap().socket_addr().unwrap();
+        let copy = TcpListener::from(listener.socket().unwrap());
+        let peers = waiting(at, 40);
+        let mut served = 0;
+        loop {
+            match listener.accept().await {
+                Ok((mut stream, _)) => {
+                    served += 1;
+                    if served == 2 {
+                        listener.stop(closing);
+                    }
+                    let mut ping = [0; 4];
+                    stream.read_exact(&mut ping).await.unwrap();
+                    stream.write_all(&ping).await.unwrap();
+                    stream.flush().await.unwrap();
+                }
+                Err(e) => {
+                    assert_eq!(e.kind(), ErrorKind::NotConnected, "{e}");
+                    assert_eq!(listener.accept().await.unwrap_err().kind(), ErrorKind::NotConnected);
+                    return (served, peers, copy);
+                }
+            }
+        }
+    };
+    events.block_on(serve).unwrap()
+}
+
+fn tasks_that_hand_over_serve_what_they_have_taken(backend: Backend) {
+    let (served, mut peers, copy) = stopped(backend, Closing::HandedOver);
+    assert!(served >= 2);
+    // The others are still in the queue: all of them.
+    for _ in served..peers.len() {
+        let (mut peer, _) = copy.accept().unwrap();
+        let ping = exactly(&mut peer, 4);
+        peer.write_all(&ping).unwrap();
+    }
+    all_answered(&mut peers);
+}
+
+fn tasks_that_drain_serve_the_queue(backend: Backend) {
+    let (served, mut peers, _copy) = stopped(backend, Closing::Drained);
+    assert_eq!(served, peers.len());
+    all_answered(&mut peers);
+    assert_eq!(stopped(backend, Closing::Now).0, 2);
 }
 
 fn closing_after_handing_over_resets_nobody(backend: Backend) {

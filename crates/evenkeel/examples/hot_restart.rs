@@ -54,7 +54,8 @@ async fn hand_over(listener: &GroupListener) -> io::Result<()> {
     command.args(words);
     let mut succession = Succession::new()?;
     succession.hand_over(b"echo", &listener.sockets().await?)?;
-    succession.spawn(command)?.ready(PATIENCE).await?;
+    let new = succession.spawn(command)?.ready(PATIENCE).await?;
+    notify(&[State::MainPid(new.id())])?;
     Ok(())
 }
 
@@ -79,7 +80,7 @@ fn main() -> io::Result<()> {
     let each = EventLoop::builder().backend(args.backend);
     let group = Group::builder().loops(2).event_loop(each).build(|_, _| Ok(()))?;
     let listener = listen(&group, args.port)?;
-    notify(&[State::MainPid(std::process::id()), State::Ready])?;
+    notify(&[State::Ready])?;
     println!("echo on {}, process {}", listener.addr(), std::process::id());
 
     let mut drain = Drain::new(RandomState::new().build_hasher().finish());

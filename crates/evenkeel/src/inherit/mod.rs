@@ -15,6 +15,7 @@
 //! # use std::time::Duration;
 //! use evenkeel::group::{Group, GroupListener, Share};
 //! use evenkeel::inherit::{self, Succession};
+//! use evenkeel::inherit::notify::{State, notify};
 //! use evenkeel::net::{Closing, Limits, ListenOptions};
 //! # struct Echo;
 //! # impl evenkeel::Handler for Echo { fn on_data(&mut self, _: &mut evenkeel::Conn<'_>, _: &[u8]) {} }
@@ -35,8 +36,10 @@
 //! async fn replace(listener: GroupListener) -> std::io::Result<()> {
 //!     let mut succession = Succession::new()?;
 //!     succession.hand_over(b"web", &listener.sockets().await?)?;
-//!     let new = succession.spawn(std::process::Command::new(std::env::current_exe()?))?;
-//!     new.ready(Duration::from_secs(30)).await?;
+//!     // By name: the running program's own file may have been replaced, which is what this is for.
+//!     let new = succession.spawn(std::process::Command::new("/usr/local/bin/server"))?;
+//!     let new = new.ready(Duration::from_secs(30)).await?;
+//!     notify(&[State::MainPid(new.id())])?;
 //!     // From here on the new process serves whoever comes, and this one has its connections to end.
 //!     listener.close_as(Closing::HandedOver)?;
 //!     Ok(())

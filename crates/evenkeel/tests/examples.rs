@@ -6,7 +6,7 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use evenkeel::Backend;
 struct Example {
     process: Child,
     addr: SocketAddr,
+    said: BufReader<ChildStdout>,
 }
 
 impl Example {
@@ -30,10 +31,11 @@ impl Example {
             .spawn()
             .unwrap_or_else(|e| panic!("{}: {e}; `cargo build --examples` makes it", path.display()));
         let mut first = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut first).unwrap();
+        let mut said = BufReader::new(process.stdout.take().unwrap());
+        said.read_line(&mut first).unwrap();
         let addr = first.split([' ', ',', '\n']).find_map(|word| word.parse().ok());
         let addr = addr.unwrap_or_else(|| panic!("{name} printed no address: {first}"));
-        Example { process, addr }
+        Example { process, addr, said }
     }
 
     fn connect(&self) -> TcpStream {
@@ -302,5 +304,75 @@ fn chat_lets_go_of_a_reader_that_is_too_slow_and_of_nobody_else() {
             }
         }
         assert!(gone, "50 MB are more than any queue");
+    }
+}
+
+/// A process that is not this one's child, ended when it is dropped.
+struct Stranger(rustix::process::Pid);
+
+impl Stranger {
+    /// From a line of the kind `echo on ADDRESS, process NUMBER`.
+    fn of(line: &str) -> Stranger {
+        let number = line.trim_end().rsplit(' ').next().unwrap().parse().unwrap();
+        Stranger(rustix::process::Pid::from_raw(number).unwrap())
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(self.0, signal).unwrap();
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        // It has ended by itself if the test has succeeded.
+        let _ = rustix::process::kill_process(self.0, rustix::process::Signal::KILL);
+    }
+}
+
+#[test]
+fn hot_restart_keeps_old_connections_and_takes_new_ones_by_the_next_process() {
+    use rustix::process::{Pid, Signal};
+    for backend in Backend::ALL {
+        let mut example = Example::start("hot_restart", *backend, &[]);
+        let mut before = example.connect();
+        let ping = |stream: &mut TcpStream| {
+            stream.write_all(b"ping").unwrap();
+            stream.read_exact(&mut [0; 4]).unwrap();
+        };
+        ping(&mut before);
+        let first = Pid::from_child(&example.process);
+        rustix::process::kill_process(first, Signal::USR2).unwrap();
+        let mut line = String::new();
+        let addr = example.addr.to_string();
+        example.said.read_line(&mut line).unwrap();
+        assert!(line.starts_with(&format!("echo on {addr}")), "the same address: {line}");
+        let second = Stranger::of(&line);
+        assert_ne!(second.0, first);
+        // The old process goes on with what it has, and ends with it.
+        ping(&mut before);
+        drop(before);
+        assert!(example.process.wait().unwrap().success());
+        // Until here it may have been the old process that accepted.
+        let mut after = example.connect();
+        ping(&mut after);
+        line.clear();
+        example.said.read_line(&mut line).unwrap();
+        assert!(line.ends_with(" 0 cut off\n"), "{line}");
+        check_echo(&example);
+        // And once more, by the one that has taken over.
+        second.signal(Signal::USR2);
+        line.clear();
+        example.said.read_line(&mut line).unwrap();
+        let third = Stranger::of(&line);
+        ping(&mut after);
+        drop(after);
+        line.clear();
+        example.said.read_line(&mut line).unwrap();
+        assert!(line.ends_with(" 0 cut off\n"), "{line}");
+        check_echo(&example);
+        third.signal(Signal::TERM);
+        line.clear();
+        example.said.read_to_string(&mut line).unwrap();
+        assert!(line.ends_with(" 0 cut off\n"), "{line}");
     }
 }

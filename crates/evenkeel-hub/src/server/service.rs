@@ -89,7 +89,6 @@ impl Service {
         let group = start_loops(&common, backend, (state, api, loops + fronts))?;
         common.set_remotes(group.remotes().to_vec());
         let addresses = listen(&group, &common, share, &mut inherited)?;
-        let replaces = arrived.is_some();
         if let Some(arrived) = arrived {
             let serving = on_home(&group, |server| async move {
                 let home = server.home().ok_or(io::ErrorKind::NotFound)?;
@@ -108,8 +107,7 @@ impl Service {
             (handle.backend(), fallback)
         })?;
         let (backend, fallback) = facts.wait().map_err(io::Error::other)?;
-        let own = [State::MainPid(std::process::id()), State::Ready];
-        tell_manager(&own[usize::from(!replaces)..]);
+        tell_manager(&[State::Ready]);
         Ok(Service { group, common, addresses, backend, fallback })
     }
 

@@ -77,8 +77,13 @@
 //! [`Handle::stop`], [`Remote::stop`], an error of the kernel, or a panic of its thread, since the connections that come to a loop that is
 //! gone would be lost. [`Group::join`] tells how each ended. A loop ends as
 //! [`EventLoop`](crate::EventLoop) does when it is dropped: connections hear
-//! [`LoopEnded`](crate::CloseReason::LoopEnded). A server that wants to end them gracefully closes its
-//! [listener](GroupListener::close) and waits for [`counts`](Group::counts) to fall first.
+//! [`LoopEnded`](crate::CloseReason::LoopEnded). A server that wants to end them gracefully
+//! [drains](Group::drain) the group first.
+//!
+//! # Handing over
+//!
+//! [`Group::adopt`] listens at sockets that listen already, and [`GroupListener::sockets`] gives away those that a group has: see
+//! [`inherit`](crate::inherit).
 
 mod adopt;
 mod builder;

@@ -5,6 +5,7 @@
 #[macro_use]
 mod support;
 
+mod adopting;
 mod bodies;
 mod life;
 mod messages;

@@ -13,13 +13,15 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use evenkeel::group::GroupListener;
-use evenkeel::inherit;
+use evenkeel::inherit::Succession;
+use evenkeel::inherit::notify::State;
 use evenkeel::net::Closing;
 
 use super::channel::{Channel, Incoming};
 use super::wire::{ApiReply, ApiRequest, Frame, Reader, ToNew, ToOld, message, state};
 use crate::server::Server;
 use crate::server::crossing::Command;
+use crate::server::drain::tell_manager;
 use crate::server::home::Home;
 
 /// How long the new process may take until it serves.
@@ -164,13 +166,14 @@ pub(in super::super) async fn replace(server: Rc<Server>, with: Successor) -> io
     let Some(home) = server.home() else { return Err(io::Error::other("the state is elsewhere")) };
     let mut program = Program::new(&with.program);
     program.args(&with.arguments);
-    let mut new = inherit::Successor::spawn(program)?;
+    let mut succession = Succession::new();
     let all = std::mem::take(&mut *server.common().listeners());
     let listeners = Listeners { server: &server, all };
     for (label, listener) in server.config().server.listen.iter().zip(&listeners.all) {
-        new.send(label.to_string().as_bytes(), &listener.sockets().await?)?;
+        succession.hand_over(label.to_string().as_bytes(), &listener.sockets().await?)?;
     }
     drop(listeners);
+    let mut new = succession.spawn(program)?;
     let socket = new.channel().ok_or_else(|| io::Error::other("the channel is in use"))?;
     let (channel, mut incoming) = Channel::open(socket, Reader::default())?;
     let elsewhere = Rc::new(Elsewhere::new(channel));
@@ -180,19 +183,23 @@ pub(in super::super) async fn replace(server: Rc<Server>, with: Successor) -> io
         let mut said = pin!(incoming.next::<ToOld>());
         let said = poll_fn(|cx| {
             if let Poll::Ready(ready) = ready.as_mut().poll(cx) {
-                return Poll::Ready(ready.map(|_| None));
+                return Poll::Ready(ready.map(Err));
             }
-            said.as_mut().poll(cx).map(|said| Ok(Some(said)))
+            said.as_mut().poll(cx).map(|said| Ok(Ok(said)))
         });
         match said.await? {
-            None => break,
-            Some(Ok(Some(Frame::Message(ToOld::Give)))) => handing.give(home)?,
-            Some(Ok(Some(_))) => return Err(io::Error::other("the new process speaks before it serves")),
+            Err(child) => {
+                // From this one it is believed.
+                tell_manager(&[State::MainPid(child.id())]);
+                break;
+            }
+            Ok(Ok(Some(Frame::Message(ToOld::Give)))) => handing.give(home)?,
+            Ok(Ok(Some(_))) => return Err(io::Error::other("the new process speaks before it serves")),
             // How it has failed is to be heard from `ready`.
             Some(Ok(None)) => {
                 return Err((&mut ready).await.err().map_or(io::ErrorKind::BrokenPipe.into(), Into::into));
             }
-            Some(Err(error)) => return Err(error),
+            Ok(Err(error)) => return Err(error),
         }
     }
     if !home.has_moved() {

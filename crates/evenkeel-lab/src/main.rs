@@ -24,7 +24,7 @@ use evenkeel::Backend;
 use lab_work::place;
 
 use crate::machine::{Machine, Places, Quiet};
-use crate::serve::Model;
+use crate::serve::{Model, Way};
 
 /// Measures concurrency models, backends, peers and the hub on the same work in one run.
 #[derive(Parser)]
@@ -53,6 +53,10 @@ enum Command {
     Models(command::models::Models),
     /// What io_uring and each of its features is worth to our own servers.
     Ring(command::ring::Ring),
+    /// How evenly connections come to several loops, in each way to share a port, with a plot.
+    Spread(command::spread::Spread),
+    /// What a message costs a server with several loops.
+    Loops(command::loops::Loops),
     /// A server of this program, for the other commands.
     #[command(subcommand)]
     Serve(Serve),
@@ -71,6 +75,16 @@ enum Serve {
     OwnBuffer(Options),
     /// A thread for each connection.
     Threads(Options),
+    /// Several loops.
+    Group {
+        model: Model,
+        #[arg(long)]
+        loops: usize,
+        #[arg(long)]
+        share: Way,
+        #[command(flatten)]
+        options: Options,
+    },
     /// Sends to every connection when it is told to.
     FanOut { count: usize, size: usize },
 }
@@ -101,6 +115,9 @@ fn run(command: Command) -> io::Result<()> {
         Command::Serve(Serve::Async(o)) => serve::serve(Model::Async, o.backend, o.port),
         Command::Serve(Serve::OwnBuffer(o)) => serve::serve(Model::OwnBuffer, o.backend, o.port),
         Command::Serve(Serve::Threads(o)) => serve::threads(o.port),
+        Command::Serve(Serve::Group { model, loops, share, options: o }) => {
+            serve::serve_group(model, o.backend, loops, share, o.port)
+        }
         Command::Serve(Serve::FanOut { count, size }) => serve::fan_out(count, size),
         Command::MicroOp { op } => lab_work::micro::main::<serve::Evenkeel>(Some(&op)),
         measurement => measure(measurement),
@@ -125,6 +142,8 @@ fn measure(command: Command) -> io::Result<()> {
         Command::Hub(hub) => hub.run(&places),
         Command::Models(models) => models.run(&places),
         Command::Ring(ring) => ring.run(&places),
+        Command::Spread(spread) => spread.run(&places),
+        Command::Loops(loops) => loops.run(&places),
         Command::Serve(_) | Command::MicroOp { .. } => unreachable!("not measurements"),
     }
 }

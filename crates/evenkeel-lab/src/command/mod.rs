@@ -5,10 +5,12 @@ pub(crate) mod echo;
 pub(crate) mod hub;
 pub(crate) mod idle;
 pub(crate) mod instr;
+pub(crate) mod loops;
 pub(crate) mod micro;
 pub(crate) mod models;
 pub(crate) mod ring;
 pub(crate) mod tables;
+pub(crate) mod spread;
 
 use std::io;
 use std::time::Duration;

@@ -166,7 +166,7 @@ pub(in super::super) async fn replace(server: Rc<Server>, with: Successor) -> io
     let Some(home) = server.home() else { return Err(io::Error::other("the state is elsewhere")) };
     let mut program = Program::new(&with.program);
     program.args(&with.arguments);
-    let mut succession = Succession::new();
+    let mut succession = Succession::new()?;
     let all = std::mem::take(&mut *server.common().listeners());
     let listeners = Listeners { server: &server, all };
     for (label, listener) in server.config().server.listen.iter().zip(&listeners.all) {
@@ -196,7 +196,7 @@ pub(in super::super) async fn replace(server: Rc<Server>, with: Successor) -> io
             Ok(Ok(Some(Frame::Message(ToOld::Give)))) => handing.give(home)?,
             Ok(Ok(Some(_))) => return Err(io::Error::other("the new process speaks before it serves")),
             // How it has failed is to be heard from `ready`.
-            Some(Ok(None)) => {
+            Ok(Ok(None)) => {
                 return Err((&mut ready).await.err().map_or(io::ErrorKind::BrokenPipe.into(), Into::into));
             }
             Ok(Err(error)) => return Err(error),

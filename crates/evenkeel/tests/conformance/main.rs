@@ -15,6 +15,8 @@ mod asynchronous;
 mod cancelling;
 mod closing;
 mod connecting;
+#[cfg(feature = "udp-offload")]
+mod datagrams;
 mod delivery;
 mod fallback;
 mod files;
@@ -32,6 +34,7 @@ mod releasing;
 mod remote;
 mod ring;
 mod timers;
+mod unix_sockets;
 mod wakers;
 mod watching;
 mod writing;

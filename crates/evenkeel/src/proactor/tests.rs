@@ -25,7 +25,7 @@ use crate::sys::{
 };
 
 /// What becomes of one `enter`.
-enum Fate {
+pub(super) enum Fate {
     Passes,
     /// Nothing is taken.
     Refused(Errno),
@@ -148,11 +148,15 @@ impl Handler for Echo {
     }
 }
 
-fn features(without: &str) -> Features {
+pub(super) fn features(without: &str) -> Features {
     probe(&Real, without).unwrap()
 }
 
-fn odd(features: Features, sizes: (u32, u32), fates: impl FnMut(u32, bool) -> Fate + 'static) -> EventLoop {
+pub(super) fn odd(
+    features: Features,
+    sizes: (u32, u32),
+    fates: impl FnMut(u32, bool) -> Fate + 'static,
+) -> EventLoop {
     let driver = Uring::new(Odd { sizes, fates: Rc::new(RefCell::new(fates)) }, features).unwrap();
     EventLoop::over(Backend::IoUring, Box::new(driver))
 }
@@ -241,7 +245,7 @@ fn exchange(events: &mut EventLoop, peers: u8, rounds: usize) -> usize {
     failures
 }
 
-const SETS: [&str; 4] =
+pub(super) const SETS: [&str; 4] =
     ["", "defer-taskrun", "incremental-buffers,quiet-sends", "multishot-recv,multishot-accept"];
 
 /// A multishot receive, accept or poll ends where its completion finds no room, and is asked for again.

@@ -12,10 +12,11 @@ mod support;
 
 mod accepting;
 mod asynchronous;
+#[cfg(feature = "udp-offload")]
+mod batches;
 mod cancelling;
 mod closing;
 mod connecting;
-#[cfg(feature = "udp-offload")]
 mod datagrams;
 mod delivery;
 mod fallback;

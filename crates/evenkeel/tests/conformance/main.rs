@@ -12,10 +12,13 @@ mod support;
 
 mod accepting;
 mod asynchronous;
+#[cfg(feature = "udp-offload")]
+mod batches;
 mod cancelling;
 mod children;
 mod closing;
 mod connecting;
+mod datagrams;
 mod delivery;
 mod draining;
 mod fallback;
@@ -38,6 +41,7 @@ mod remote;
 mod ring;
 mod signals;
 mod timers;
+mod unix_sockets;
 mod wakers;
 mod watching;
 mod writing;

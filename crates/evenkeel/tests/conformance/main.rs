@@ -26,6 +26,7 @@ mod limits;
 mod model;
 mod ownership;
 mod panics;
+mod pipes;
 mod probe;
 mod process;
 mod reentrancy;

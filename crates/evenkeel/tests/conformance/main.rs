@@ -33,6 +33,7 @@ mod reentrancy;
 mod releasing;
 mod remote;
 mod ring;
+mod sending_files;
 mod signals;
 mod timers;
 mod wakers;

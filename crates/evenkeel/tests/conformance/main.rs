@@ -35,6 +35,7 @@ mod remote;
 mod ring;
 mod sending_files;
 mod signals;
+mod standard_streams;
 mod timers;
 mod wakers;
 mod watching;

@@ -26,6 +26,7 @@
 //! ```
 
 mod addr;
+mod forward;
 mod listener;
 mod options;
 pub(crate) mod pool;
@@ -34,6 +35,7 @@ mod split;
 mod stream;
 
 pub use addr::{Addr, IntoAddr};
+pub use forward::{forward, forward_both};
 pub use listener::Listener;
 pub use options::{ConnectOptions, KeepAlive, Limits, ListenOptions, SocketOption};
 pub use pool::{ListenerId, Pool};

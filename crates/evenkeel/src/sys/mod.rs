@@ -130,6 +130,9 @@ pub(crate) trait Sys: 'static {
         timeout: Option<Duration>,
     ) -> io::Result<usize>;
 
+    /// Moves at most `most` bytes from one descriptor to another, without waiting; one of them is a pipe. 0 at the end. To a
+    /// peer that has gone it raises SIGPIPE, which the thread blocks.
+    fn splice(&self, from: Fd, to: Fd, most: usize) -> io::Result<usize>;
     /// A pipe: its reading and its writing end.
     fn pipe(&self) -> io::Result<(Fd, Fd)>;
     /// Reads from what is no socket.

@@ -20,6 +20,7 @@ mod delivery;
 mod fallback;
 mod files;
 mod flow;
+mod forwarding;
 mod halves;
 mod handover;
 mod limits;

@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -334,5 +334,47 @@ fn chat_lets_go_of_a_reader_that_is_too_slow_and_of_nobody_else() {
             }
         }
         assert!(gone, "50 MB are more than any queue");
+    }
+}
+
+#[test]
+fn udp_echo_sends_each_datagram_back() {
+    for backend in Backend::ALL {
+        let example = Example::start("udp_echo", *backend, &[]);
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        socket.connect(example.addr).unwrap();
+        let mut back = vec![0; 70_000];
+        for len in [0, 1, 1200, 1200, 60_000] {
+            let sent = pattern(len);
+            socket.send(&sent).unwrap();
+            let n = socket.recv(&mut back).unwrap();
+            assert!(back[..n] == sent, "{n} of {len} bytes");
+        }
+        // Several at once, as the kernel may join them.
+        (0..20u8).for_each(|n| assert_eq!(socket.send(&[n; 500]).unwrap(), 500));
+        let mut came: Vec<_> = (0..20).map(|_| (socket.recv(&mut back).unwrap(), back[0])).collect();
+        came.sort_unstable();
+        assert_eq!(came, (0..20u8).map(|n| (500, n)).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn pass_fd_lets_another_process_serve() {
+    for backend in Backend::ALL {
+        let example = Example::start("pass_fd", *backend, &[]);
+        for _ in 0..3 {
+            let mut stream = example.connect();
+            // Sent before anybody serves it.
+            stream.write_all(b"anybody there?").unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            let mut all = String::new();
+            stream.read_to_string(&mut all).unwrap();
+            let (first, rest) = all.split_once('\n').unwrap();
+            let hello = format!("hello {}, from process ", stream.local_addr().unwrap());
+            let process: u32 = first.strip_prefix(&hello).unwrap().parse().unwrap();
+            assert_ne!(process, example.process.id());
+            assert_eq!(rest, "anybody there?");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Sockets: addresses and options, pools of callback connections, and streams for tasks.
+//! Sockets: addresses and options, pools of callback connections, streams for tasks, and datagrams.
 //!
 //! Both kinds of connection are the same thing underneath, and one can become the other: a task that reads an HTTP
 //! upgrade hands the [`Stream`] to a [`Pool`], and an idle WebSocket holds no buffer from then on.
@@ -33,6 +33,8 @@ pub(crate) mod pool;
 mod send_file;
 mod split;
 mod stream;
+mod udp;
+pub mod unix;
 
 pub use addr::{Addr, IntoAddr};
 pub use forward::{forward, forward_both};
@@ -41,6 +43,9 @@ pub use options::{ConnectOptions, KeepAlive, Limits, ListenOptions, SocketOption
 pub use pool::{ListenerId, Pool};
 pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 pub use stream::{Reply, Stream, StreamParts};
+#[cfg(feature = "udp-offload")]
+pub use udp::{Ecn, RecvMeta, Transmit, UdpBatches};
+pub use udp::{UdpOption, UdpOptions, UdpSocket};
 
 /// A [`Stream`] over TCP. The address decides what kind a stream is.
 pub type TcpStream = Stream;

@@ -128,6 +128,14 @@ impl Stream {
         Ok(StreamParts { fd: shared.driver.sys().export(source.fd)?, unread })
     }
 
+    /// Who is at the other end of a Unix socket.
+    ///
+    /// # Errors
+    /// `NotConnected` for any other socket, and when the loop has ended.
+    pub fn peer_credentials(&self) -> io::Result<super::unix::Credentials> {
+        self.shared.driver.sys().peer_credentials(self.shared.fd(self.token)?)
+    }
+
     /// As [`into_parts`](Self::into_parts), for those who know that nothing is unread: it is lost.
     ///
     /// # Errors

@@ -8,6 +8,9 @@
 //! holds it; it is closed by [`Sys::close`], once, when the source ends.
 
 pub(crate) mod buffers;
+#[cfg(feature = "udp-offload")]
+mod offload;
+mod packet;
 pub(crate) mod processors;
 mod real;
 pub(crate) mod ring;
@@ -22,6 +25,11 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "udp-offload")]
+pub(crate) use offload::Offload;
+#[cfg(test)]
+pub(crate) use packet::Received;
+pub(crate) use packet::{MOST_FDS, PacketAddr, PacketKind, Packets};
 pub(crate) use real::Real;
 pub(crate) use rustix::event::FdSetElement;
 pub(crate) use rustix::event::epoll::{Event as EpollEvent, EventFlags as EpollFlags};
@@ -74,7 +82,7 @@ pub(crate) type WakeFn = Arc<dyn Fn() + Send + Sync>;
 ///
 /// All sockets are non-blocking and close-on-exec from their creation (I34). No call raises SIGPIPE (I33).
 /// No call is restarted or hidden: `Interrupted` and `WouldBlock` reach the caller.
-pub(crate) trait Sys: 'static {
+pub(crate) trait Sys: Packets {
     /// Monotonic time since a point that stays the same for the life of the process.
     fn clock(&self) -> Instant;
 

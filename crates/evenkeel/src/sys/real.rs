@@ -28,10 +28,10 @@ use crate::net::{Addr, ConnectOptions, ListenOptions, SocketOption};
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Real;
 
-const SOCKET: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
+pub(super) const SOCKET: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 
 /// The descriptor for the length of one call.
-fn at(fd: Fd) -> BorrowedFd<'static> {
+pub(super) fn at(fd: Fd) -> BorrowedFd<'static> {
     // SAFETY: a source owns its number from creation until `close`, and callers pass only numbers of live
     // sources, which are never -1; the borrow ends with the call it is made for.
     unsafe {

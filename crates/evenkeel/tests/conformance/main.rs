@@ -12,10 +12,13 @@ mod support;
 
 mod accepting;
 mod asynchronous;
+#[cfg(feature = "udp-offload")]
+mod batches;
 mod cancelling;
 mod children;
 mod closing;
 mod connecting;
+mod datagrams;
 mod delivery;
 mod fallback;
 mod files;
@@ -38,6 +41,7 @@ mod sending_files;
 mod signals;
 mod standard_streams;
 mod timers;
+mod unix_sockets;
 mod wakers;
 mod watching;
 mod writing;

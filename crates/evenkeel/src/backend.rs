@@ -246,6 +246,15 @@ pub(crate) trait Driver {
     ) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
+    /// Reads by a call that puts what it reads elsewhere than in memory of ours; it returns how much, and 0 at the end.
+    /// None, without a call: what comes next is to be read by [`recv`](Self::recv), since it was received already or may be
+    /// at any time. `WouldBlock` as for `recv`.
+    fn recv_by(
+        &self,
+        lp: &Shared,
+        token: Token,
+        receive: &mut dyn FnMut(&dyn Sys, Fd) -> io::Result<usize>,
+    ) -> io::Result<Option<usize>>;
     /// Sends from a task's or a large write's memory: hands it to the kernel, or copies it. `WouldBlock` as for `recv`.
     fn send(&self, lp: &Shared, token: Token, from: &[u8]) -> io::Result<usize>;
     /// As `send`, from at most 1,024 places at once.

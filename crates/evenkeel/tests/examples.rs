@@ -207,6 +207,68 @@ fn exchange_survives(proxy: &Example) -> bool {
     again.read(&mut [0; 1]).is_err_and(|e| e.kind() == ErrorKind::ConnectionReset)
 }
 
+#[test]
+fn static_files_are_sent_whole_and_nothing_else_is() {
+    let folder = std::env::temp_dir().join(format!("evenkeel-static-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("large"), pattern(3_000_000)).unwrap();
+    std::fs::write(folder.join("empty"), b"").unwrap();
+    for backend in Backend::ALL {
+        let server = Example::start("static_files", *backend, &[folder.to_str().unwrap()]);
+        let get = |path: &str| {
+            let mut stream = server.connect();
+            write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).unwrap();
+            let end = all.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+            let body = all.split_off(end);
+            (String::from_utf8(all).unwrap(), body)
+        };
+        let (head, body) = get("/large");
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\ncontent-length: 3000000\r\n"), "{head}");
+        assert!(body == pattern(3_000_000), "{} bytes", body.len());
+        assert_eq!(get("/empty").1, b"");
+        for path in ["/none", "/", "/../etc/passwd", "//etc/passwd", "/./large/..", "/large/x"] {
+            let (head, body) = get(path);
+            assert!(head.starts_with("HTTP/1.1 404 ") && body.is_empty(), "{path}: {head}");
+        }
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn child_carries_input_output_and_status() {
+    let tests = std::env::current_exe().unwrap();
+    let path = tests.parent().unwrap().with_file_name("examples").join("child");
+    for backend in Backend::ALL {
+        let start = |words: &[&str]| {
+            let mut command = Command::new(&path);
+            command.args(words).env("EVENKEEL_BACKEND", backend.name());
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+        };
+        let mut upper = start(&["tr", "a-z", "A-Z"]);
+        let mut input = upper.stdin.take().unwrap();
+        let writing = thread::spawn(move || input.write_all("hello\n".repeat(50_000).as_bytes()));
+        let out = upper.wait_with_output().unwrap();
+        assert!(out.status.success() && out.stdout == "HELLO\n".repeat(50_000).as_bytes());
+        writing.join().unwrap().unwrap();
+        assert_eq!(start(&["sh", "-c", "exit 9"]).wait().unwrap().code(), Some(9));
+        // A signal goes on to the child, which decides.
+        let mut trapped = start(&["sh", "-c", "trap 'exit 7' TERM; echo ready; while read x; do :; done"]);
+        let mut line = String::new();
+        BufReader::new(trapped.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        let id = rustix::process::Pid::from_raw(trapped.id() as i32).unwrap();
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+        // The shell acts when its read returns.
+        let mut input = trapped.stdin.take().unwrap();
+        while trapped.try_wait().unwrap().is_none() {
+            let _ = input.write_all(b"\n");
+        }
+        assert_eq!(trapped.wait().unwrap().code(), Some(7));
+    }
+}
+
 struct Guest {
     lines: BufReader<TcpStream>,
     stream: TcpStream,

@@ -9,8 +9,8 @@ pub(crate) mod loops;
 pub(crate) mod micro;
 pub(crate) mod models;
 pub(crate) mod ring;
-pub(crate) mod tables;
 pub(crate) mod spread;
+pub(crate) mod tables;
 
 use std::io;
 use std::time::Duration;

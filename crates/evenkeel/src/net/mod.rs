@@ -27,6 +27,7 @@
 
 mod addr;
 pub(crate) mod drain;
+mod forward;
 mod listener;
 mod options;
 mod parcel;
@@ -39,6 +40,7 @@ pub mod unix;
 
 pub use addr::{Addr, IntoAddr};
 pub use drain::{Drain, Drained};
+pub use forward::{forward, forward_both};
 pub use listener::Listener;
 pub use options::{Closing, ConnectOptions, KeepAlive, Limits, ListenOptions, SocketOption};
 pub use parcel::{Parcel, Refused};

@@ -114,6 +114,7 @@ impl Sys for Odd {
         fn select(
             &self, bound: i32, sets: &mut [[FdSetElement; 16]; 3], timeout: Option<Duration>
         ) -> io::Result<usize>;
+        fn splice(&self, from: Fd, to: Fd, most: usize) -> io::Result<usize>;
         fn pipe(&self) -> io::Result<(Fd, Fd)>;
         fn read(&self, fd: Fd, into: &mut [u8]) -> io::Result<usize>;
         fn write(&self, fd: Fd, from: &[u8]) -> io::Result<usize>;

@@ -9,10 +9,10 @@
 
 pub(crate) mod buffers;
 pub(crate) mod inherit;
-pub(crate) mod post;
 #[cfg(feature = "udp-offload")]
 mod offload;
 mod packet;
+pub(crate) mod post;
 pub(crate) mod processors;
 mod real;
 pub(crate) mod ring;
@@ -170,6 +170,9 @@ pub(crate) trait Sys: Packets {
         timeout: Option<Duration>,
     ) -> io::Result<usize>;
 
+    /// Moves at most `most` bytes from one descriptor to another, without waiting; one of them is a pipe. 0 at the end. To a
+    /// peer that has gone it raises SIGPIPE, which the thread blocks.
+    fn splice(&self, from: Fd, to: Fd, most: usize) -> io::Result<usize>;
     /// A pipe: its reading and its writing end.
     fn pipe(&self) -> io::Result<(Fd, Fd)>;
     /// Reads from what is no socket.

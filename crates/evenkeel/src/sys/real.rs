@@ -16,7 +16,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags,
     SocketType, sockopt,
 };
-use rustix::pipe::PipeFlags;
+use rustix::pipe::{PipeFlags, SpliceFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::ring::RingParams;
@@ -357,6 +357,11 @@ impl Sys for Real {
         // numbers of live sources.
         let n = unsafe { select(bound, Some(read), Some(write), Some(except), timeout.as_ref())? };
         Ok(n as usize)
+    }
+
+    fn splice(&self, from: Fd, to: Fd, most: usize) -> io::Result<usize> {
+        let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+        rustix::pipe::splice(at(from), None, at(to), None, most, flags).map_err(refused)
     }
 
     fn pipe(&self) -> io::Result<(Fd, Fd)> {

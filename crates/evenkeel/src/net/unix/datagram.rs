@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{Credentials, ReceivedFds};
 use crate::core::async_io::Half;
 use crate::core::watch::Watched;
-use crate::sys::{Fd, PacketAddr, PacketKind, Sys};
+use crate::sys::{Fd, PacketAddr, PacketKind, SocketFile, Sys};
 use crate::time;
 
 /// How long a sender first waits for room in the queue of a socket that it is not connected to, and how long at most.
@@ -23,7 +23,8 @@ const LONGEST_WAIT: Duration = Duration::from_millis(32);
 /// number of tasks may send and receive; all methods are cancel safe. Dropping a socket that has a path removes its file.
 pub struct UnixDatagram {
     watched: Option<Watched>,
-    named: bool,
+    /// The file to be removed with it.
+    file: Option<SocketFile>,
 }
 
 impl UnixDatagram {
@@ -48,7 +49,8 @@ impl UnixDatagram {
     /// Outside of a running loop.
     pub fn bind_addr(at: &SocketAddr) -> io::Result<UnixDatagram> {
         let watched = super::open(PacketKind::UnixDatagram, |sys, fd| super::bind(sys, fd, at))?;
-        Ok(UnixDatagram { watched: Some(watched), named: at.as_pathname().is_some() })
+        let file = super::file_of(&watched, at);
+        Ok(UnixDatagram { watched: Some(watched), file })
     }
 
     /// A socket without a name: it can send, and receive from the one that it is connected to.
@@ -87,7 +89,7 @@ impl UnixDatagram {
     }
 
     fn unnamed(watched: Watched) -> UnixDatagram {
-        UnixDatagram { watched: Some(watched), named: false }
+        UnixDatagram { watched: Some(watched), file: None }
     }
 
     fn watched(&self) -> io::Result<&Watched> {
@@ -220,8 +222,8 @@ impl UnixDatagram {
 
 impl Drop for UnixDatagram {
     fn drop(&mut self) {
-        if let Some(watched) = self.watched.as_ref().filter(|_| self.named) {
-            super::unbind(watched);
+        if let Some(watched) = &self.watched {
+            super::unbind(watched, self.file);
         }
     }
 }

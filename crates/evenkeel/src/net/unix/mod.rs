@@ -61,7 +61,7 @@ use crate::core::Shared;
 use crate::core::async_io::Half;
 use crate::core::watch::{Interest, Watched};
 use crate::handle::Handle;
-use crate::sys::{Fd, MOST_FDS, PacketAddr, PacketKind, Sys};
+use crate::sys::{Fd, MOST_FDS, PacketAddr, PacketKind, SocketFile, Sys};
 
 /// Who is at the other end of a Unix socket, as the kernel noted it when the connection was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -129,18 +129,24 @@ fn export(watched: Watched) -> io::Result<OwnedFd> {
 /// Binds a socket; the file of an earlier one at the same path is removed.
 fn bind(sys: &dyn Sys, fd: Fd, at: &SocketAddr) -> io::Result<()> {
     if let Some(path) = at.as_pathname() {
-        sys.remove_socket_file(path);
+        sys.remove_socket_file(path, None);
     }
     sys.packet_bind(fd, &PacketAddr::Unix(at.clone()))
 }
 
-/// Removes the file of a socket that was bound to a path.
-fn unbind(watched: &Watched) {
-    if let Ok(fd) = watched.fd()
+/// The file of a socket that has just been bound, if it has one.
+fn file_of(watched: &Watched, at: &SocketAddr) -> Option<SocketFile> {
+    watched.sys().socket_file(at.as_pathname()?)
+}
+
+/// Removes the file of a socket, if it is still its own.
+fn unbind(watched: &Watched, file: Option<SocketFile>) {
+    if file.is_some()
+        && let Ok(fd) = watched.fd()
         && let Ok(PacketAddr::Unix(at)) = watched.sys().packet_local(fd)
         && let Some(path) = at.as_pathname()
     {
-        watched.sys().remove_socket_file(path);
+        watched.sys().remove_socket_file(path, file);
     }
 }
 

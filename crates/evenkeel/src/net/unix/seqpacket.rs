@@ -10,7 +10,7 @@ use super::{Credentials, ReceivedFds};
 use crate::core::accept::is_of_one_connection;
 use crate::core::async_io::Half;
 use crate::core::watch::Watched;
-use crate::sys::{PacketAddr, PacketKind};
+use crate::sys::{PacketAddr, PacketKind, SocketFile};
 
 /// Connections that the kernel may hold before they are accepted; it has a limit of its own.
 const BACKLOG: i32 = 4096;
@@ -132,7 +132,8 @@ impl fmt::Debug for Seqpacket {
 /// Accepts [`Seqpacket`] connections. Dropping it stops that, and removes its file if it has one.
 pub struct SeqpacketListener {
     watched: Watched,
-    named: bool,
+    /// The file to be removed with it.
+    file: Option<SocketFile>,
 }
 
 impl SeqpacketListener {
@@ -159,7 +160,8 @@ impl SeqpacketListener {
             super::bind(sys, fd, at)?;
             sys.packet_listen(fd, BACKLOG)
         })?;
-        Ok(SeqpacketListener { watched, named: at.as_pathname().is_some() })
+        let file = super::file_of(&watched, at);
+        Ok(SeqpacketListener { watched, file })
     }
 
     /// Takes the next connection.
@@ -193,9 +195,7 @@ impl SeqpacketListener {
 
 impl Drop for SeqpacketListener {
     fn drop(&mut self) {
-        if self.named {
-            super::unbind(&self.watched);
-        }
+        super::unbind(&self.watched, self.file);
     }
 }
 

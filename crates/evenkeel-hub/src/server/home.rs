@@ -5,10 +5,12 @@
 //! connections, while the state spends about a microsecond on a message however many receive it.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use evenkeel::signal::{Signal, Signals};
 use evenkeel::{Handle, RemoteError};
 
 use super::Server;
@@ -35,6 +37,8 @@ pub(super) struct Home {
     dirty: Cell<bool>,
     /// A flush is to come.
     scheduled: Cell<bool>,
+    /// Listened for since before anybody was told that the hub serves.
+    signals: Cell<Option<Signals>>,
     /// Set while the state is in another process, or on its way there.
     elsewhere: RefCell<Option<Rc<Elsewhere>>>,
     /// The process whose state this was, while it has connections. For the state its loops come after this one's.
@@ -49,9 +53,22 @@ impl Home {
             outgoing: RefCell::new((0..loops).map(|_| Batch::default()).collect()),
             dirty: Cell::new(false),
             scheduled: Cell::new(false),
+            signals: Cell::default(),
             elsewhere: RefCell::default(),
             predecessor: RefCell::default(),
         }
+    }
+
+    /// The signals that end or replace the hub, listened for from the first call on.
+    pub(super) fn signals(&self) -> io::Result<Signals> {
+        match self.signals.take() {
+            Some(signals) => Ok(signals),
+            None => Signals::new(&[Signal::Terminate, Signal::Interrupt, Signal::User2]),
+        }
+    }
+
+    pub(super) fn keep_signals(&self, signals: Signals) {
+        self.signals.set(Some(signals));
     }
 
     /// Whether nothing is to be done here any more.

@@ -153,6 +153,18 @@ impl Service {
         log.event(level, unix_ms(), message, fields);
     }
 
+    /// Listens for signals from now on, for [`run`](Self::run), so that one that comes before it is not the end.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn listen_for_signals(&self) -> io::Result<()> {
+        let listening = self.on_home(|server| async move {
+            let home = server.home().ok_or(io::ErrorKind::NotFound)?;
+            home.signals().map(|signals| home.keep_signals(signals))
+        });
+        listening?.wait().map_err(io::Error::other)?
+    }
+
     /// Serves until SIGTERM or SIGINT, then drains; a second signal ends the drain. Blocks this thread.
     ///
     /// # Errors

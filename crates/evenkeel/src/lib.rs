@@ -34,7 +34,8 @@
 //! | callbacks: state machines, the least memory | [`Handler`], [`Conn`], [`net::Pool`] |
 //! | tasks: straight-line code | [`spawn`], [`net::Stream`], [`time`], [`task`] |
 //! | files, without blocking the loop | [`fs`] |
-//! | descriptors of other libraries | [`fd`] |
+//! | datagrams | [`net::UdpSocket`], [`net::unix`] |
+//! | descriptors: of other libraries, or handed to another process | [`fd`], [`net::unix`] |
 //! | another kernel interface | [`Backend`], [`backends`] |
 //! | a loop for each processor | [`group`] |
 //! | work from other threads | [`Remote`] |

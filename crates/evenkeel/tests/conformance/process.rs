@@ -31,7 +31,7 @@ in_processes! {
 /// Sets the limit of descriptors so that `more` can still be opened.
 fn leave(more: u64) -> Rlimit {
     let old = getrlimit(Resource::Nofile);
-    let highest = rustix::io::dup(std::io::stdin()).unwrap().as_raw_fd() as u64;
+    let highest = rustix::io::dup(io::stdin()).unwrap().as_raw_fd() as u64;
     setrlimit(Resource::Nofile, Rlimit { current: Some(highest + more), maximum: old.maximum }).unwrap();
     old
 }
@@ -39,7 +39,7 @@ fn leave(more: u64) -> Rlimit {
 /// Opens descriptors until only `more` can still be opened. Called with a limit that is set already, since an
 /// io_uring holds on to the one that it met when it was asked to accept.
 fn occupy_all_but(more: usize) -> Vec<OwnedFd> {
-    let mut taken: Vec<_> = std::iter::from_fn(|| rustix::io::dup(std::io::stdin()).ok()).collect();
+    let mut taken: Vec<_> = std::iter::from_fn(|| rustix::io::dup(io::stdin()).ok()).collect();
     taken.truncate(taken.len() - more);
     taken
 }
@@ -278,15 +278,15 @@ fn i34_no_descriptor_reaches_a_child(backend: Backend) {
 }
 
 async fn messages_to_nobody() {
-    let pipe = |result: io::Result<usize>| assert_eq!(result.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    let pipe = |result: io::Result<usize>| assert_eq!(result.unwrap_err().kind(), ErrorKind::BrokenPipe);
     let (ours, theirs) = Seqpacket::pair().unwrap();
     drop(theirs);
     pipe(ours.send(b"x").await);
-    pipe(ours.send_with_fds(b"x", &[std::io::stdin().as_fd()]).await);
+    pipe(ours.send_with_fds(b"x", &[io::stdin().as_fd()]).await);
     let (ours, theirs) = FdStream::pair().unwrap();
     drop(theirs);
     pipe(ours.write(b"x").await);
-    pipe(ours.send_with_fds(b"x", &[std::io::stdin().as_fd()]).await);
+    pipe(ours.send_with_fds(b"x", &[io::stdin().as_fd()]).await);
 }
 
 /// All ways of writing meet a peer that is gone, and the process is one that SIGPIPE would end.

@@ -6,6 +6,7 @@
 mod support;
 
 mod bodies;
+mod crossing;
 mod life;
 mod messages;
 mod moving;

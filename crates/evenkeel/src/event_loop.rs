@@ -122,7 +122,7 @@ impl Builder {
     ///     }
     ///     Ok(())
     /// });
-    /// # loop_thread.join().unwrap()
+    /// assert!(loop_thread.join().is_ok_and(|ended| ended.is_ok()));
     /// ```
     pub unsafe fn private_descriptors(mut self) -> Self {
         self.descriptors.private = true;

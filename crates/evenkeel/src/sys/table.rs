@@ -204,24 +204,25 @@ fn prepare() -> io::Result<()> {
 fn give_up(keep: &[Fd]) -> io::Result<()> {
     let given_up = |fd: &Fd| *fd > 2 && !keep.contains(fd);
     let copies: Vec<_> = open_numbers().into_iter().filter(given_up).collect();
-    let inert = match inert() {
-        Err(Errno::MFILE) if !copies.is_empty() => {
-            // The table is full: this one's number is taken again at once.
-            drop(own(copies[0]));
-            inert()?
-        }
-        other => other?,
-    };
+    // In a full table the first copy's number is taken again at once, and stays so.
+    let full = matches!(inert(), Err(Errno::MFILE)) && !copies.is_empty();
+    if full {
+        drop(own(copies[0]));
+    }
+    let inert = ManuallyDrop::new(inert()?);
     for fd in copies {
         // What was open only while the table was being read is not any more.
-        if !is_open(fd) || fd == inert.as_raw_fd() {
+        if fd == inert.as_raw_fd() || !is_open(fd) {
             continue;
         }
-        match rustix::io::dup3(&inert, &mut ManuallyDrop::new(own(fd)), DupFlags::CLOEXEC) {
+        match rustix::io::dup3(&*inert, &mut ManuallyDrop::new(own(fd)), DupFlags::CLOEXEC) {
             // The limit was lowered below it, so nobody else gets this number.
             Err(Errno::BADF) => drop(own(fd)),
             other => other?,
         }
+    }
+    if !full {
+        drop(ManuallyDrop::into_inner(inert));
     }
     Ok(())
 }

@@ -7,16 +7,9 @@ use std::sync::mpsc::channel;
 
 use evenkeel::group::{Group, Share};
 use evenkeel::net::{Limits, ListenOptions, Parcel, Stream};
-use evenkeel::{Backend, EventLoop, Handle};
+use evenkeel::{Backend, Handle};
 
 use crate::support::*;
-
-fn private_on(backend: Backend, loops: usize) -> Group {
-    let each = EventLoop::builder().backend(backend).on_fallback(|_| ());
-    // SAFETY: what these tests open on a loop's thread stays there, but for what they hand over.
-    let builder = unsafe { Group::builder().private_descriptors() };
-    builder.loops(loops).event_loop(each).build(|_, _| Ok(())).unwrap()
-}
 
 fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

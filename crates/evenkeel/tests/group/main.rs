@@ -10,5 +10,6 @@ mod crossing;
 mod life;
 mod messages;
 mod moving;
+mod refusing;
 mod sharing;
 mod tables;

@@ -67,6 +67,9 @@ pub(crate) fn count(root: &Path, options: &Options) -> Tally {
     if options.rust {
         tally += rust(root).unwrap_or_else(|error| failure(&error));
         tally += private_tables(root).unwrap_or_else(|error| failure(&error));
+        for loops in LOOPS {
+            tally += on_loops(root, loops).unwrap_or_else(|error| failure(&error));
+        }
     }
     if options.clients {
         let hub = options.hub.as_deref();
@@ -78,6 +81,21 @@ pub(crate) fn count(root: &Path, options: &Options) -> Tally {
 fn failure(error: &str) -> Tally {
     println!("{error}");
     Tally::of(false)
+}
+
+/// Numbers of loops on which the contract's tests run side by side, beside the one of the pass over everything.
+const LOOPS: [&str; 2] = ["2", "4"];
+
+/// The contract's tests once more, each on several loops at once. What has a process of its own, or runs
+/// the tests in one, does not become another test by that.
+fn on_loops(root: &Path, loops: &str) -> Result<Tally, String> {
+    println!("\nThe conformance tests on {loops} loops side by side");
+    let mut command = Command::new(cargo());
+    command.args(["test", "--package", "evenkeel", "--all-features", "--test", "conformance"]);
+    command.args(["--", "--skip", "::alone::", "--skip", "i17_", "--skip", "fallback::the_suite", "--quiet"]);
+    command.env("EVENKEEL_TEST_LOOPS", loops).current_dir(root);
+    let finished = process::run(&mut command, LIMIT)?;
+    Ok(Tally::read(finished.lines.iter().map(String::as_str), finished.success))
 }
 
 /// Unit tests, integration tests and the examples in the documentation. A failure does not hide later ones.

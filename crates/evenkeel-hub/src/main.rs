@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use evenkeel_hub::config::Config;
 use evenkeel_hub::config::cli::{Command, command};
 use evenkeel_hub::log::{Level, Value};
-use evenkeel_hub::server::{Drained, Service};
+use evenkeel_hub::server::{Drained, Inheritance, Service};
 
 fn main() -> ExitCode {
     let environment: Vec<(String, String)> = std::env::vars_os()
@@ -35,13 +35,15 @@ fn main() -> ExitCode {
 
 fn run(config: Config) -> io::Result<Drained> {
     let warnings = config.warnings();
-    let service = Service::start(config)?;
+    // Found now: when the time comes, the file may be another one, which is the point.
+    let program = std::env::current_exe().map(|program| (program, std::env::args_os().skip(1).collect()));
+    let service = Service::start_with(config, Inheritance::take()?)?;
     log_backend(&service);
     for warning in warnings {
         service.note(Level::Warn, &warning, &[]);
     }
     announce(&service);
-    service.run()
+    service.run_replaceable(program.ok())
 }
 
 /// Logs which kernel interface runs, and why io_uring does not.
@@ -55,10 +57,10 @@ fn log_backend(service: &Service) {
     let level = if fallback.by_choice { Level::Info } else { Level::Warn };
     let fields = [
         ("backend", Value::Text(name)),
-        loops,
         ("asked", Value::Text(fallback.asked.name())),
         ("reason", Value::Text(&fallback.reason)),
         ("help", Value::Text(fallback.help)),
+        loops,
     ];
     service.note(level, "event loop: epoll runs instead of io_uring", &fields);
 }

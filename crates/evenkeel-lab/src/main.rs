@@ -24,7 +24,7 @@ use evenkeel::Backend;
 use lab_work::place;
 
 use crate::machine::{Machine, Places, Quiet};
-use crate::serve::Model;
+use crate::serve::{Model, Way};
 
 /// Measures concurrency models, backends, peers and the hub on the same work in one run.
 #[derive(Parser)]
@@ -55,6 +55,10 @@ enum Command {
     Ring(command::ring::Ring),
     /// What a descriptor table of its own is worth to a loop, and how many connections one process can hold so.
     Tables(command::tables::Tables),
+    /// How evenly connections come to several loops, in each way to share a port, with a plot.
+    Spread(command::spread::Spread),
+    /// What a message costs a server with several loops.
+    Loops(command::loops::Loops),
     /// A server of this program, for the other commands.
     #[command(subcommand)]
     Serve(Serve),
@@ -75,6 +79,16 @@ enum Serve {
     Threads(Options),
     /// Loops that share a descriptor table, or have one each.
     Tables(command::tables::Serve),
+    /// Several loops.
+    Group {
+        model: Model,
+        #[arg(long)]
+        loops: usize,
+        #[arg(long)]
+        share: Way,
+        #[command(flatten)]
+        options: Options,
+    },
     /// Sends to every connection when it is told to.
     FanOut { count: usize, size: usize },
 }
@@ -106,6 +120,9 @@ fn run(command: Command) -> io::Result<()> {
         Command::Serve(Serve::OwnBuffer(o)) => serve::serve(Model::OwnBuffer, o.backend, o.port),
         Command::Serve(Serve::Threads(o)) => serve::threads(o.port),
         Command::Serve(Serve::Tables(serve)) => serve.run(),
+        Command::Serve(Serve::Group { model, loops, share, options: o }) => {
+            serve::serve_group(model, o.backend, loops, share, o.port)
+        }
         Command::Serve(Serve::FanOut { count, size }) => serve::fan_out(count, size),
         Command::MicroOp { op } => lab_work::micro::main::<serve::Evenkeel>(Some(&op)),
         measurement => measure(measurement),
@@ -131,6 +148,8 @@ fn measure(command: Command) -> io::Result<()> {
         Command::Models(models) => models.run(&places),
         Command::Ring(ring) => ring.run(&places),
         Command::Tables(tables) => tables.run(&places),
+        Command::Spread(spread) => spread.run(&places),
+        Command::Loops(loops) => loops.run(&places),
         Command::Serve(_) | Command::MicroOp { .. } => unreachable!("not measurements"),
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! They are what a user would write, and use nothing that a user has not.
 
+mod group;
+
 use std::fmt;
 use std::io::{self, BufRead, Read, Write};
 use std::net::TcpStream as StdStream;
@@ -11,8 +13,10 @@ use evenkeel::net::{TcpListener, TcpStream};
 use evenkeel::{Backend, Conn, EventLoop, Flow, Handler};
 use lab_work::{Runtime, place};
 
+pub(crate) use self::group::{Way, serve as serve_group};
+
 /// A way to program with Evenkeel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Model {
     /// A handler for each connection.
     Callbacks,

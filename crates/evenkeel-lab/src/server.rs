@@ -133,8 +133,7 @@ pub(crate) struct Running {
     child: Child,
     pub(crate) process: Process,
     pub(crate) addr: SocketAddr,
-    /// Kept open, so that the server can go on printing.
-    _output: BufReader<ChildStdout>,
+    output: BufReader<ChildStdout>,
 }
 
 impl Running {
@@ -146,7 +145,7 @@ impl Running {
         match Self::listening(&mut child) {
             Ok((output, addr)) => {
                 let process = Process::of(child.id())?;
-                Ok(Running { child, process, addr, _output: output })
+                Ok(Running { child, process, addr, output })
             }
             Err(error) => {
                 let _ = child.kill();
@@ -182,6 +181,16 @@ impl Running {
         let input = self.child.stdin.as_mut().ok_or_else(|| io::Error::other("no input"))?;
         input.write_all(line)?;
         input.flush()
+    }
+
+    /// A line on its standard input, and the line that it answers.
+    pub(crate) fn ask(&mut self, line: &[u8]) -> io::Result<String> {
+        self.tell(line)?;
+        let mut answer = String::new();
+        if self.output.read_line(&mut answer)? == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it ended by itself"));
+        }
+        Ok(answer)
     }
 
     /// Asks it to end and waits, so that what it does at its end is done.

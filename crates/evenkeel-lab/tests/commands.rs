@@ -113,6 +113,24 @@ fn models_are_plotted() {
 }
 
 #[test]
+fn the_spread_over_loops_is_measured_and_plotted() {
+    let folder = std::env::temp_dir().join(format!("evenkeel-lab-spread-{}", std::process::id()));
+    let words = format!("spread --conns 60 --loops 3 --share acceptor --out {}", folder.display());
+    let text = measured("spread", &words);
+    assert_eq!(row(&text, "acceptor")[4..], ["20", "20", "20.0", "0.000"], "{text}");
+    assert!(std::fs::read_to_string(folder.join("spread.svg")).unwrap().contains("<polyline"));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn several_loops_take_turns_with_one() {
+    let text = measured("loops", "loops --loops 2 --conns 5 --backend epoll --secs 0.3");
+    for model in ["callbacks/epoll", "async/epoll"] {
+        assert!(row(&text, model)[3].contains('('), "{text}");
+    }
+}
+
+#[test]
 fn a_wrong_name_lists_the_right_ones() {
     let output = lab("wrong", "echo pair callbacks/epol raw");
     let said = String::from_utf8(output.stderr).unwrap();

@@ -8,20 +8,7 @@ use std::io::{Error, ErrorKind, Result};
 use std::time::Duration;
 
 use evenkeel::EventLoop;
-use evenkeel::net::{Addr, ConnectOptions, ReadHalf, TcpListener, TcpStream, WriteHalf};
-use futures_util::future::try_join;
-
-/// One direction. Nothing is read while the other side takes nothing, so the sender is slowed down.
-async fn forward(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>) -> Result<()> {
-    let mut buffer = vec![0; 16 << 10];
-    loop {
-        match from.read(&mut buffer).await? {
-            // The end is passed on; the other direction lives on.
-            0 => return to.shutdown().await,
-            n => to.write_all(&buffer[..n]).await?,
-        }
-    }
-}
+use evenkeel::net::{Addr, ConnectOptions, TcpListener, TcpStream, forward_both};
 
 async fn connect(to: Addr) -> Result<TcpStream> {
     let mut options = ConnectOptions::default();
@@ -37,9 +24,7 @@ async fn serve(mut client: TcpStream, upstream: Addr) -> Result<()> {
             return Err(e);
         }
     };
-    let (from_client, to_client) = client.split();
-    let (from_server, to_server) = server.split();
-    let ended = try_join(forward(from_client, to_server), forward(from_server, to_client)).await;
+    let ended = forward_both(&mut client, &mut server).await;
     if ended.is_err() {
         // A failure of one side is no orderly end to the other.
         client.abort();

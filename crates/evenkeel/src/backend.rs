@@ -42,6 +42,9 @@
 //!   but only on a TCP stream subscribed to RDHUP and PRI, with none of RDHUP, HUP, ERR and PRI reported: an end
 //!   of stream that is queued behind data, urgent data, and descriptors on a Unix stream make reads short with
 //!   more to come and no further edge. A source that used up its budget stays on the list for the next turn.
+//! - **Watches.** Of a descriptor that is not the loop's to read, readiness is told: at once if it is there when somebody
+//!   begins to wait, and at each change from then on. What was told stays until an operation is refused. When a watch is
+//!   dropped the kernel has nothing more to do with it: its descriptor is closed for its peer, too.
 //! - **No re-entrancy.** Nothing completes inside the call that asked for it. A handler never runs inside
 //!   another handler's call; running the loop from inside the loop is an error.
 //! - **Files.** An operation on a file is completed by the kernel, where it can, or by a few threads. It owns its memory
@@ -243,6 +246,15 @@ pub(crate) trait Driver {
     ) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
+    /// Reads by a call that puts what it reads elsewhere than in memory of ours; it returns how much, and 0 at the end.
+    /// None, without a call: what comes next is to be read by [`recv`](Self::recv), since it was received already or may be
+    /// at any time. `WouldBlock` as for `recv`.
+    fn recv_by(
+        &self,
+        lp: &Shared,
+        token: Token,
+        receive: &mut dyn FnMut(&dyn Sys, Fd) -> io::Result<usize>,
+    ) -> io::Result<Option<usize>>;
     /// Sends from a task's or a large write's memory: hands it to the kernel, or copies it. `WouldBlock` as for `recv`.
     fn send(&self, lp: &Shared, token: Token, from: &[u8]) -> io::Result<usize>;
     /// As `send`, from at most 1,024 places at once.

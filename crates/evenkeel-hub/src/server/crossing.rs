@@ -6,12 +6,13 @@
 use std::borrow::Cow;
 
 use evenkeel::ConnId;
+use serde::{Deserialize, Serialize};
 
 use super::outbox::Peer;
 use crate::state::{Frame, Refusal, SessionId};
 
 /// What a connection asks of the state.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Command {
     /// A WebSocket asks to be served.
     Connect { peer: Peer, key: String, protocol: Option<String> },
@@ -24,7 +25,7 @@ pub(super) enum Command {
 }
 
 /// An event stream's request, checked as far as its own loop can.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct StreamAsked {
     pub(super) key: String,
     pub(super) channels: Vec<String>,
@@ -33,6 +34,7 @@ pub(super) struct StreamAsked {
     /// The signature over all channels was right.
     pub(super) allowed: bool,
     /// The response's head, which goes before everything else if the stream is served.
+    #[serde(with = "super::succession::base64_bytes")]
     pub(super) head: Vec<u8>,
 }
 
@@ -52,18 +54,33 @@ impl Command {
 }
 
 /// What the state asks of a loop.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Effect {
     /// One message for some of the loop's connections.
-    Send { to: Vec<ConnId>, frame: Frame },
+    Send {
+        #[serde(with = "ids")]
+        to: Vec<ConnId>,
+        #[serde(with = "bytes")]
+        frame: Frame,
+    },
     /// A subscriber is closed.
-    Close { to: ConnId, stream: bool, code: u16, reason: Cow<'static, str> },
+    Close {
+        #[serde(with = "super::outbox::bits")]
+        to: ConnId,
+        stream: bool,
+        code: u16,
+        reason: Cow<'static, str>,
+    },
     /// Whether a connection is served.
-    Opened { to: ConnId, result: Result<SessionId, Refusal> },
+    Opened {
+        #[serde(with = "super::outbox::bits")]
+        to: ConnId,
+        result: Result<SessionId, Refusal>,
+    },
 }
 
 /// Effects in their order.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Batch {
     pub(super) effects: Vec<Effect>,
     /// How many messages they are, each counted for each receiver.
@@ -75,6 +92,13 @@ pub(super) struct Batch {
 impl Batch {
     pub(super) fn is_empty(&self) -> bool {
         self.effects.is_empty() && self.processed == 0
+    }
+
+    /// Adds another batch behind this one.
+    pub(super) fn append(&mut self, other: Batch) {
+        self.effects.extend(other.effects);
+        self.messages += other.messages;
+        self.processed += other.processed;
     }
 
     /// Adds a message; one that goes to many is stored once.
@@ -93,5 +117,36 @@ impl Batch {
 
     pub(super) fn opened(&mut self, to: ConnId, result: Result<SessionId, Refusal>) {
         self.effects.push(Effect::Opened { to, result });
+    }
+}
+
+/// Ids of connections as numbers.
+mod ids {
+    use evenkeel::ConnId;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(ids: &[ConnId], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(ids.iter().map(|id| id.to_bits()))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ConnId>, D::Error> {
+        let bits: Vec<(u64, u32)> = Deserialize::deserialize(from)?;
+        Ok(bits.into_iter().map(ConnId::from_bits).collect())
+    }
+}
+
+/// A frame's bytes.
+mod bytes {
+    use serde::{Deserializer, Serializer};
+
+    use crate::server::succession::base64_bytes;
+    use crate::state::Frame;
+
+    pub(super) fn serialize<S: Serializer>(frame: &Frame, to: S) -> Result<S::Ok, S::Error> {
+        base64_bytes::serialize(frame.as_bytes(), to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Frame, D::Error> {
+        base64_bytes::deserialize(from).map(Frame::from)
     }
 }

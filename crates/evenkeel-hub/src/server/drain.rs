@@ -1,14 +1,20 @@
-//! Stopping: no new connections, and those that are there are told to come back, spread over the deadline.
+//! Stopping, or being replaced: no new connections, and those that are there are told to come back, spread over the deadline.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use evenkeel::inherit::notify::{State, notify};
 use evenkeel::signal::{Signal, Signals};
 
 use super::home::Home;
 use super::outbox::Peer;
+use super::succession::{Replaced, Successor, replace};
 use super::{Server, seconds};
 use crate::log::{Level, Value};
 use crate::state::Outbox;
@@ -16,7 +22,7 @@ use crate::state::Outbox;
 /// How often a part of the connections is closed.
 const STEP: Duration = Duration::from_millis(50);
 /// The close code of a drain: clients come back at once, and the spreading keeps them from coming all together.
-const COME_BACK: u16 = 4200;
+pub(super) const COME_BACK: u16 = 4200;
 
 /// How a server ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,31 +36,154 @@ pub enum Drained {
     },
 }
 
+/// Why a server ends.
+enum End {
+    Signal(Signal),
+    Replaced(Replaced),
+}
+
 impl Server {
-    /// Serves until SIGTERM or SIGINT, then drains. A second signal ends the drain.
+    /// Serves until SIGTERM or SIGINT, then drains; a second signal ends the drain. SIGUSR2 replaces this process by a new
+    /// one; then this ends when its last connection has.
     ///
     /// # Errors
     /// When signals cannot be listened for.
-    pub(super) async fn run_until_signal(self: &Rc<Self>) -> std::io::Result<Drained> {
-        let mut signals = Signals::new(&[Signal::Terminate, Signal::Interrupt])?;
-        let first = signals.recv().await;
+    pub(super) async fn run_until_signal(
+        self: Rc<Self>,
+        successor: Option<Successor>,
+    ) -> io::Result<Drained> {
+        let mut signals = Signals::new(&[Signal::Terminate, Signal::Interrupt, Signal::User2])?;
+        let outcome = match self.until_the_end(&mut signals, successor).await {
+            End::Signal(signal) => self.end_by(signal, &mut signals).await,
+            End::Replaced(replaced) => self.end_replaced(replaced, &mut signals).await,
+        };
+        self.note(Level::Info, "stopped", &[("how", Value::Display(&format_args!("{outcome:?}")))]);
+        Ok(outcome)
+    }
+
+    /// Serves until there is a reason to end. While a new process starts, this one serves on.
+    async fn until_the_end(self: &Rc<Self>, signals: &mut Signals, successor: Option<Successor>) -> End {
+        let mut replacing: Option<Pin<Box<dyn Future<Output = io::Result<Replaced>>>>> = None;
+        loop {
+            let happened = poll_fn(|cx| {
+                if let Poll::Ready(signal) = signals.poll_recv(cx) {
+                    return Poll::Ready(Ok(signal));
+                }
+                let Some(replacing) = &mut replacing else { return Poll::Pending };
+                replacing.as_mut().poll(cx).map(Err)
+            });
+            match happened.await {
+                Ok(Signal::User2) => match self.may_be_replaced(replacing.is_some(), &successor) {
+                    Ok(successor) => replacing = Some(Box::pin(replace(self.clone(), successor))),
+                    Err(why) => self.note(Level::Warn, "not replaced", &[("why", Value::Text(why))]),
+                },
+                // A new process that has not finished starting is given up.
+                Ok(signal) => return End::Signal(signal),
+                Err(Ok(replaced)) => return End::Replaced(replaced),
+                Err(Err(error)) => {
+                    replacing = None;
+                    self.note(Level::Error, "not replaced", &[("why", Value::Display(&error))]);
+                }
+            }
+        }
+    }
+
+    fn may_be_replaced(
+        &self,
+        replacing: bool,
+        successor: &Option<Successor>,
+    ) -> Result<Successor, &'static str> {
+        let successor = successor.as_ref().ok_or("this process does not know how it was started")?;
+        if replacing {
+            return Err("a new process is starting already");
+        }
+        if self.home().is_some_and(Home::has_predecessor) {
+            return Err("the process before this one still has connections; try again when it has ended");
+        }
+        self.note(Level::Info, "replacing", &[("program", Value::Display(&successor.program.display()))]);
+        Ok(successor.clone())
+    }
+
+    /// Drains, unless a second signal comes.
+    async fn end_by(self: &Rc<Self>, signal: Signal, signals: &mut Signals) -> Drained {
         let deadline = seconds(self.config().server.drain_deadline_seconds);
         let fields = [
-            ("signal", Value::Display(&format_args!("{first:?}"))),
+            ("signal", Value::Display(&format_args!("{signal:?}"))),
             ("connections", Value::Number(self.common().connections() as u64)),
             ("seconds", Value::Number(deadline.as_secs())),
         ];
         self.note(Level::Info, "draining", &fields);
-        let mut drain = std::pin::pin!(self.drain(deadline));
-        let outcome = std::future::poll_fn(|cx| {
-            if let std::task::Poll::Ready(outcome) = drain.as_mut().poll(cx) {
-                return std::task::Poll::Ready(outcome);
+        tell_manager(&[State::Stopping]);
+        self.unless_signalled(self.drain(deadline), signals).await
+    }
+
+    /// Waits for the last connection to leave, as the new process tells each.
+    async fn end_replaced(self: &Rc<Self>, replaced: Replaced, signals: &mut Signals) -> Drained {
+        let connections = self.common().connections() as u64;
+        self.note(Level::Info, "replaced", &[("connections", Value::Number(connections))]);
+        let serving = evenkeel::spawn(replaced.serve(self.clone()));
+        let leave = async {
+            // The new process may have a longer deadline than this one.
+            let mut serving = serving;
+            while self.common().connections() > 0 {
+                let end = evenkeel::time::now() + STEP;
+                let over = poll_fn(|cx| match Pin::new(&mut serving).poll(cx) {
+                    Poll::Ready(over) => Poll::Ready(Some(over)),
+                    Poll::Pending => Poll::Ready(None),
+                });
+                if let Some(over) = over.await {
+                    self.orphaned(over.map_err(io::Error::other).and_then(|over| over)).await;
+                    break;
+                }
+                evenkeel::time::sleep_until(end).await;
             }
-            signals.poll_recv(cx).map(|_| self.forced())
+            self.forced()
+        };
+        self.unless_signalled(leave, signals).await
+    }
+
+    /// The new process is gone, and with it the state: nobody is served here any more.
+    async fn orphaned(self: &Rc<Self>, how: io::Result<()>) {
+        let why = how.err().map_or_else(|| "it has ended".to_owned(), |error| error.to_string());
+        self.note(Level::Error, "the new process is lost", &[("why", Value::Text(&why))]);
+        let home = self.home();
+        let peers: Vec<Peer> = home.iter().flat_map(|home| home.peers()).collect();
+        for (home, peer) in home.iter().flat_map(|home| peers.iter().map(move |peer| (home, *peer))) {
+            self.close_peer(home, peer, COME_BACK, "the server is going away");
+        }
+        self.close_idle();
+        let end = evenkeel::time::now() + Duration::from_secs(5);
+        while self.common().connections() > 0 && evenkeel::time::now() < end {
+            step().await;
+        }
+    }
+
+    async fn unless_signalled(
+        &self,
+        ending: impl Future<Output = Drained>,
+        signals: &mut Signals,
+    ) -> Drained {
+        let mut ending = pin!(ending);
+        poll_fn(|cx| {
+            if let Poll::Ready(outcome) = ending.as_mut().poll(cx) {
+                return Poll::Ready(outcome);
+            }
+            loop {
+                match signals.poll_recv(cx) {
+                    Poll::Ready(Signal::User2) => {}
+                    Poll::Ready(_) => return Poll::Ready(self.forced()),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
         })
-        .await;
-        self.note(Level::Info, "stopped", &[("how", Value::Display(&format_args!("{outcome:?}")))]);
-        Ok(outcome)
+        .await
+    }
+
+    /// Closes connections that have no request under way.
+    pub(super) fn close_idle(&self) {
+        if !self.common().closing_idle.swap(true, Ordering::Relaxed) {
+            self.on_all_loops(|server| server.http.borrow().wake());
+        }
     }
 
     fn forced(&self) -> Drained {
@@ -87,8 +216,8 @@ impl Server {
                 let Some(peer) = peers.pop_front() else { break };
                 self.close_peer(home, peer, COME_BACK, "the server is going away");
             }
-            if peers.is_empty() && !self.common().closing_idle.swap(true, Ordering::Relaxed) {
-                self.on_all_loops(|server| server.http.borrow().wake());
+            if peers.is_empty() {
+                self.close_idle();
             }
             wait(end).await;
         }
@@ -102,11 +231,22 @@ impl Server {
 }
 
 /// How many of `total` are to be closed after `elapsed` of `spread`.
-fn due(total: usize, elapsed: Duration, spread: Duration) -> usize {
+pub(super) fn due(total: usize, elapsed: Duration, spread: Duration) -> usize {
     if spread.is_zero() || elapsed >= spread {
         return total;
     }
     (total as u128 * elapsed.as_nanos() / spread.as_nanos()) as usize + 1
+}
+
+/// Waits until the next part is due.
+pub(super) async fn step() {
+    evenkeel::time::sleep(STEP).await;
+}
+
+/// Tells the service manager, if there is one.
+pub(super) fn tell_manager(states: &[State<'_>]) {
+    // One that does not listen is not our concern.
+    let _ = notify(states);
 }
 
 async fn wait(end: Instant) {

@@ -27,15 +27,32 @@ impl Server {
         call: impl FnOnce(&Rc<Server>, &Home) -> R + Send + 'static,
     ) -> Result<R, NoAnswer> {
         if let Some(home) = self.home() {
-            return Ok(call(self, home));
+            return if home.has_moved() { Err(NoAnswer) } else { Ok(call(self, home)) };
         }
         let here = || async move {
             let server = Handle::current().local::<Server>()?;
-            let home = server.home()?;
+            let home = server.home().filter(|home| !home.has_moved())?;
             Some(call(&server, home))
         };
         let remote = self.common().remotes().get(HOME).ok_or(NoAnswer)?;
         let answer = remote.spawn(here).map_err(|_| NoAnswer)?;
+        answer.await.ok().flatten().ok_or(NoAnswer)
+    }
+
+    /// Runs a task where the state is, or was.
+    pub(super) async fn task_at_home<R: Send + 'static, F: Future<Output = R> + 'static>(
+        self: &Rc<Self>,
+        make: impl FnOnce(Rc<Server>) -> F + Send + 'static,
+    ) -> Result<R, NoAnswer> {
+        if self.home().is_some() {
+            return Ok(make(self.clone()).await);
+        }
+        let there = || async move {
+            let server = Handle::current().local::<Server>()?;
+            Some(make(server).await)
+        };
+        let remote = self.common().remotes().get(HOME).ok_or(NoAnswer)?;
+        let answer = remote.spawn(there).map_err(|_| NoAnswer)?;
         answer.await.ok().flatten().ok_or(NoAnswer)
     }
 

@@ -14,6 +14,7 @@ use evenkeel::{Handle, RemoteError};
 use super::Server;
 use super::crossing::{Batch, Command, StreamAsked};
 use super::outbox::{Codec, Effects, Keys, Peer};
+use super::succession::{Channel, Elsewhere};
 use crate::api::Api;
 use crate::state::{Connect, Hub, Refusal, SessionId, StreamChannel, StreamConnect};
 
@@ -34,6 +35,10 @@ pub(super) struct Home {
     dirty: Cell<bool>,
     /// A flush is to come.
     scheduled: Cell<bool>,
+    /// Set while the state is in another process, or on its way there.
+    elsewhere: RefCell<Option<Rc<Elsewhere>>>,
+    /// The process whose state this was, while it has connections. For the state its loops come after this one's.
+    predecessor: RefCell<Option<Rc<Channel>>>,
 }
 
 impl Home {
@@ -44,7 +49,44 @@ impl Home {
             outgoing: RefCell::new((0..loops).map(|_| Batch::default()).collect()),
             dirty: Cell::new(false),
             scheduled: Cell::new(false),
+            elsewhere: RefCell::default(),
+            predecessor: RefCell::default(),
         }
+    }
+
+    /// Whether nothing is to be done here any more.
+    pub(super) fn has_moved(&self) -> bool {
+        self.elsewhere.borrow().is_some()
+    }
+
+    pub(super) fn elsewhere(&self) -> Option<Rc<Elsewhere>> {
+        self.elsewhere.borrow().clone()
+    }
+
+    pub(super) fn move_to(&self, elsewhere: Rc<Elsewhere>) {
+        *self.elsewhere.borrow_mut() = Some(elsewhere);
+    }
+
+    pub(super) fn come_back(&self) {
+        self.elsewhere.borrow_mut().take();
+    }
+
+    pub(super) fn has_predecessor(&self) -> bool {
+        self.predecessor.borrow().is_some()
+    }
+
+    pub(super) fn set_predecessor(&self, channel: Option<Rc<Channel>>) {
+        *self.predecessor.borrow_mut() = channel;
+    }
+
+    /// Every subscriber that the state here knows.
+    pub(super) fn peers(&self) -> Vec<Peer> {
+        self.state.borrow().sessions().map(|(_, peer, _)| peer).collect()
+    }
+
+    /// Adds effects that come from another process.
+    pub(super) fn append(&self, front: u16, batch: Batch) {
+        self.outgoing(front, |out| out.append(batch));
     }
 
     /// Adds to what goes out to a loop.
@@ -70,7 +112,7 @@ impl Home {
     }
 
     /// Sends each loop what it is to do, in one message.
-    fn flush(&self, server: &Rc<Server>) {
+    pub(super) fn flush(&self, server: &Rc<Server>) {
         self.scheduled.set(false);
         self.dirty.set(false);
         let mut full = false;
@@ -81,12 +123,23 @@ impl Home {
                 continue;
             }
             let messages = batch.messages;
+            let own = server.common().loops();
+            if front >= own {
+                if let Some(channel) = &*self.predecessor.borrow() {
+                    channel.send_effects((front - own) as u16, batch);
+                }
+                continue;
+            }
+            server.common().sent_to(front as u16, messages);
+            if front == usize::from(server.index()) {
+                server.perform(batch);
+                continue;
+            }
             if let Err(batch) = cross(server, front, batch, |server, batch| server.perform(batch)) {
                 // Nothing has been added meanwhile.
                 self.outgoing.borrow_mut()[front] = batch;
+                server.common().delivered(front as u16, messages);
                 full = true;
-            } else {
-                server.common().sent_to(front as u16, messages);
             }
         }
         if full {
@@ -140,6 +193,9 @@ impl Server {
     /// Performs what another loop's connections ask.
     pub(super) fn execute(self: &Rc<Self>, (front, commands): (u16, Vec<Command>)) {
         let Some(home) = self.home() else { return };
+        if let Some(elsewhere) = home.elsewhere() {
+            return elsewhere.pass_on(front, commands);
+        }
         let weight = commands.iter().map(Command::weight).sum::<usize>();
         for command in commands {
             match command {

@@ -14,10 +14,10 @@ use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, RETR
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::conn::HubConn;
-use super::gather::NoAnswer;
 use super::guarded::{Ending, Guarded, Refusal, Shared};
 use super::home::Home;
 use super::seats::Seat;
+use super::succession::{ApiReply, ApiRequest};
 use super::{MAX_BODIES, Server, unix_ms};
 use crate::api;
 use crate::log::Value;
@@ -200,8 +200,14 @@ async fn answer(
         Err(response) => return response,
     };
     if api::serves(&server.config().server.path_prefix, head.uri.path()) {
-        let answer = server.at_home(move |server, home| answer_api(server, home, &head, &body));
-        return answer.await.unwrap_or_else(|NoAnswer| unavailable());
+        let request = ApiRequest {
+            method: head.method.as_str().to_owned(),
+            path: head.uri.path().to_owned(),
+            query: head.uri.query().unwrap_or_default().to_owned(),
+            body,
+        };
+        let reply = server.task_at_home(|server| async move { server.answer_api(request).await }).await;
+        return reply.ok().flatten().map_or_else(unavailable, api_reply);
     }
     let path = head.uri.path();
     let Some(path) = path.strip_prefix(server.config().server.path_prefix.as_str()) else {
@@ -234,27 +240,50 @@ pub(super) fn unavailable() -> Reply {
     response
 }
 
-/// Answers the HTTP API, where the state is.
-fn answer_api(server: &Rc<Server>, home: &Home, head: &hyper::http::request::Parts, body: &[u8]) -> Reply {
-    let request = api::Request {
-        method: head.method.as_str(),
-        path: head.uri.path(),
-        query: head.uri.query().unwrap_or_default(),
-        body,
-        now: unix_ms() / 1000,
-    };
-    let answer = home.api.borrow_mut().handle(&mut super::broker::Hub { server, home }, &request);
-    server.metrics.api_requests.inc((answer.operation, answer.status));
-    if let Some(reason) = answer.refusal {
-        server.refuse(reason, &[("operation", Value::Text(answer.operation))]);
+impl Server {
+    /// Answers the HTTP API, wherever the state is. None when that is in a process that has ended.
+    async fn answer_api(self: Rc<Self>, request: ApiRequest) -> Option<ApiReply> {
+        let home = self.home()?;
+        loop {
+            let Some(elsewhere) = home.elsewhere() else {
+                return Some(self.answer_api_here(home, &request));
+            };
+            let reply = elsewhere.ask(request.clone()).await;
+            // Without a reply the state may be back, as the new process has failed.
+            if reply.is_some() || home.has_moved() {
+                return reply;
+            }
+        }
     }
-    let mut response = reply(answer.status, answer.content_type, answer.body);
+
+    /// Answers the HTTP API, where the state is.
+    pub(super) fn answer_api_here(self: &Rc<Self>, home: &Home, request: &ApiRequest) -> ApiReply {
+        let ApiRequest { method, path, query, body } = request;
+        let request = api::Request { method, path, query, body, now: unix_ms() / 1000 };
+        let answer = home.api.borrow_mut().handle(&mut super::broker::Hub { server: self, home }, &request);
+        self.metrics.api_requests.inc((answer.operation, answer.status));
+        if let Some(reason) = answer.refusal {
+            self.refuse(reason, &[("operation", Value::Text(answer.operation))]);
+        }
+        ApiReply {
+            status: answer.status,
+            content_type: answer.content_type.to_owned(),
+            body: answer.body,
+            retry_after: answer.retry_after,
+            allow: answer.allow.map(str::to_owned),
+        }
+    }
+}
+
+fn api_reply(answer: ApiReply) -> Reply {
+    let mut response = reply(answer.status, "text/plain", answer.body);
     let headers = response.headers_mut();
+    headers.extend(HeaderValue::from_str(&answer.content_type).ok().map(|value| (CONTENT_TYPE, value)));
     if let Some(seconds) = answer.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
-    if let Some(methods) = answer.allow {
-        headers.insert(ALLOW, HeaderValue::from_static(methods));
+    if let Some(methods) = &answer.allow {
+        headers.extend(HeaderValue::from_str(methods).ok().map(|value| (ALLOW, value)));
     }
     response
 }

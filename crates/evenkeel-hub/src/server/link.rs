@@ -8,7 +8,7 @@ use evenkeel::{Conn, ConnId, Message};
 
 use super::Server;
 use super::crossing::{Batch, Command, Effect, StreamAsked};
-use super::home::{HOME, cross};
+use super::home::{HOME, Home, cross};
 use super::outbox::Peer;
 use crate::state::{Refusal, SessionId};
 
@@ -36,10 +36,15 @@ pub(super) struct Link {
 }
 
 impl Server {
+    /// The state, if it is on this loop and in this process.
+    fn working_home(&self) -> Option<&Home> {
+        self.home().filter(|home| !home.has_moved())
+    }
+
     /// Asks the state to serve a WebSocket. The answer, if it is here already; else it comes by `on_notify`, and then
     /// [`answered`](Self::answered) has it.
     pub(super) fn connect(&self, peer: Peer, key: &str, protocol: Option<&str>) -> Option<Opened> {
-        if let Some(home) = self.home() {
+        if let Some(home) = self.working_home() {
             return Some(self.connect_here(home, peer, key, protocol));
         }
         self.command(Command::Connect { peer, key: key.to_owned(), protocol: protocol.map(str::to_owned) });
@@ -53,7 +58,7 @@ impl Server {
         peer: Peer,
         asked: Box<StreamAsked>,
     ) -> Option<Opened> {
-        if let Some(home) = self.home() {
+        if let Some(home) = self.working_home() {
             return Some(self.connect_stream_here(home, peer, &asked, |frame| {
                 conn.send(&Message::from(frame.into_shared()));
             }));
@@ -64,7 +69,7 @@ impl Server {
 
     /// Passes on a client's message.
     pub(super) fn message(&self, session: SessionId, text: &str) {
-        match self.home() {
+        match self.working_home() {
             Some(home) => self.message_here(home, session, text),
             None => self.command(Command::Message { session, text: text.to_owned() }),
         }
@@ -72,7 +77,7 @@ impl Server {
 
     /// A subscriber is gone.
     pub(super) fn leave_session(&self, session: SessionId) {
-        match self.home() {
+        match self.working_home() {
             Some(home) => self.leave_here(home, session),
             None => self.command(Command::Leave { session }),
         }

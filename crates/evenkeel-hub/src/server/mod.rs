@@ -28,6 +28,7 @@ mod process;
 mod seats;
 mod service;
 mod stream;
+mod succession;
 mod websocket;
 
 use std::cell::{Cell, RefCell};
@@ -52,6 +53,7 @@ use link::Link;
 
 pub use drain::Drained;
 pub use service::Service;
+pub use succession::Inheritance;
 
 /// How often a loop looks after what is due, in milliseconds: delayed counts, old history, queues that are too large.
 const TICK: Duration = Duration::from_millis(250);
@@ -168,7 +170,7 @@ impl Server {
     }
 
     fn tick(&self) {
-        if let Some(home) = &self.home {
+        if let Some(home) = self.home.as_ref().filter(|home| !home.has_moved()) {
             let now = self.now();
             let due = home.state.borrow().next_tick(now);
             if due.is_some_and(|due| due <= now) {

@@ -22,15 +22,16 @@ pub(super) struct Peer {
 
 const _: () = assert!(size_of::<Peer>() <= 16, "every session has one");
 
-mod bits {
+/// An id of a connection as numbers.
+pub(super) mod bits {
     use evenkeel::ConnId;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(id: &ConnId, to: S) -> Result<S::Ok, S::Error> {
+    pub(in super::super) fn serialize<S: Serializer>(id: &ConnId, to: S) -> Result<S::Ok, S::Error> {
         id.to_bits().serialize(to)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<ConnId, D::Error> {
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<ConnId, D::Error> {
         Deserialize::deserialize(from).map(ConnId::from_bits)
     }
 }

@@ -1,21 +1,26 @@
 //! The hub as a whole: its loops, its listeners, and its end.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use evenkeel::group::{Group, GroupListener, Share};
-use evenkeel::net::ListenOptions;
+use evenkeel::inherit::notify::State;
+use evenkeel::net::{Addr, ListenOptions};
 use evenkeel::task::Answer;
 use evenkeel::{Backend, EventLoop, Handle, Remote};
 
 use super::common::{App, Common};
 use super::conn::HubConn;
+use super::drain::tell_manager;
 use super::home::{HOME, Home};
 use super::outbox::{Codec, Peer};
+use super::succession::{Inheritance, Successor, take_over};
 use super::{Drained, Server, connection_limits, process, unix_ms};
 use crate::api::Api;
 use crate::config::{AppSettings, Config};
@@ -54,6 +59,15 @@ impl Service {
     /// When an address cannot be listened on, a loop cannot be made, or the configuration names what does not exist; the
     /// message says what.
     pub fn start(config: Config) -> io::Result<Service> {
+        Service::start_with(config, Inheritance::default())
+    }
+
+    /// As [`start`](Self::start), with what this process has inherited: sockets, and perhaps everything that a hub had which
+    /// this one replaces.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start), and when the state of the hub before cannot be taken over; that one goes on then.
+    pub fn start_with(config: Config, mut inherited: Inheritance) -> io::Result<Service> {
         let backend: Backend = match config.server.backend.as_str() {
             // The runtime's own variable decides when the hub's configuration leaves the choice open.
             "auto" => Backend::from_env()?,
@@ -68,10 +82,20 @@ impl Service {
             loops => loops as usize,
         };
         let share = share(&config.server.share)?;
+        let arrived =
+            inherited.predecessor().map(|old| take_over(old, &mut state, loops as u16)).transpose()?;
+        let fronts = arrived.as_ref().map_or(0, |arrived| usize::from(arrived.fronts));
         let common = Arc::new(Common::new(config, apps, loops));
-        let group = start_loops(&common, backend, Home::new(state, api, loops))?;
+        let group = start_loops(&common, backend, (state, api, loops + fronts))?;
         common.set_remotes(group.remotes().to_vec());
-        let addresses = listen(&group, &common, share)?;
+        let addresses = listen(&group, &common, share, &mut inherited)?;
+        if let Some(arrived) = arrived {
+            let serving = on_home(&group, |server| async move {
+                let home = server.home().ok_or(io::ErrorKind::NotFound)?;
+                arrived.serve(&server, home)
+            });
+            serving?.wait().map_err(io::Error::other)??;
+        }
         let facts = group.spawn_on(HOME, || async {
             let handle = Handle::current();
             let fallback = handle.fallback().map(|fallback| FallbackNote {
@@ -83,6 +107,7 @@ impl Service {
             (handle.backend(), fallback)
         })?;
         let (backend, fallback) = facts.wait().map_err(io::Error::other)?;
+        tell_manager(&[State::Ready]);
         Ok(Service { group, common, addresses, backend, fallback })
     }
 
@@ -133,7 +158,17 @@ impl Service {
     /// # Errors
     /// When signals cannot be listened for, or a loop has ended by itself.
     pub fn run(self) -> io::Result<Drained> {
-        let answer = self.on_home(|server| async move { server.run_until_signal().await })?;
+        self.run_replaceable(None)
+    }
+
+    /// As [`run`](Self::run), and on SIGUSR2 the program is started anew with the same arguments, and takes over. This
+    /// returns when the last connection of this process has gone.
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run).
+    pub fn run_replaceable(self, program: Option<(PathBuf, Vec<OsString>)>) -> io::Result<Drained> {
+        let successor = program.map(|(program, arguments)| Successor { program, arguments });
+        let answer = self.on_home(|server| server.run_until_signal(successor))?;
         let outcome = answer.wait();
         // How a loop has failed says more than that it gave no answer.
         self.stop()?;
@@ -157,18 +192,26 @@ impl Service {
         self.on_home(move |server| async move { server.drain(deadline).await })
     }
 
-    /// Runs a task on the loop that has the state.
     fn on_home<T, F>(&self, make: impl FnOnce(Rc<Server>) -> F + Send + 'static) -> io::Result<Answer<T>>
     where
         T: Send + 'static,
         F: Future<Output = T> + 'static,
     {
-        let answer = self.group.spawn_on(HOME, || async {
-            let server = Handle::current().local::<Server>().expect("set up before the loop runs");
-            make(server).await
-        })?;
-        Ok(answer)
+        on_home(&self.group, make)
     }
+}
+
+/// Runs a task on the loop that has the state.
+fn on_home<T, F>(group: &Group, make: impl FnOnce(Rc<Server>) -> F + Send + 'static) -> io::Result<Answer<T>>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + 'static,
+{
+    let answer = group.spawn_on(HOME, || async {
+        let server = Handle::current().local::<Server>().expect("set up before the loop runs");
+        make(server).await
+    })?;
+    Ok(answer)
 }
 
 impl fmt::Debug for Service {
@@ -187,36 +230,59 @@ fn share(name: &str) -> io::Result<Share> {
     }
 }
 
-fn start_loops(common: &Arc<Common>, backend: Backend, home: Home) -> io::Result<Group> {
-    let (of_loops, home) = (common.clone(), Mutex::new(Some(home)));
+/// Starts the loops, of which the first gets the state, with so many loops to send to.
+fn start_loops(
+    common: &Arc<Common>,
+    backend: Backend,
+    state: (Hub<Peer, Codec>, Api, usize),
+) -> io::Result<Group> {
+    let (of_loops, state) = (common.clone(), Mutex::new(Some(state)));
     // The log says it, in its format, when there is one.
     let each = EventLoop::builder().backend(backend).on_fallback(|_| {});
     let group = Group::builder().loops(common.loops()).name("hub").event_loop(each);
     let group = group.build(move |handle, index| {
         let home = match index {
-            HOME => home.lock().unwrap_or_else(PoisonError::into_inner).take(),
+            HOME => state.lock().unwrap_or_else(PoisonError::into_inner).take(),
             _ => None,
         };
+        let home = home.map(|(state, api, fronts)| Home::new(state, api, fronts));
         Server::start(handle, index as u16, of_loops.clone(), home);
         Ok(())
     })?;
     Ok(group)
 }
 
-/// Listens at every address, on all loops.
-fn listen(group: &Group, common: &Common, share: Share) -> io::Result<Vec<SocketAddr>> {
+/// Listens at every address, on all loops: at the sockets that were inherited for it, else at new ones.
+fn listen(
+    group: &Group,
+    common: &Common,
+    share: Share,
+    inherited: &mut Inheritance,
+) -> io::Result<Vec<SocketAddr>> {
     let limits = connection_limits(&common.config);
+    let options = ListenOptions::default();
     let mut addresses = Vec::new();
-    for address in &common.config.server.listen {
-        let listener: io::Result<GroupListener> =
-            group.listen_each(*address, &ListenOptions::default(), &limits, share, |handle, _| {
-                let server = handle.local::<Server>();
-                move |peer: &evenkeel::net::Addr| HubConn::new(server.clone(), peer.socket_addr())
-            });
-        let listener = listener
-            .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))?;
+    let mut keep = |listener: GroupListener| {
         addresses.extend(listener.addr().socket_addr());
         common.listeners().push(listener);
+    };
+    let each = |handle: &Handle, _: usize| {
+        let server = handle.local::<Server>();
+        move |peer: &Addr| HubConn::new(server.clone(), peer.socket_addr())
+    };
+    for address in &common.config.server.listen {
+        let listener = match inherited.sockets(*address) {
+            none if none.is_empty() => group.listen_each(*address, &options, &limits, share, each),
+            sockets => group.adopt_each(sockets, &options, &limits, share, each),
+        };
+        keep(
+            listener.map_err(|error| {
+                io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+            })?,
+        );
+    }
+    for sockets in inherited.rest() {
+        keep(group.adopt_each(sockets, &options, &limits, share, each)?);
     }
     Ok(addresses)
 }

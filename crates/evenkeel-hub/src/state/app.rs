@@ -4,6 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::history::Retention;
 use super::ids::{EventId, Keyed};
 use super::limits::{Bucket, Rate};
@@ -141,9 +143,9 @@ pub(super) struct App {
     pub(super) connections: u32,
     /// How many of `connections` are SSE streams.
     pub(super) streams: u32,
-    /// Channels with a subscriber.
+    /// Channels with a subscriber, or with a seat that is kept for one.
     pub(super) occupied: u32,
-    /// Users who are signed in.
+    /// Users who are signed in, or whose seat is kept.
     pub(super) online: u32,
     pub(super) publishes: Bucket,
     /// The id of the latest event.
@@ -159,8 +161,9 @@ pub(super) struct App {
     pub(super) refusals: Refusals,
 }
 
-/// What an application has done since it was added.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What an application has done since it was added. The names of the fields are those of the hand-over too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Counters {
     /// Connections and streams that were accepted.
     pub connections: u64,

@@ -22,9 +22,9 @@ pub(super) struct Channel {
     pub(super) presence: Option<Box<Presence>>,
     pub(super) past: Past,
     /// The earliest time at which the subscribers may be told their number again, if they are many.
-    count_due: u64,
-    /// Whether the hub's queue has that time.
-    count_pending: bool,
+    pub(super) count_due: u64,
+    /// Whether the hub's queue has the channel, to send the number then.
+    pub(super) count_pending: bool,
 }
 
 /// One connection in a channel: the counterpart of [`Subscription`].
@@ -50,21 +50,36 @@ pub(super) struct Past {
 
 impl Channel {
     pub(super) fn new(app: AppId, name: ChannelName<'_>, gone: u64, keyed: &Keyed) -> Channel {
+        let presence = (name.kind().access == Access::Presence).then(|| Box::new(Presence::new(keyed)));
+        Channel::with_presence(app, name, gone, presence)
+    }
+
+    pub(super) fn with_presence(
+        app: AppId,
+        name: ChannelName<'_>,
+        gone: u64,
+        presence: Option<Box<Presence>>,
+    ) -> Channel {
         let kind = name.kind();
         Channel {
             app,
             kind,
             name: name.as_str().into(),
             members: Vec::new(),
-            presence: (kind.access == Access::Presence).then(|| Box::new(Presence::new(keyed))),
+            presence,
             past: Past { gone, ..Past::default() },
             count_due: 0,
             count_pending: false,
         }
     }
 
+    /// Whether it has a subscriber, or a seat that is kept for one.
+    pub(super) fn is_occupied(&self) -> bool {
+        !self.members.is_empty() || self.presence.as_ref().is_some_and(|presence| presence.user_count() > 0)
+    }
+
     fn is_unused(&self) -> bool {
-        self.members.is_empty() && self.past.events.is_empty() && self.past.cached.is_none()
+        !self.is_occupied() && self.past.events.is_empty() && self.past.cached.is_none()
     }
 }
 
@@ -99,13 +114,13 @@ impl<C: Copy, W: Wire> Hub<C, W> {
 
     /// Makes the session a member of the channel, on both sides. The caller keeps presence in step.
     pub(super) fn attach(&mut self, session: u32, channel: u32) {
-        let members = &mut self.channels[channel].members;
-        let position = members.len() as u32;
-        let slot = self.sessions[session].subscriptions.push(Subscription { channel, position });
-        members.push(Member { session, slot });
-        if position == 0 {
-            self.apps[self.channels[channel].app.0 as usize].occupied += 1;
+        let into = &mut self.channels[channel];
+        if !into.is_occupied() {
+            self.apps[into.app.0 as usize].occupied += 1;
         }
+        let position = into.members.len() as u32;
+        let slot = self.sessions[session].subscriptions.push(Subscription { channel, position });
+        into.members.push(Member { session, slot });
     }
 
     /// Ends the subscription in `slot` of the session, tells the others, and frees the channel if it was the last.
@@ -125,16 +140,27 @@ impl<C: Copy, W: Wire> Hub<C, W> {
                 position;
         }
         let gone = channel.presence.as_mut().and_then(|presence| presence.leave(position));
-        if channel.members.is_empty() {
+        self.member_gone(index, gone, out);
+        if self.channels.at(index).is_some_and(|channel| !channel.members.is_empty()) {
+            self.count_changed(now, index, out);
+        }
+    }
+
+    /// Tells the others of the user whose presence has ended, if one's has. The channel is freed if that was the last.
+    pub(super) fn member_gone<O: Outbox<Conn = C>>(
+        &mut self,
+        index: u32,
+        gone: Option<Arc<str>>,
+        out: &mut O,
+    ) {
+        let channel = &self.channels[index];
+        if !channel.is_occupied() {
             self.apps[channel.app.0 as usize].occupied -= 1;
             self.free_if_unused(index);
-            return;
-        }
-        if let Some(user) = gone {
+        } else if let Some(user) = gone {
             let event = Event::new(message::member_removed(&channel.name, &user), None);
             self.broadcast(index, &event, None, out);
         }
-        self.count_changed(now, index, out);
     }
 
     /// Sends `event` to all members of the channel but `except` (a session's place).

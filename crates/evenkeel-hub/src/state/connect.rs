@@ -227,7 +227,7 @@ impl<C: Copy, W: Wire> Hub<C, W> {
     }
 
     /// Takes the session out of everything it is in. Costs in proportion to its own subscriptions and watched users.
-    fn end<O: Outbox<Conn = C>>(&mut self, now: u64, index: u32, out: &mut O) {
+    pub(super) fn end<O: Outbox<Conn = C>>(&mut self, now: u64, index: u32, out: &mut O) {
         loop {
             let count = self.sessions[index].subscriptions.as_slice().len() as u32;
             if count == 0 {

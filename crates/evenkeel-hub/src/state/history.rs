@@ -25,13 +25,34 @@ pub(super) struct Retention {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Retained {
-    expires: u64,
-    sequence: u64,
-    channel: Key,
+pub(super) struct Retained {
+    pub(super) expires: u64,
+    pub(super) sequence: u64,
+    pub(super) channel: Key,
 }
 
 impl Retention {
+    /// The books of kept events, in the order of their sequences, with what each costs.
+    ///
+    /// Returns nothing when their times are not in that order too, or one sequence is there twice.
+    pub(super) fn from_kept(kept: impl Iterator<Item = (Retained, usize)>) -> Option<Retention> {
+        let mut retention = Retention::default();
+        for (entry, cost) in kept {
+            let in_order = |last: &Retained| last.sequence < entry.sequence && last.expires <= entry.expires;
+            if !retention.queue.back().is_none_or(in_order) {
+                return None;
+            }
+            retention.add(entry, cost);
+        }
+        Some(retention)
+    }
+
+    /// When the event of that sequence expires, if it is kept.
+    pub(super) fn expiry(&self, sequence: u64) -> Option<u64> {
+        let place = self.queue.partition_point(|entry| entry.sequence < sequence);
+        self.queue.get(place).filter(|entry| entry.sequence == sequence).map(|entry| entry.expires)
+    }
+
     fn add(&mut self, entry: Retained, cost: usize) {
         self.queue.push_back(entry);
         self.live += 1;
@@ -56,12 +77,27 @@ impl Retention {
         entry
     }
 
+    /// Checks that the books are of just these events.
+    #[cfg(test)]
+    pub(super) fn check<'a>(&self, kept: impl Iterator<Item = (Key, &'a Event)>) {
+        let (mut live, mut bytes) = (0, 0);
+        let entries: std::collections::HashSet<(Key, u64)> =
+            self.queue.iter().map(|entry| (entry.channel, entry.sequence)).collect();
+        for (key, event) in kept {
+            assert!(entries.contains(&(key, sequence(event))));
+            live += 1;
+            bytes += event.cost();
+        }
+        assert_eq!((self.live, self.bytes), (live, bytes));
+        assert!(self.queue.iter().is_sorted_by(|a, b| a.sequence < b.sequence && a.expires <= b.expires));
+    }
+
     pub(super) fn next_expiry(&self) -> Option<u64> {
         self.queue.front().map(|entry| entry.expires)
     }
 }
 
-fn sequence(event: &Event) -> u64 {
+pub(super) fn sequence(event: &Event) -> u64 {
     event.id.map_or(0, |id| id.sequence)
 }
 
@@ -77,31 +113,39 @@ impl<C: Copy, W: Wire> Hub<C, W> {
         if history {
             self.keep_history(now, key, event);
         }
-        let limits = &self.apps[id.0 as usize].config.limits;
-        let (cache_bytes, history_bytes) = (limits.cache_bytes, limits.history_bytes);
-        while self.apps[id.0 as usize].caches.bytes > cache_bytes && self.expire_cached(id) {}
-        while self.apps[id.0 as usize].history.bytes > history_bytes && self.expire_history(id) {}
+        self.trim_app(id);
         if self.channels.get(key).is_some() {
             self.free_if_unused(index);
         }
         self.sweep(id);
     }
 
+    /// Drops what is more than the application may keep.
+    pub(super) fn trim_app(&mut self, id: AppId) {
+        let limits = &self.apps[id.0 as usize].config.limits;
+        let (cache_bytes, history_bytes) = (limits.cache_bytes, limits.history_bytes);
+        while self.apps[id.0 as usize].caches.bytes > cache_bytes && self.expire_cached(id) {}
+        while self.apps[id.0 as usize].history.bytes > history_bytes && self.expire_history(id) {}
+    }
+
+    /// Drops what is more than the channel may keep for streams.
+    pub(super) fn trim_channel(&mut self, index: u32) {
+        let limits = &self.apps[self.channels[index].app.0 as usize].config.limits;
+        let (count, bytes) = (limits.history_count as usize, limits.history_channel_bytes);
+        while self.channels[index].past.events.len() > count || self.channels[index].past.bytes > bytes {
+            self.drop_oldest(index);
+        }
+    }
+
     fn keep_history(&mut self, now: u64, key: Key, event: Arc<Event>) {
         let channel = &mut self.channels[key.index];
         let app = &mut self.apps[channel.app.0 as usize];
-        let limits = &app.config.limits;
-        let (count, bytes) = (limits.history_count as usize, limits.history_channel_bytes);
-        let expires = now.saturating_add(limits.history_ttl);
+        let expires = now.saturating_add(app.config.limits.history_ttl);
         let cost = event.cost();
         app.history.add(Retained { expires, sequence: sequence(&event), channel: key }, cost);
         channel.past.events.push_back(event);
         channel.past.bytes += cost;
-        while self.channels[key.index].past.events.len() > count
-            || self.channels[key.index].past.bytes > bytes
-        {
-            self.drop_oldest(key.index);
-        }
+        self.trim_channel(key.index);
     }
 
     fn keep_cached(&mut self, now: u64, key: Key, event: Arc<Event>) {
@@ -133,9 +177,7 @@ impl<C: Copy, W: Wire> Hub<C, W> {
     pub(super) fn cached_until(&self, index: u32) -> Option<u64> {
         let channel = &self.channels[index];
         let wanted = sequence(channel.past.cached.as_ref()?);
-        let queue = &self.apps[channel.app.0 as usize].caches.queue;
-        let place = queue.partition_point(|entry| entry.sequence < wanted);
-        queue.get(place).filter(|entry| entry.sequence == wanted).map(|entry| entry.expires)
+        self.apps[channel.app.0 as usize].caches.expiry(wanted)
     }
 
     /// Drops the oldest event of the channel's history.

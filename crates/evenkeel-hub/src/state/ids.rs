@@ -17,6 +17,15 @@ impl Keyed {
         Keyed { keys: (rng.u64(..), rng.u64(..)) }
     }
 
+    pub(super) fn from_keys(keys: (u64, u64)) -> Keyed {
+        Keyed { keys }
+    }
+
+    /// The keys themselves, which are a secret of the hub.
+    pub(super) fn keys(&self) -> (u64, u64) {
+        self.keys
+    }
+
     /// The pseudo-random number that belongs to `n`.
     pub(super) fn number(&self, n: u64) -> u64 {
         let mut hasher = self.build_hasher();
@@ -75,8 +84,9 @@ impl fmt::Display for SocketId {
 /// The id of an event on an SSE stream: `EPOCH-SEQUENCE`.
 ///
 /// The sequence counts the events of one application since the epoch began, over all its channels, so that one id is a
-/// position in every channel of a stream. The epoch is 16 hexadecimal digits drawn when the application was added to this
-/// process: an id from before a restart has another one and is seen to be stale.
+/// position in every channel of a stream. The epoch is 16 hexadecimal digits drawn when the application was added: an id
+/// from a hub that has gone has another one and is seen to be stale. A hub that takes over from another goes on with its
+/// epochs and sequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventId {
     pub(super) epoch: u64,

@@ -1,7 +1,9 @@
 //! Rate limits.
 
+use serde::{Deserialize, Serialize};
+
 /// A sustained rate and how much may come at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rate {
     /// How many a second in the long run. 0 refuses all.
     pub per_second: u32,
@@ -14,6 +16,19 @@ pub struct Rate {
 pub(super) struct Bucket(u64);
 
 impl Bucket {
+    /// A bucket that will be full after `micros` microseconds from `now` (milliseconds).
+    pub(super) fn full_after(now: u64, micros: u64) -> Bucket {
+        match micros {
+            0 => Bucket::default(),
+            micros => Bucket(now.saturating_mul(1_000).saturating_add(micros)),
+        }
+    }
+
+    /// In how many microseconds it would be full.
+    pub(super) fn full_in(self, now: u64) -> u64 {
+        self.0.saturating_sub(now.saturating_mul(1_000))
+    }
+
     /// Takes `count` tokens at time `now` (milliseconds), or none when there are not as many.
     pub(super) fn take(&mut self, now: u64, rate: Rate, count: u32) -> bool {
         if rate.per_second == 0 {

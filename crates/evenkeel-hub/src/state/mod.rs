@@ -46,10 +46,15 @@
 //!   channel nothing is sent before the answer to the subscription, or after the operation that ended it.
 //! - After [`Outbox::close`] the session does not exist; [`Hub::disconnect`] and [`Hub::receive`] do nothing for it.
 //! - Everything that a peer can cause is a [`Refusal`], counted for its application.
+//! - A user is present in a presence channel from the first connection that joins to the end of the last, and online from
+//!   the first sign-in to the end of the last session. [`Hub::disconnect_moving`] keeps the user's seat for a while
+//!   longer, for a client that is told to come back: who sees the others never sees it gone.
+//! - A hub can go on in another process, with all that it has: [`Hub::hand_over`] and [`Hub::take_over`].
 
 mod app;
 mod channel;
 mod connect;
+mod handover;
 mod history;
 mod ids;
 mod limits;
@@ -58,6 +63,7 @@ mod presence;
 mod publish;
 mod query;
 mod refusal;
+mod seats;
 mod session;
 mod slab;
 mod stream;
@@ -76,11 +82,13 @@ use self::app::App;
 use self::channel::Channel;
 use self::ids::Keyed;
 use self::refusal::Refusals;
+use self::seats::Seats;
 use self::session::Session;
 use self::slab::{Key, Slab};
 
 pub use self::app::{AppConfig, AppError, AppId, Counters, Limits};
 pub use self::connect::Connect;
+pub use self::handover::{HandoverError, RefusedSession, TakenOver};
 pub use self::ids::{EventId, SocketId};
 pub use self::limits::Rate;
 pub use self::outbox::{Frame, Outbox, Transport, Verifier, Wire};
@@ -103,9 +111,12 @@ pub struct Hub<C, W> {
     apps_by_id: HashMap<Box<str>, AppId, Keyed>,
     /// Channels whose subscription count waits, by the time when it may be sent.
     counts: BinaryHeap<Reverse<(u64, Key)>>,
+    seats: Seats,
     keyed: Keyed,
     /// How many socket ids were given out.
     socket_ids: u64,
+    /// How many epochs were given out.
+    epochs: u64,
     draining: bool,
     /// Refusals that no application can be blamed for.
     refusals: Refusals,
@@ -116,7 +127,10 @@ impl<C: Copy, W: Wire> Hub<C, W> {
     /// An empty hub. `rng` gives the keys of hash maps and socket ids, so outside of simulation its seed must be secret
     /// and fresh.
     pub fn new(mut rng: fastrand::Rng) -> Hub<C, W> {
-        let keyed = Keyed::new(&mut rng);
+        Hub::with_keys(Keyed::new(&mut rng))
+    }
+
+    fn with_keys(keyed: Keyed) -> Hub<C, W> {
         Hub {
             sessions: Slab::new(),
             channels: Slab::new(),
@@ -124,8 +138,10 @@ impl<C: Copy, W: Wire> Hub<C, W> {
             apps_by_key: HashMap::with_hasher(keyed.clone()),
             apps_by_id: HashMap::with_hasher(keyed.clone()),
             counts: BinaryHeap::new(),
-            keyed: keyed.clone(),
+            seats: Seats::default(),
+            keyed,
             socket_ids: 0,
+            epochs: 0,
             draining: false,
             refusals: Refusals::new(),
             wire: PhantomData,
@@ -145,12 +161,22 @@ impl<C: Copy, W: Wire> Hub<C, W> {
             return Err(AppError::DuplicateKey(config.key));
         }
         let id = AppId(u16::try_from(self.apps.len()).map_err(|_| AppError::TooMany)?);
+        let epoch = self.new_epoch();
+        self.push_app(id, config, epoch);
+        Ok(id)
+    }
+
+    fn push_app(&mut self, id: AppId, config: AppConfig, epoch: u64) {
         self.apps_by_id.insert(config.id.as_str().into(), id);
         self.apps_by_key.insert(config.key.as_str().into(), id);
-        // Socket ids count up from zero, epochs down from the top: the two never meet.
-        let epoch = self.keyed.number(u64::MAX - u64::from(id.0));
         self.apps.push(App::new(config, &self.keyed, epoch));
-        Ok(id)
+    }
+
+    fn new_epoch(&mut self) -> u64 {
+        // Socket ids count up from zero, epochs down from the top: the two never meet.
+        let epoch = self.keyed.number(u64::MAX - self.epochs);
+        self.epochs += 1;
+        epoch
     }
 
     /// The application that clients connect to with `key`.
@@ -196,6 +222,15 @@ impl<C: Copy, W: Wire> Hub<C, W> {
         self.sessions.iter().map(|(key, session)| (SessionId(key), session.conn, session.transport))
     }
 
+    /// Gives every connection another handle, for a server that knows them by others than the one before.
+    pub fn rename_connections(&mut self, name: impl Fn(C) -> C) {
+        let places: Vec<u32> = self.sessions.iter().map(|(key, _)| key.index).collect();
+        for place in places {
+            let session = &mut self.sessions[place];
+            session.conn = name(session.conn);
+        }
+    }
+
     /// How many sessions there are.
     pub fn session_count(&self) -> usize {
         self.sessions.len()
@@ -207,10 +242,11 @@ impl<C: Copy, W: Wire> Hub<C, W> {
         Some(SocketId { tag, index: session.0.index })
     }
 
-    /// Does what is due: sends subscription counts that waited, drops what is too old, closes connections that were not
-    /// authorized in time. The work of one call is bounded; [`Hub::next_tick`] says when to call again.
+    /// Does what is due: sends subscription counts that waited, gives up seats that were kept in vain, drops what is too
+    /// old, closes connections that were not authorized in time. The work of one call is bounded; [`Hub::next_tick`] says when to call again.
     pub fn tick<O: Outbox<Conn = C>>(&mut self, now: u64, out: &mut O) {
         self.flush_counts(now, TICK_BUDGET, out);
+        self.give_up_seats(now, TICK_BUDGET, out);
         for app in self.apps() {
             self.expire(now, app, TICK_BUDGET);
             self.enforce_deadlines(now, app, TICK_BUDGET, out);
@@ -224,7 +260,7 @@ impl<C: Copy, W: Wire> Hub<C, W> {
         let of_apps = self.apps.iter().flat_map(|app| {
             [app.history.next_expiry(), app.caches.next_expiry(), app.deadlines.front().map(|(due, _)| *due)]
         });
-        of_apps.chain([counts]).flatten().min().map(|due| due.max(now))
+        of_apps.chain([counts, self.seats.next_due()]).flatten().min().map(|due| due.max(now))
     }
 }
 

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::Hub;
 use super::app::{AppId, Counters};
+use super::channel::Channel;
 use super::outbox::Wire;
 use super::refusal::Refusal;
 use crate::proto::channel::{Access, ChannelName};
@@ -26,11 +27,11 @@ pub struct Info {
 pub struct ChannelState {
     /// The channel's name.
     pub name: Arc<str>,
-    /// Whether anybody is subscribed.
+    /// Whether anybody is subscribed, or has a seat that is kept.
     pub occupied: bool,
-    /// Distinct users, for presence channels.
+    /// Distinct users, for presence channels; kept seats count.
     pub user_count: Option<u32>,
-    /// Subscriptions.
+    /// Subscriptions; kept seats are none.
     pub subscription_count: Option<u32>,
     /// The cached event.
     pub cache: Option<Cached>,
@@ -71,9 +72,9 @@ pub struct AppSnapshot {
     pub connections: u32,
     /// Open SSE streams.
     pub streams: u32,
-    /// Channels with a subscriber.
+    /// Occupied channels: with a subscriber, or with a seat that is kept for one.
     pub channels: u32,
-    /// Users who are signed in.
+    /// Users who are online: signed in, or with a seat that is kept.
     pub users: u32,
     /// What the histories cost, in bytes.
     pub history_bytes: usize,
@@ -105,9 +106,7 @@ impl<C: Copy, W: Wire> Hub<C, W> {
         let all = self.apps[app.0 as usize].channels.iter();
         let wanted = all.filter(|(name, index)| {
             let channel = &self.channels[**index];
-            name.starts_with(prefix)
-                && !channel.members.is_empty()
-                && channel.kind.access != Access::ServerToUser
+            name.starts_with(prefix) && channel.is_occupied() && channel.kind.access != Access::ServerToUser
         });
         Ok(wanted.map(|(name, _)| self.state_of(now, app, name, info)).collect())
     }
@@ -124,7 +123,7 @@ impl<C: Copy, W: Wire> Hub<C, W> {
         Ok(self.state_of(now, app, name, info))
     }
 
-    /// The ids of the users in a presence channel.
+    /// The ids of the users in a presence channel, those with kept seats included.
     ///
     /// # Errors
     /// When the name is not valid or not a presence channel's.
@@ -173,7 +172,7 @@ impl<C: Copy, W: Wire> Hub<C, W> {
         let users = || channel.and_then(|c| c.presence.as_ref()).map_or(0, |p| p.user_count() as u32);
         ChannelState {
             name: channel.map_or_else(|| name.into(), |channel| channel.name.clone()),
-            occupied: members > 0,
+            occupied: channel.is_some_and(Channel::is_occupied),
             user_count: (info.user_count && presence).then(users),
             subscription_count: info.subscription_count.then_some(members),
             cache: if info.cache { index.and_then(|index| self.cached(now, index)) } else { None },

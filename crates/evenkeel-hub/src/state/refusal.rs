@@ -5,10 +5,12 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::proto::auth::UNAUTHORIZED;
 
 /// Why something was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 #[allow(missing_docs, reason = "each has its sentence in `message`")]
 pub enum Refusal {
@@ -193,6 +195,10 @@ impl Refusals {
 
     pub(super) fn add(&mut self, refusal: Refusal) {
         self.0[refusal as usize] += 1;
+    }
+
+    pub(super) fn set(&mut self, refusal: Refusal, count: u64) {
+        self.0[refusal as usize] = count;
     }
 
     /// The refusals that happened, with their counts.

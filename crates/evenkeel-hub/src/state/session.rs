@@ -1,5 +1,7 @@
 //! A session: one connection as the hub knows it. Thousands of them are idle, so each field is weighed.
 
+use serde::{Deserialize, Serialize};
+
 use super::app::AppId;
 use super::limits::Bucket;
 use super::outbox::Transport;
@@ -7,8 +9,33 @@ use super::slab::Key;
 use super::users::SignedIn;
 
 /// The hub's handle of a connection. It stays valid for one connection only: once that has ended, it names nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "u64", from = "u64")]
 pub struct SessionId(pub(super) Key);
+
+impl SessionId {
+    /// The handle as a number, for a process that talks to the hub of another.
+    pub fn to_bits(self) -> u64 {
+        u64::from(self.0.generation) << 32 | u64::from(self.0.index)
+    }
+
+    /// The handle of that number. One that the hub did not give out names nothing.
+    pub fn from_bits(bits: u64) -> SessionId {
+        SessionId(Key { index: bits as u32, generation: (bits >> 32) as u32 })
+    }
+}
+
+impl From<SessionId> for u64 {
+    fn from(id: SessionId) -> u64 {
+        id.to_bits()
+    }
+}
+
+impl From<u64> for SessionId {
+    fn from(bits: u64) -> SessionId {
+        SessionId::from_bits(bits)
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Session<C> {
@@ -40,6 +67,16 @@ pub(super) enum Subscriptions {
     None,
     One(Subscription),
     Many(Vec<Subscription>),
+}
+
+impl From<Vec<Subscription>> for Subscriptions {
+    fn from(subscriptions: Vec<Subscription>) -> Subscriptions {
+        match subscriptions[..] {
+            [] => Subscriptions::None,
+            [only] => Subscriptions::One(only),
+            _ => Subscriptions::Many(subscriptions),
+        }
+    }
 }
 
 impl Subscriptions {

@@ -35,6 +35,31 @@ impl<T> Slab<T> {
         Slab { entries: Vec::new(), free: BinaryHeap::new(), len: 0, generation: 0 }
     }
 
+    /// A slab with these entries, each in its place and with its generation. `generation` is the latest one.
+    pub(super) fn from_places(places: Vec<Option<(u32, T)>>, generation: u32) -> Slab<T> {
+        let entry = |place| match place {
+            Some((generation, value)) => Entry { generation, value: Some(value) },
+            None => Entry { generation: 0, value: None },
+        };
+        let mut entries: Vec<Entry<T>> = places.into_iter().map(entry).collect();
+        while entries.last().is_some_and(|entry| entry.value.is_none()) {
+            entries.pop();
+        }
+        let vacant = entries.iter().zip(0..).filter(|(entry, _)| entry.value.is_none());
+        let free: BinaryHeap<Reverse<u32>> = vacant.map(|(_, index)| Reverse(index)).collect();
+        Slab { len: entries.len() - free.len(), entries, free, generation }
+    }
+
+    /// Every place up to the last that is taken, with its generation.
+    pub(super) fn places(&self) -> impl Iterator<Item = Option<(u32, &T)>> {
+        self.entries.iter().map(|entry| entry.value.as_ref().map(|value| (entry.generation, value)))
+    }
+
+    /// The generation of the latest entry.
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
+    }
+
     /// # Panics
     /// When 2^32 entries are alive.
     pub(super) fn insert(&mut self, value: T) -> Key {
@@ -186,6 +211,10 @@ mod tests {
                 assert_eq!(slab.get(key), None);
             }
             assert_eq!(slab.len(), model.len());
+            if step % 1_000 == 0 {
+                let places = slab.places().map(|place| place.map(|(generation, value)| (generation, *value)));
+                slab = Slab::from_places(places.chain([None]).collect(), slab.generation());
+            }
         }
         assert!(model.iter().all(|(key, value)| slab.get(*key) == Some(value)));
         assert_eq!(slab.iter().count(), model.len());

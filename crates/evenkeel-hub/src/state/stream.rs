@@ -5,7 +5,7 @@
 //! comes back sends the last one that it saw, and the hub sends what the stream's channels have had since, in order. What
 //! it cannot send it does not pass over in silence: for each channel that has had events, or may have had, which are no
 //! longer kept, the stream gets an `evenkeel:gap` event, upon which a client fetches the channel's state afresh. An id
-//! from before a restart, of another application, or that is no id at all, is a gap in every channel.
+//! from a hub whose state was lost, of another application, or that is no id at all, is a gap in every channel.
 //!
 //! What a stream gets, in this order: `pusher:connection_established`; for each channel
 //! `pusher_internal:subscription_succeeded`; the gaps; when it is new, the cached events of its cache channels, and when

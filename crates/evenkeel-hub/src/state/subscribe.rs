@@ -161,11 +161,14 @@ impl<C: Copy, W: Wire> Hub<C, W> {
             return;
         };
         let Some(presence) = self.channels[channel].presence.as_mut() else { return };
-        let first = presence.join(&who);
+        let joined = presence.join(&who);
         let data = message::presence_data(presence.members());
         self.reply(index, message::subscription_succeeded(name.as_str(), &data), out);
         self.send_cached(index, channel, out);
-        if first {
+        if joined.returned {
+            self.seats.forget();
+        }
+        if joined.added {
             let event = Event::new(message::member_added(name.as_str(), &who.id, &who.info), None);
             self.broadcast(channel, &event, Some(index), out);
         }

@@ -10,13 +10,21 @@ use super::outbox::{Event, Outbox, Verifier, Wire};
 use super::refusal::Refusal;
 use crate::proto::message::{self, SignIn, UserData};
 
-/// A user of an application. Users without sessions are kept while somebody watches them.
+/// A user of an application. Users who are not online are kept while somebody watches them.
 #[derive(Debug, Default)]
 pub(super) struct User {
     /// The sessions that are signed in as this user.
     pub(super) sessions: BTreeSet<u32>,
     /// The sessions that want to know whether there are any.
-    watchers: BTreeSet<u32>,
+    pub(super) watchers: BTreeSet<u32>,
+    /// Until when the user is online without a session (see `seats`).
+    pub(super) kept_until: Option<u64>,
+}
+
+impl User {
+    pub(super) fn is_online(&self) -> bool {
+        !self.sessions.is_empty() || self.kept_until.is_some()
+    }
 }
 
 /// Who a session is signed in as.
@@ -25,7 +33,7 @@ pub(super) struct SignedIn {
     pub(super) id: Arc<str>,
     /// JSON.
     pub(super) info: Option<Box<str>>,
-    watchlist: Box<[Arc<str>]>,
+    pub(super) watchlist: Box<[Arc<str>]>,
 }
 
 impl<C: Copy, W: Wire> Hub<C, W> {
@@ -103,11 +111,16 @@ impl<C: Copy, W: Wire> Hub<C, W> {
         let state = &mut self.apps[app.0 as usize];
         let Some(user) = state.users.get_mut(&was.id) else { return };
         user.sessions.remove(&index);
-        if user.sessions.is_empty() {
-            state.online -= 1;
-            self.tell_watchers(app, &was.id, &message::watchlist_events(&[], &[&was.id]), out);
-            self.forget_user(app, &was.id);
+        if !user.is_online() {
+            self.set_offline(app, &was.id, out);
         }
+    }
+
+    /// Tells those who watch the user, who is online no more.
+    pub(super) fn set_offline<O: Outbox<Conn = C>>(&mut self, app: AppId, id: &str, out: &mut O) {
+        self.apps[app.0 as usize].online -= 1;
+        self.tell_watchers(app, id, &message::watchlist_events(&[], &[id]), out);
+        self.forget_user(app, id);
     }
 
     /// Ends all connections of the user and returns how many there were. The clients do not come back by themselves.
@@ -129,8 +142,11 @@ impl<C: Copy, W: Wire> Hub<C, W> {
     fn set_online<O: Outbox<Conn = C>>(&mut self, app: AppId, index: u32, id: &Arc<str>, out: &mut O) {
         let state = &mut self.apps[app.0 as usize];
         let user = state.users.entry(id.clone()).or_default();
-        let first = user.sessions.is_empty();
+        let first = !user.is_online();
         user.sessions.insert(index);
+        if user.kept_until.take().is_some() {
+            self.seats.forget();
+        }
         if first {
             state.online += 1;
             self.tell_watchers(app, id, &message::watchlist_events(&[id], &[]), out);
@@ -152,7 +168,7 @@ impl<C: Copy, W: Wire> Hub<C, W> {
                 users.get_key_value(id.as_str()).map_or_else(|| id.as_str().into(), |(k, _)| k.clone());
             let user = users.entry(id.clone()).or_default();
             if user.watchers.insert(index) {
-                if user.sessions.is_empty() { &mut offline } else { &mut online }.push(id.clone());
+                if user.is_online() { &mut online } else { &mut offline }.push(id.clone());
                 watched.push(id);
             }
         }
@@ -178,7 +194,7 @@ impl<C: Copy, W: Wire> Hub<C, W> {
     /// Frees a user who is neither online nor watched.
     fn forget_user(&mut self, app: AppId, id: &str) {
         let users = &mut self.apps[app.0 as usize].users;
-        if users.get(id).is_some_and(|user| user.sessions.is_empty() && user.watchers.is_empty()) {
+        if users.get(id).is_some_and(|user| !user.is_online() && user.watchers.is_empty()) {
             users.remove(id);
             if users.capacity() > 64 && users.len() * 4 < users.capacity() {
                 users.shrink_to(users.len() * 2);

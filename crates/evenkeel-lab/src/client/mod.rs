@@ -26,11 +26,15 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// One connection, the `at`th of many: every thousand has another source address. Closing it resets it, so that no
 /// port stays in use.
 pub(crate) fn connect(to: SocketAddr, at: usize) -> io::Result<TcpStream> {
+    connect_from(to, Ipv4Addr::new(127, 0, 1, u8::try_from(1 + at / PER_ADDRESS % 250).unwrap_or(1)))
+}
+
+/// As [`connect`], from an address that is chosen.
+pub(crate) fn connect_from(to: SocketAddr, from: Ipv4Addr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_linger(Some(Duration::ZERO))?;
     socket.set_tcp_nodelay(true)?;
     setsockopt(&socket, IpBindAddressNoPort, &true)?;
-    let from = Ipv4Addr::new(127, 0, 1, u8::try_from(1 + at / PER_ADDRESS % 250).unwrap_or(1));
     socket.bind(&SocketAddr::new(IpAddr::V4(from), 0).into())?;
     socket.connect(&to.into())?;
     socket.set_read_timeout(Some(PATIENCE))?;

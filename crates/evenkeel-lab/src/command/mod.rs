@@ -5,9 +5,11 @@ pub(crate) mod echo;
 pub(crate) mod hub;
 pub(crate) mod idle;
 pub(crate) mod instr;
+pub(crate) mod loops;
 pub(crate) mod micro;
 pub(crate) mod models;
 pub(crate) mod ring;
+pub(crate) mod spread;
 pub(crate) mod tables;
 
 use std::io;

@@ -85,6 +85,11 @@ impl Shared {
         }
     }
 
+    /// What a task hears that accepts from a listener that has stopped, when nobody is left to be accepted.
+    pub(crate) fn no_more_to_accept() -> io::Error {
+        io::Error::new(io::ErrorKind::NotConnected, "the listener has stopped, and nobody waits any more")
+    }
+
     /// Ends a listener in the way of `closing`. The driver does the rest when it comes to the source on its ready list.
     pub(crate) fn retire_listener(&self, token: Token, closing: Closing) {
         let mut core = self.core.borrow_mut();
@@ -95,9 +100,16 @@ impl Shared {
         if closing == Closing::Now {
             return core.end(token, CloseReason::Local);
         }
-        let first = !s.has(flag::CLOSING);
+        let (first, by_task) = (!s.has(flag::CLOSING), s.kind() == Kind::TaskListener);
         s.set(flag::CLOSING | if closing == Closing::Drained { flag::LINGER } else { 0 });
         let pool = s.pool;
+        if by_task {
+            // The task finds out, and has as long as it likes.
+            s.set(flag::READABLE);
+            core.wake(token, true, false);
+            drop(core);
+            return self.run_wakes();
+        }
         core.list(token);
         drop(core);
         if first {

@@ -520,3 +520,90 @@ impl Drop for WaitReady<'_> {
         self.leave();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+    use std::task::{Wake, Waker};
+
+    use super::{Interest, Place, VAIN, Waiters};
+
+    struct Named;
+
+    impl Wake for Named {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    /// What is inserted and not removed is woken once, and nothing is kept.
+    #[test]
+    fn i41_waiters_agree_with_a_list() {
+        let mut rng = fastrand::Rng::with_seed(41);
+        let mut waiters = Waiters::default();
+        let mut model: Vec<(Place, Arc<Named>)> = Vec::new();
+        let mut gone: Vec<Place> = Vec::new();
+        for _ in 0..20_000 {
+            match rng.u8(..8) {
+                0 => {
+                    let woken: Vec<Waker> = waiters.take().collect();
+                    assert_eq!(woken.len(), model.len());
+                    assert!(model.iter().all(|(_, named)| Arc::strong_count(named) == 2));
+                    gone.extend(model.drain(..).map(|(place, _)| place));
+                }
+                1..4 if !model.is_empty() => {
+                    let (place, named) = model.swap_remove(rng.usize(..model.len()));
+                    assert!(waiters.remove(place).unwrap().will_wake(&Waker::from(named)));
+                }
+                4 if !gone.is_empty() => {
+                    // Of an earlier round: whatever is there now is another's.
+                    let place = gone.swap_remove(rng.usize(..gone.len()));
+                    assert!(waiters.at(place).is_none() && waiters.remove(place).is_none());
+                }
+                _ if model.len() < 20 => {
+                    let named = Arc::new(Named);
+                    let place = waiters.insert(Waker::from(named.clone()));
+                    model.push((place, named));
+                }
+                _ => {}
+            }
+            assert_eq!(waiters.is_empty(), model.is_empty());
+            assert!(waiters.list.len() <= 20 && waiters.free.len() <= 20, "places are used again");
+        }
+    }
+
+    #[test]
+    fn i31_reports_are_in_vain_only_if_nothing_is_taken_of_them() {
+        let mut waiters = Waiters::default();
+        let mut report = |tries: &[bool]| {
+            waiters.take().for_each(drop);
+            for taken in tries {
+                waiters.begin();
+                if !taken {
+                    waiters.refused();
+                }
+            }
+            waiters.vain
+        };
+        for n in 1..VAIN {
+            // However many try.
+            assert_eq!(report(&[false, false, false]), n);
+        }
+        assert_eq!(report(&[true, false, false]), 0, "one was served, the others came too late");
+        assert_eq!(report(&[false]), 1);
+        assert_eq!(report(&[]), 1, "nobody has tried");
+        assert_eq!(report(&[true, true]), 1, "nor was anybody refused");
+        for _ in 0..300 {
+            report(&[false]);
+        }
+        assert_eq!(report(&[false]), VAIN);
+    }
+
+    #[test]
+    fn an_interest_survives_its_source() {
+        for bits in 0..8 {
+            assert_eq!(Interest::from_bits(bits).to_bits(), bits);
+        }
+        assert_eq!(Interest::READABLE | Interest::WRITABLE, Interest::BOTH);
+    }
+}

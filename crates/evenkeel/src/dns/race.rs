@@ -81,13 +81,15 @@ where
     fn poll_running(&mut self, cx: &mut Context<'_>) -> Option<S> {
         let mut at = 0;
         while let Some((to, attempt)) = self.running.get_mut(at) {
-            match attempt.as_mut().poll(cx) {
-                Poll::Ready(Ok(winner)) => return Some(winner),
-                Poll::Ready(Err(error)) => {
-                    self.failed.push(Attempt { to: *to, error });
-                    drop(self.running.remove(at));
-                }
-                Poll::Pending => at += 1,
+            let Poll::Ready(end) = attempt.as_mut().poll(cx) else {
+                at += 1;
+                continue;
+            };
+            let to = *to;
+            drop(self.running.remove(at));
+            match end {
+                Ok(winner) => return Some(winner),
+                Err(error) => self.failed.push(Attempt { to, error }),
             }
         }
         None
@@ -104,5 +106,4 @@ where
 }
 
 #[cfg(test)]
-#[path = "race_tests.rs"]
 mod tests;

@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io;
-use std::net::TcpListener;
 use std::pin::pin;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
+
+use socket2::{Domain, Socket, Type};
 
 use super::*;
 use crate::EventLoop;
@@ -40,8 +41,8 @@ impl Gated {
     fn new() -> Self {
         let ((tell, asked), (answer, answers)) = (channel(), channel());
         let gate = Gate { asked: Mutex::new(tell), answers: Mutex::new(answers) };
-        let mut options = PoolOptions::default();
-        options.names = LaneOptions { threads: Some(1), ..LaneOptions::default() };
+        let names = LaneOptions { threads: Some(1), ..LaneOptions::default() };
+        let options = PoolOptions { names, ..PoolOptions::default() };
         let events = EventLoop::builder().pool_options(options).resolver(gate).build().unwrap();
         Gated { events, asked, answer }
     }
@@ -175,15 +176,17 @@ fn i50_what_is_no_name_is_refused_and_addresses_need_no_thread() {
     assert_eq!((h.stats().lookups, h.work_pool().unwrap().stats().names.threads), (0, 0));
 }
 
-/// Ports at which nobody listens, and nobody will while the listeners' ports are theirs.
-fn closed() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
+/// An address at which nobody listens, and nobody will while the socket is kept.
+fn closed() -> (Socket, SocketAddr) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&at(0).into()).unwrap();
+    let at = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, at)
 }
 
 #[test]
 fn a_host_without_any_answer_tells_of_each_attempt() {
-    let (one, two) = (closed(), closed());
+    let ((_one, one), (_two, two)) = (closed(), closed());
     let found = vec![one, two];
     let mut events = EventLoop::builder().resolver(move |_: &str, _| Ok(found.clone())).build().unwrap();
     let options = HostOptions::default();
@@ -199,8 +202,8 @@ fn a_host_without_any_answer_tells_of_each_attempt() {
 
 #[test]
 fn i41_of_very_many_addresses_some_are_tried() {
-    let one = closed();
-    let found: Vec<_> = (1..=100).map(|last| SocketAddr::from(([127, 0, 0, last], one.port()))).collect();
+    // Nobody can listen on the port zero: the kernel refuses at once, at each of its own addresses.
+    let found: Vec<_> = (1..=100).map(|last| SocketAddr::from(([127, 0, 0, last], 0))).collect();
     let mut events = EventLoop::builder().resolver(move |_: &str, _| Ok(found.clone())).build().unwrap();
     let error = events.block_on(connect("many.example", 1, &HostOptions::default())).unwrap().unwrap_err();
     let ConnectError::Failed { attempts, not_tried, .. } = &error else { panic!("{error:?}") };

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::op::FileDone;
 use crate::core::caught;
-use crate::pool::{FEW_THREADS, Job, Lane, LaneOptions, LaneStats, Refused};
+use crate::pool::{Job, Lane, LaneOptions, LaneStats, Refused};
 use crate::sys::WakeFn;
 
 /// The loop's threads for files, as the loop sees them. Its owner bounds the jobs, by admitting no more than so many.
@@ -36,7 +36,7 @@ impl Threads {
     /// No thread, as yet. `notify` is called on a thread after each job that is done.
     pub(super) fn new(notify: WakeFn, options: &LaneOptions) -> Self {
         let back = Back(Mutex::new(State { done: Vec::new(), notify: Some(notify) }));
-        let lane = Lane::new("evenkeel-files", options, Some(FEW_THREADS));
+        let lane = Lane::of_files(options);
         Threads { lane, back: Arc::new(back), _stays: std::marker::PhantomData }
     }
 

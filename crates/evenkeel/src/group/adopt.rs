@@ -29,7 +29,8 @@ impl Group {
     /// [`adopt_each`](Self::adopt_each).
     ///
     /// # Errors
-    /// As for [`listen`](Self::listen); `InvalidInput` also when there is no socket, when one is no listening stream socket,
+    /// As for [`listen`](Self::listen), where a further socket can be opened only by the user who has opened the first; else
+    /// share by `Acceptor` or `Shared`. `InvalidInput` also when there is no socket, when one is no listening stream socket,
     /// and when they do not listen at the same address. All are closed then.
     pub fn adopt<H: Handler>(
         &self,

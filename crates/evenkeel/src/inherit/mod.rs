@@ -5,7 +5,7 @@
 //! refused. Neither happens when the sockets themselves pass from process to process, which is all that this module is about:
 //!
 //! - [`listen_fds`]: the service manager has opened the sockets, before the first process began (socket activation).
-//! - [`Successor`] and [`predecessor`]: a running process starts the next one, gives it its sockets, and goes on until the
+//! - [`Succession`] and [`predecessor`]: a running process starts the next one, gives it its sockets, and goes on until the
 //!   new one serves. If that fails, nothing has happened.
 //! - [`notify`](mod@notify): telling the service manager of all this.
 //!
@@ -14,7 +14,8 @@
 //! ```no_run
 //! # use std::time::Duration;
 //! use evenkeel::group::{Group, GroupListener, Share};
-//! use evenkeel::inherit::{self, Successor};
+//! use evenkeel::inherit::{self, Succession};
+//! use evenkeel::inherit::notify::{State, notify};
 //! use evenkeel::net::{Closing, Limits, ListenOptions};
 //! # struct Echo;
 //! # impl evenkeel::Handler for Echo { fn on_data(&mut self, _: &mut evenkeel::Conn<'_>, _: &[u8]) {} }
@@ -33,9 +34,12 @@
 //!
 //! // When this process is to be replaced: by a signal, say.
 //! async fn replace(listener: GroupListener) -> std::io::Result<()> {
-//!     let mut new = Successor::spawn(std::process::Command::new(std::env::current_exe()?))?;
-//!     new.send(b"web", &listener.sockets().await?)?;
-//!     new.ready(Duration::from_secs(30)).await?;
+//!     let mut succession = Succession::new()?;
+//!     succession.hand_over(b"web", &listener.sockets().await?)?;
+//!     // By name: the running program's own file may have been replaced, which is what this is for.
+//!     let new = succession.spawn(std::process::Command::new("/usr/local/bin/server"))?;
+//!     let new = new.ready(Duration::from_secs(30)).await?;
+//!     notify(&[State::MainPid(new.id())])?;
 //!     // From here on the new process serves whoever comes, and this one has its connections to end.
 //!     listener.close_as(Closing::HandedOver)?;
 //!     Ok(())
@@ -61,7 +65,7 @@ mod wire;
 pub use activation::{Inherited, NotListening, listen_fds};
 pub use error::SuccessionError;
 pub use predecessor::{HandedOver, Predecessor, predecessor};
-pub use successor::Successor;
+pub use successor::{Succession, Successor};
 
 /// Names the socket to the predecessor: its number, and its inode, by which it is told from whatever else has that number.
 const VARIABLE: &str = "EVENKEEL_SUCCESSION";

@@ -13,8 +13,9 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! A process that hands over to a successor tells the manager so by [`State::MainPid`], or the successor does it for itself,
-//! before the old one ends; otherwise the manager takes the end of the old one for the end of the service.
+//! A process that has handed over to a successor tells the manager so by [`State::MainPid`], with the successor's number, before
+//! it ends; otherwise the manager takes its end for the end of the service. It is the old process that tells, because managers
+//! mostly listen to a service's main process only (`NotifyAccess=main`), which the new one is only then.
 
 use std::io;
 use std::time::Duration;

@@ -18,20 +18,50 @@ const LOOK: Duration = Duration::from_millis(10);
 /// How many looks one that gave up has to end by itself.
 const PATIENCE: u32 = 100;
 
-/// A process that is to take over from this one.
-///
-/// Dropping it before it was [ready](Self::ready) gives the succession up: the new process is killed and reaped, and this
-/// one goes on as if nothing had been. Dropped on a loop, reaping goes on there, without holding it up.
+/// What a new process is to have, collected before it is started: so it never waits for this one, and what cannot be handed
+/// over is known before there is a process.
 #[derive(Debug)]
-pub struct Successor {
-    child: Option<Child>,
+pub struct Succession {
     control: OwnedFd,
-    channel: Option<UnixStream>,
-    ready: bool,
+    theirs: OwnedFd,
+    channel: UnixStream,
 }
 
-impl Successor {
-    /// Starts a new process. It finds this one by [`predecessor`](super::predecessor); its standard streams, arguments and
+impl Succession {
+    /// Nothing yet.
+    ///
+    /// # Errors
+    /// The kernel's, when descriptors have run out.
+    pub fn new() -> Result<Succession, SuccessionError> {
+        let (control, theirs) = pair()?;
+        let (channel, their_channel) = UnixStream::pair()?;
+        wire::send(&control, Kind::Hello, &wire::hello(), &[their_channel.as_fd()])?;
+        Ok(Succession { control, theirs, channel })
+    }
+
+    /// Hands over listening sockets, under a label by which the new process knows what they are. They stay open here.
+    ///
+    /// All sockets of a group that shares a port by `SO_REUSEPORT` are to be handed over, or the connections that wait in the
+    /// others' queues are reset when this process closes them. Does not block: the kernel holds the sockets until they are
+    /// taken.
+    ///
+    /// # Errors
+    /// [`Full`](SuccessionError::Full) when the kernel holds no more, which are some hundred labels; its own, when descriptors
+    /// have run out; `InvalidInput` for no socket at all, or a label of more than 255 bytes. The succession is to be given up
+    /// then.
+    pub fn hand_over(&mut self, label: &[u8], sockets: &[impl AsFd]) -> Result<(), SuccessionError> {
+        if sockets.is_empty() || label.len() > wire::MOST_TEXT {
+            let what = "at least one socket is handed over, under a label of at most 255 bytes";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what).into());
+        }
+        for some in sockets.chunks(MOST_SENT) {
+            let fds: Vec<_> = some.iter().map(AsFd::as_fd).collect();
+            wire::send(&self.control, Kind::Sockets, label, &fds)?;
+        }
+        Ok(())
+    }
+
+    /// Starts the new process. It finds all this by [`predecessor`](super::predecessor); its standard streams, arguments and
     /// environment are as `command` says. It does not get what a service manager has passed to this process, but it can
     /// notify the manager.
     ///
@@ -40,11 +70,9 @@ impl Successor {
     ///
     /// # Errors
     /// The kernel's, for instance when there is no such program.
-    pub fn spawn(mut command: Command) -> Result<Successor, SuccessionError> {
-        let (control, theirs) = pair()?;
-        let (channel, their_channel) = UnixStream::pair()?;
-        // It waits in the socket, so that the new process never has to wait for it.
-        wire::send(&control, Kind::Hello, &wire::hello(), &[their_channel.as_fd()])?;
+    pub fn spawn(self, mut command: Command) -> Result<Successor, SuccessionError> {
+        let Succession { control, theirs, channel } = self;
+        wire::send(&control, Kind::End, &[], &[])?;
         command.env(VARIABLE, format!("{}:{}", number(&theirs), inode(&theirs)?));
         for activation in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
             command.env_remove(activation);
@@ -59,30 +87,24 @@ impl Successor {
         drop(command);
         Ok(Successor { child: Some(child), control, channel: Some(channel), ready: false })
     }
+}
 
+/// A process that is to take over from this one.
+///
+/// Dropping it before it was [ready](Self::ready) gives the succession up: the new process is killed and reaped, and this
+/// one goes on as if nothing had been. Dropped on a loop, reaping goes on there, without holding it up.
+#[derive(Debug)]
+pub struct Successor {
+    child: Option<Child>,
+    control: OwnedFd,
+    channel: Option<UnixStream>,
+    ready: bool,
+}
+
+impl Successor {
     /// The process's number.
     pub fn id(&self) -> u32 {
         self.child.as_ref().map_or(0, Child::id)
-    }
-
-    /// Hands over listening sockets, under a label by which the new process knows what they are. They stay open here.
-    ///
-    /// All sockets of a group that shares a port by `SO_REUSEPORT` are to be handed over, or the connections that wait in the
-    /// others' queues are reset when this process closes them. Does not block: the kernel holds the sockets until they are taken.
-    ///
-    /// # Errors
-    /// [`Full`](SuccessionError::Full) when the new process has not taken what was sent before, which is some hundred labels: the
-    /// succession is to be given up then. `InvalidInput` for no socket at all, or a label of more than 255 bytes.
-    pub fn send(&mut self, label: &[u8], sockets: &[impl AsFd]) -> Result<(), SuccessionError> {
-        if sockets.is_empty() || label.len() > wire::MOST_TEXT {
-            let what = "at least one socket is handed over, under a label of at most 255 bytes";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, what).into());
-        }
-        for some in sockets.chunks(MOST_SENT) {
-            let fds: Vec<_> = some.iter().map(AsFd::as_fd).collect();
-            wire::send(&self.control, Kind::Sockets, label, &fds)?;
-        }
-        Ok(())
     }
 
     /// A stream socket to the new process, for whatever the two have to tell each other; it can be used from now on, and
@@ -93,7 +115,7 @@ impl Successor {
         self.channel.take()
     }
 
-    /// Says that all sockets have been handed over, and waits at most `within` for the new process to serve. Once it does,
+    /// Waits at most `within` for the new process to serve. Once it does,
     /// this process stops accepting and ends its connections in its own time: the new one lives on by itself, and is returned,
     /// for whoever wants to hear how it ends.
     ///
@@ -126,11 +148,6 @@ impl Successor {
     }
 
     async fn is_ready(&mut self) -> Result<(), SuccessionError> {
-        match wire::send(&self.control, Kind::End, &[], &[]) {
-            // It has closed its end already: what it said before is still to be read.
-            Err(SuccessionError::Io(e)) if e.kind() == io::ErrorKind::BrokenPipe => {}
-            sent => sent?,
-        }
         let mut control = Stream::from_fd(self.control.try_clone()?)?;
         let (kind, text) = read_frame(&mut control).await?;
         if kind != Kind::Hello {

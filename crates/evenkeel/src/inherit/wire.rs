@@ -137,3 +137,66 @@ fn fill(
     }
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::{Kind, VERSION, check_hello, hello, receive, send};
+    use crate::inherit::SuccessionError;
+    use crate::sys::inherit::{self, MOST_SENT};
+    use crate::sys::{Real, Sys};
+    use std::os::fd::{AsFd, OwnedFd};
+    use std::time::{Duration, Instant};
+
+    fn soon() -> Instant {
+        Real.clock() + Duration::from_secs(10)
+    }
+
+    #[test]
+    fn frames_keep_their_descriptors_and_their_order() {
+        let (a, b) = inherit::pair().unwrap();
+        let some: Vec<OwnedFd> = (0..MOST_SENT).map(|_| b.try_clone().unwrap()).collect();
+        let fds: Vec<_> = some.iter().map(AsFd::as_fd).collect();
+        send(&a, Kind::Sockets, b"many", &fds).unwrap();
+        send(&a, Kind::Sockets, b"", &fds[..1]).unwrap();
+        send(&a, Kind::End, b"", &[]).unwrap();
+        drop(a);
+        for (kind, text, count) in
+            [(Kind::Sockets, b"many".as_slice(), MOST_SENT), (Kind::Sockets, b"", 1), (Kind::End, b"", 0)]
+        {
+            let frame = receive(&b, soon()).unwrap().unwrap();
+            assert_eq!((frame.kind, frame.text.as_slice(), frame.fds.len()), (kind, text, count));
+        }
+        assert!(receive(&b, soon()).unwrap().is_none(), "the end");
+    }
+
+    #[test]
+    fn another_version_is_refused_by_its_number() {
+        check_hello(&hello()).unwrap();
+        let mut other = hello();
+        *other.last_mut().unwrap() = 9;
+        let refused = check_hello(&other).unwrap_err();
+        assert!(matches!(refused, SuccessionError::Version { ours: VERSION, theirs: 9 }), "{refused}");
+        assert!(matches!(check_hello(b"HTTP/1.1 200").unwrap_err(), SuccessionError::Malformed(_)));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_an_error_and_not_a_wait() {
+        for bytes in [b"X\0\0\0".as_slice(), b"S\x02\0\0a", b"S\0\x01\0", b"E"] {
+            let (a, b) = inherit::pair().unwrap();
+            inherit::send(&a, bytes, &[]).unwrap();
+            drop(a);
+            assert!(matches!(receive(&b, soon()).unwrap_err(), SuccessionError::Malformed(_)), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_reader_that_is_slow_is_not_waited_for_and_neither_is_a_writer() {
+        let (a, b) = inherit::pair().unwrap();
+        let refused = (0..1 << 20).find_map(|_| send(&a, Kind::Sockets, b"label", &[]).err());
+        assert!(matches!(refused, Some(SuccessionError::Full)), "{refused:?}");
+        let waited = receive(&a, Real.clock() + Duration::from_millis(5)).unwrap_err();
+        assert!(matches!(waited, SuccessionError::TimedOut), "{waited}");
+        drop(b);
+    }
+}

@@ -10,10 +10,12 @@ use crate::core::pool::Event;
 use crate::core::{Kind, Shared, Token, flag};
 use crate::handle::Handle;
 use crate::handler::{CloseReason, Handler};
-use crate::time;
+use crate::{task, time};
 
 /// How often a drain looks whether all is over.
 const LOOK: Duration = Duration::from_millis(20);
+/// A listener without a queue is closed by then.
+const SOON: Duration = Duration::from_millis(1);
 /// Handlers that are told in one step, so that other work of the loop comes in between.
 const TOLD_AT_ONCE: usize = 256;
 
@@ -182,11 +184,13 @@ impl Handle {
         };
         let mut tokens = Vec::new();
         stop(&mut tokens);
+        let mut pause = SOON;
         while !tokens.is_empty() {
             for token in &tokens {
                 self.shared.retire_listener(*token, closing);
             }
-            time::sleep(LOOK).await;
+            time::sleep(pause).await;
+            pause = LOOK;
             stop(&mut tokens);
         }
     }
@@ -198,7 +202,7 @@ async fn run(shared: &Rc<Shared>, pools: Vec<u16>, drain: &Drain) -> Drained {
     assert!(Rc::ptr_eq(shared, &on), "connections are drained on their own loop");
     let lot = Lot { shared, pools };
     let start = time::now();
-    lot.begin(drain.listeners);
+    lot.begin(drain.listeners).await;
     let grace = start + drain.grace;
     lot.until(grace).await;
     let (closed, flushed) = (grace + drain.spread, grace + drain.spread + drain.flush);
@@ -225,19 +229,25 @@ struct Lot<'a> {
 }
 
 impl Lot<'_> {
-    /// Closes the listeners, and tells the handlers.
-    fn begin(&self, closing: Closing) {
+    /// Closes the listeners, and tells the handlers: outside of any task, like every call of theirs. Returns when they have
+    /// been told.
+    async fn begin(&self, closing: Closing) {
         for place in &self.pools {
             self.shared.pool(*place).draining().begin();
         }
         for token in self.listeners() {
             self.shared.retire_listener(token, closing);
         }
+        let handle = Handle::from_shared(self.shared.clone());
         for some in self.open().chunks(TOLD_AT_ONCE) {
             let (shared, some) = (self.shared.clone(), some.to_vec());
-            Handle::from_shared(self.shared.clone()).defer(move || {
-                some.into_iter().for_each(|token| shared.tell_draining(token));
-            });
+            handle.defer(move || some.into_iter().for_each(|token| shared.tell_draining(token)));
+        }
+        let told = Rc::new(Cell::new(false));
+        let last = told.clone();
+        handle.defer(move || last.set(true));
+        while !told.get() {
+            task::yield_now().await;
         }
     }
 

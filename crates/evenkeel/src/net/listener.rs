@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use super::pool::{AcceptedSetup, listen, listen_on};
-use super::{Addr, IntoAddr, ListenOptions, Stream};
+use super::{Addr, Closing, IntoAddr, ListenOptions, Stream};
 use crate::core::async_io::Half;
 use crate::core::{Kind, Shared, Token, flag};
 use crate::handle::Handle;
@@ -22,6 +22,8 @@ pub struct Listener {
     shared: Rc<Shared>,
     token: Token,
     setup: AcceptedSetup,
+    /// At once.
+    stopped: bool,
 }
 
 impl Listener {
@@ -46,7 +48,7 @@ impl Listener {
     pub fn bind_with(at: impl IntoAddr, options: &ListenOptions) -> io::Result<Listener> {
         let shared = Handle::current().shared;
         let token = listen(&shared, &at.into_addr()?, options, None)?;
-        Ok(Listener { shared, token, setup: AcceptedSetup::new(options) })
+        Ok(Listener { shared, token, setup: AcceptedSetup::new(options), stopped: false })
     }
 
     /// Accepts, on the current loop, from a socket that listens already, such as one that this process has
@@ -61,7 +63,7 @@ impl Listener {
     pub fn from_fd(socket: impl Into<OwnedFd>, options: &ListenOptions) -> io::Result<Listener> {
         let shared = Handle::current().shared;
         let token = listen_on(&shared, socket.into(), options.unlink, 0, None)?;
-        Ok(Listener { shared, token, setup: AcceptedSetup::new(options) })
+        Ok(Listener { shared, token, setup: AcceptedSetup::new(options), stopped: false })
     }
 
     /// Another descriptor of the listening socket, for a process that is to take it over.
@@ -72,12 +74,23 @@ impl Listener {
         self.shared.driver.sys().copy(self.shared.fd(self.token)?)
     }
 
+    /// Stops listening, as `closing` says. With [`Closing::HandedOver`] and [`Closing::Drained`],
+    /// [`accept`](Self::accept) returns what is still to be served here, and then an error of the kind `NotConnected`; the
+    /// listener is to be dropped then. With [`Closing::Now`] it does at once.
+    pub fn stop(&mut self, closing: Closing) {
+        self.stopped |= closing == Closing::Now;
+        if !self.stopped {
+            self.shared.retire_listener(self.token, closing);
+        }
+    }
+
     /// Takes the next connection, and its peer's address.
     ///
     /// Cancel safe: a connection is returned, or stays in the backlog.
     ///
     /// # Errors
     /// The kernel's, for errors that accepting again would meet again. Those of one connection are passed over.
+    /// `NotConnected` after [`stop`](Self::stop), when nobody is left.
     pub async fn accept(&mut self) -> io::Result<(Stream, Addr)> {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
@@ -87,6 +100,9 @@ impl Listener {
     /// # Errors
     /// As for [`accept`](Self::accept).
     pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Addr)>> {
+        if self.stopped {
+            return Poll::Ready(Err(Shared::no_more_to_accept()));
+        }
         let (shared, token) = (&self.shared, self.token);
         let accept = || shared.driver.accept(shared, token);
         let (fd, peer) = ready!(shared.poll_io(token, Half::Read, cx, accept))?;

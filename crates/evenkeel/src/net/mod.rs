@@ -1,4 +1,4 @@
-//! Sockets: addresses and options, pools of callback connections, and streams for tasks.
+//! Sockets: addresses and options, pools of callback connections, streams for tasks, and datagrams.
 //!
 //! Both kinds of connection are the same thing underneath, and one can become the other: a task that reads an HTTP
 //! upgrade hands the [`Stream`] to a [`Pool`], and an idle WebSocket holds no buffer from then on.
@@ -27,6 +27,7 @@
 
 mod addr;
 pub(crate) mod drain;
+mod forward;
 mod listener;
 mod options;
 mod parcel;
@@ -34,15 +35,21 @@ pub(crate) mod pool;
 mod send_file;
 mod split;
 mod stream;
+mod udp;
+pub mod unix;
 
 pub use addr::{Addr, IntoAddr};
 pub use drain::{Drain, Drained};
+pub use forward::{forward, forward_both};
 pub use listener::Listener;
 pub use options::{Closing, ConnectOptions, KeepAlive, Limits, ListenOptions, SocketOption};
 pub use parcel::{Parcel, Refused};
 pub use pool::{ListenerId, Pool};
 pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 pub use stream::{Reply, Stream, StreamParts};
+#[cfg(feature = "udp-offload")]
+pub use udp::{Ecn, RecvMeta, Transmit, UdpBatches};
+pub use udp::{UdpOption, UdpOptions, UdpSocket};
 
 /// A [`Stream`] over TCP. The address decides what kind a stream is.
 pub type TcpStream = Stream;

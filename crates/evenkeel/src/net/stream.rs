@@ -139,6 +139,14 @@ impl Stream {
         Ok(Parcel::new(cargo))
     }
 
+    /// Who is at the other end of a Unix socket.
+    ///
+    /// # Errors
+    /// `NotConnected` for any other socket, and when the loop has ended.
+    pub fn peer_credentials(&self) -> io::Result<super::unix::Credentials> {
+        self.shared.driver.sys().peer_credentials(self.shared.fd(self.token)?)
+    }
+
     /// As [`into_parts`](Self::into_parts), for those who know that nothing is unread: it is lost.
     ///
     /// # Errors
@@ -200,13 +208,12 @@ impl Stream {
     }
 
     /// Lends what can be read, at most `most` bytes; an empty slice at the end. `most` is above zero.
-    #[cfg(any(feature = "hyper", feature = "tokio-io"))]
-    pub(crate) fn poll_lend_ref(
+    pub(crate) fn poll_lend_ref<R>(
         &self,
         cx: &mut Context<'_>,
         most: usize,
-        lend: impl FnOnce(&[u8]),
-    ) -> Poll<io::Result<()>> {
+        lend: impl FnOnce(&[u8]) -> R,
+    ) -> Poll<io::Result<R>> {
         self.shared.poll_lend(self.token, most, cx, lend)
     }
 
@@ -217,6 +224,16 @@ impl Stream {
         }
         let (shared, token) = (&*self.shared, self.token);
         shared.poll_io(token, Half::Read, cx, || shared.driver.recv(shared, token, into))
+    }
+
+    /// Reads by a call of the caller's own. None: the next bytes are to be read in another way.
+    pub(super) fn poll_recv_by(
+        &self,
+        cx: &mut Context<'_>,
+        mut receive: impl FnMut(&dyn Sys, Fd) -> io::Result<usize>,
+    ) -> Poll<io::Result<Option<usize>>> {
+        let (shared, token) = (&*self.shared, self.token);
+        shared.poll_io(token, Half::Read, cx, || shared.driver.recv_by(shared, token, &mut receive))
     }
 
     // ---- writing ----

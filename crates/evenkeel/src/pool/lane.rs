@@ -11,9 +11,9 @@ use std::task::{Context, Poll, Waker};
 use std::thread::{self, available_parallelism};
 use std::time::{Duration, Instant};
 
-use super::{LaneOptions, LaneStats};
+use super::{FEW_THREADS, LaneOptions, LaneStats};
 use crate::core::caught;
-use crate::sys::{processors, table};
+use crate::sys::{processors, sigpipe, table};
 
 /// How long a thread waits for more to do.
 const IDLE: Duration = Duration::from_secs(10);
@@ -29,10 +29,11 @@ pub(crate) trait Job: Send {
 }
 
 /// Starts a thread of this name.
-pub(crate) type Spawn = fn(&'static str, Box<dyn FnOnce() + Send>) -> io::Result<()>;
+pub(super) type Spawn = fn(&'static str, Box<dyn FnOnce() + Send>) -> io::Result<()>;
 
-/// The new thread has the descriptor table and the mask of signals of the one that calls.
-pub(crate) fn spawn(name: &'static str, life: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+/// A thread for the runtime's own calls. It has the descriptor table of the thread that starts it, and its mask of signals:
+/// what a running loop starts blocks SIGPIPE, as the loop does.
+fn spawn(name: &'static str, life: Box<dyn FnOnce() + Send>) -> io::Result<()> {
     // Where it is known that both have one table, waking the loop costs less.
     let table = table::here();
     let life = move || {
@@ -40,6 +41,12 @@ pub(crate) fn spawn(name: &'static str, life: Box<dyn FnOnce() + Send>) -> io::R
         life();
     };
     thread::Builder::new().name(name.into()).spawn(life).map(drop)
+}
+
+/// A thread for code of the user's. That a loop blocks SIGPIPE does not concern it, nor the processes that it starts, which
+/// inherit its mask.
+fn spawn_for_users(name: &'static str, life: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+    sigpipe::unblocked(|| spawn(name, life))
 }
 
 /// Why a lane did not take a job.
@@ -98,12 +105,17 @@ struct State {
 }
 
 impl Lane {
-    /// A lane without threads, as yet. `default` is how many there are at most if the options do not say.
-    pub(crate) fn new(name: &'static str, options: &LaneOptions, default: Option<usize>) -> Self {
-        Self::with(name, options, default, spawn, IDLE)
+    /// The lane of files, without threads, as yet.
+    pub(crate) fn of_files(options: &LaneOptions) -> Self {
+        Self::with("evenkeel-files", options, Some(FEW_THREADS), spawn, IDLE)
     }
 
-    pub(crate) fn with(
+    /// A lane in which code of the user's runs. `default` is how many threads there are at most if the options do not say.
+    pub(super) fn of_users(name: &'static str, options: &LaneOptions, default: Option<usize>) -> Self {
+        Self::with(name, options, default, spawn_for_users, IDLE)
+    }
+
+    pub(super) fn with(
         name: &'static str,
         options: &LaneOptions,
         default: Option<usize>,
@@ -139,7 +151,7 @@ impl Lane {
     }
 
     /// The same, not used yet, with threads that run on these processors.
-    pub(crate) fn on(mut self, processors: Option<Arc<[usize]>>) -> Self {
+    pub(super) fn on(mut self, processors: Option<Arc<[usize]>>) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.inner) {
             inner.processors = processors;
         }
@@ -395,5 +407,4 @@ impl Inner {
 }
 
 #[cfg(test)]
-#[path = "lane_tests.rs"]
 mod tests;

@@ -46,6 +46,8 @@
 //!   it is told to.
 //! - **A pool ends** with the last of its loops and of the program's own copies. The end of one loop that shares it drops what
 //!   that loop's tasks have given away and no thread has begun.
+//! - **Signals.** A running loop's thread blocks SIGPIPE; threads that do the user's work do not, nor do processes that they
+//!   start.
 //! - **Results wake the loop once**, however many have come when it looks.
 //!
 //! The pool is for work that ends. A thread that is to live as long as the program is better one of the program's own, with a
@@ -124,8 +126,8 @@ impl WorkPool {
 
     /// One whose threads run on these processors; if none are given, where the threads do that start them.
     pub(crate) fn on(options: &PoolOptions, processors: Option<Arc<[usize]>>) -> Self {
-        let names = Lane::new("evenkeel-names", &options.names, Some(FEW_THREADS));
-        let work = Lane::new("evenkeel-work", &options.work, None);
+        let names = Lane::of_users("evenkeel-names", &options.names, Some(FEW_THREADS));
+        let work = Lane::of_users("evenkeel-work", &options.work, None);
         let (names, work) = (names.on(processors.clone()), work.on(processors));
         WorkPool { lanes: Arc::new(Lanes { names, work }) }
     }

@@ -79,12 +79,25 @@ fn i26_no_lane_keeps_another_waiting() {
 fn i26_a_panic_reaches_who_awaits_it() {
     let mut events = EventLoop::new().unwrap();
     let h = events.handle();
-    let error = events.block_on(h.offload(|| panic!("number {}", 7))).unwrap().map(|(): ()| ()).unwrap_err();
-    assert_eq!(error.to_string(), "the work panicked: number 7");
+    let error = events.block_on(h.offload(|| panic!("number seven"))).unwrap().map(|(): ()| ()).unwrap_err();
+    assert_eq!(error.to_string(), "the work panicked: number seven");
     let WorkError::Panicked(panic) = error else { panic!("{error:?}") };
-    assert_eq!(panic.into_payload().downcast_ref::<String>().unwrap(), "number 7");
+    assert_eq!(panic.into_payload().downcast_ref::<&str>().unwrap(), &"number seven");
     assert_eq!(h.work_pool().unwrap().stats().work.panicked, 1);
     assert_eq!(h.stats().panics, 0, "it is the caller's to count");
+}
+
+#[test]
+fn i26_a_thread_that_cannot_be_started_is_an_error_of_the_future() {
+    let refuses = |_: &'static str, _: Box<dyn FnOnce() + Send>| Err(io::ErrorKind::OutOfMemory.into());
+    let lane = Lane::with("test", &LaneOptions::default(), Some(1), refuses, LONG);
+    let mut events = EventLoop::new().unwrap();
+    let held = Arc::new(());
+    let share = held.clone();
+    let error = events.block_on(Offload::new(&lane, move |_| drop(share))).unwrap().unwrap_err();
+    assert!(matches!(&error, WorkError::NoThread(e) if e.kind() == io::ErrorKind::OutOfMemory), "{error}");
+    assert_eq!((Arc::strong_count(&held), lane.stats().refused), (1, 1));
+    assert!(matches!(Offload::new(&lane, |_| 7).send(), Err(WorkError::NoThread(_))));
 }
 
 #[test]

@@ -37,6 +37,10 @@ impl<Y: Sys> Uring<Y> {
             if !none {
                 self.accept_failed(lp, token, &error);
             }
+            if lp.flags(token) & flag::CLOSING != 0 {
+                // A task that takes what was accepted ahead waits for this.
+                self.wake_acceptor(lp, token);
+            }
         }
         self.want(&mut lp.core.borrow_mut(), index);
     }
@@ -47,13 +51,18 @@ impl<Y: Sys> Uring<Y> {
         if !self.has_room_to_accept(token.index) {
             self.cancel(&mut core, token.index);
         }
-        let Some(s) = core.sources.get_mut(token) else { return };
-        if s.kind() == Kind::TaskListener {
-            s.set(flag::READABLE);
-            core.wake(token, true, false);
-            drop(core);
-            lp.run_wakes();
-        }
+        drop(core);
+        self.wake_acceptor(lp, token);
+    }
+
+    /// Wakes the task that accepts from a listener, if one does.
+    fn wake_acceptor(&self, lp: &Shared, token: Token) {
+        let mut core = lp.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token).filter(|s| s.kind() == Kind::TaskListener) else { return };
+        s.set(flag::READABLE);
+        core.wake(token, true, false);
+        drop(core);
+        lp.run_wakes();
     }
 
     /// Whether a listener's owner has taken what was accepted for it, but for a few. The rest waits in the kernel (I41).
@@ -221,11 +230,42 @@ impl<Y: Sys> Uring<Y> {
             }
         }
         let mut core = lp.core.borrow_mut();
-        if let Some(s) = core.sources.get_mut(token) {
-            s.clear(flag::READABLE);
+        let Some(s) = core.sources.get_mut(token) else { return Err(io::ErrorKind::NotConnected.into()) };
+        if s.flags & (flag::CLOSING | flag::ARMED_READ) == flag::CLOSING {
+            let drained = s.has(flag::LINGER);
+            drop(core);
+            return if drained { self.accept_the_rest(lp, token) } else { Err(Shared::no_more_to_accept()) };
+        }
+        s.clear(flag::READABLE);
+        if s.has(flag::CLOSING) {
+            self.cancel(&mut core, token.index);
         }
         self.want(&mut core, token.index);
         Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    /// Takes what waits in the kernel's queue of a listener that has stopped.
+    fn accept_the_rest(&self, lp: &Shared, token: Token) -> io::Result<(Fd, Addr)> {
+        let listener = lp.fd(token)?;
+        loop {
+            match self.sys.accept(listener) {
+                Ok(taken) => {
+                    lp.stats.add(&lp.stats.accepted);
+                    return Ok(taken);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(Shared::no_more_to_accept()),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => {
+                    self.accept_failed(lp, token, &e);
+                    let mut core = lp.core.borrow_mut();
+                    let Some(s) = core.sources.get_mut(token) else { return Err(e) };
+                    if s.has(flag::PAUSED) {
+                        s.clear(flag::READABLE);
+                        return Err(io::ErrorKind::WouldBlock.into());
+                    }
+                }
+            }
+        }
     }
 
     fn take_accepted(&self, listener: u32) -> Option<Fd> {

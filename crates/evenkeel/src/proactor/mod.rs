@@ -32,6 +32,8 @@ mod submit;
 mod tests;
 mod uring;
 mod watch;
+#[cfg(test)]
+mod watch_tests;
 
 pub(crate) use probe::{Features, check_names, probe};
 pub(crate) use uring::Uring;

@@ -6,8 +6,8 @@ use super::receive::{UNREAD, is_caught_up};
 use super::uring::Uring;
 use crate::core::out::Ended;
 use crate::core::{Core, Kind, Shared, Source, Token, flag};
-use crate::sys::Sys;
 use crate::sys::buffers::{Buffers, Span};
+use crate::sys::{Fd, Sys};
 
 /// A span for as long as it is lent, whatever the borrower does.
 pub(super) struct Lent<'a> {
@@ -140,7 +140,15 @@ impl<Y: Sys> Uring<Y> {
                 other => break other,
             }
         };
-        match &got {
+        self.note_flood(lp, token, &got);
+        let result = got.map(|n| take(&memory[..n]));
+        lp.put_scratch(memory);
+        result
+    }
+
+    /// Makes the state right after a plain read of a stream that floods.
+    fn note_flood(&self, lp: &Shared, token: Token, got: &io::Result<usize>) {
+        match got {
             Ok(n @ 1..) => self.note_received(lp, token, *n),
             Ok(_) | Err(_) => {
                 let mut core = lp.core.borrow_mut();
@@ -153,9 +161,35 @@ impl<Y: Sys> Uring<Y> {
                 self.want(&mut core, token.index);
             }
         }
-        let result = got.map(|n| take(&memory[..n]));
-        lp.put_scratch(memory);
-        result
+    }
+
+    /// Reads by a call of the task's own, if plain calls are what the stream is read by.
+    pub(super) fn pull_by(
+        &self,
+        lp: &Shared,
+        token: Token,
+        receive: &mut dyn FnMut(&dyn Sys, Fd) -> io::Result<usize>,
+    ) -> io::Result<Option<usize>> {
+        let core = lp.core.borrow();
+        let s = core.sources.get(token).ok_or(io::ErrorKind::NotConnected)?;
+        const DRY: u32 = flag::FLOOD | flag::ARMED_READ | flag::EOF;
+        let held = core.tasks[s.slot as usize].held != 0;
+        if held || s.flags & DRY != flag::FLOOD || !is_caught_up(s) {
+            return Ok(None);
+        }
+        let fd = s.fd;
+        drop(core);
+        let got = loop {
+            match receive(&self.sys, fd) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
+        // A call that is refused for what it is has read nothing, and tells nothing of the stream.
+        if got.as_ref().is_ok() || got.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock) {
+            self.note_flood(lp, token, &got);
+        }
+        got.map(Some)
     }
 
     #[cold]

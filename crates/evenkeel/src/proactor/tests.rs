@@ -19,10 +19,13 @@ use crate::event_loop::EventLoop;
 use crate::handler::{Conn, Handler};
 use crate::net::{Addr, ConnectOptions, Limits, ListenOptions, Listener, SocketOption};
 use crate::sys::ring::RingParams;
-use crate::sys::{EpollEvent, EpollFlags, EpollOp, Fd, FdSetElement, PollEntry, Real, Sys, WakeFn};
+use crate::sys::{
+    EpollEvent, EpollFlags, EpollOp, Fd, FdSetElement, PacketAddr, PacketKind, Packets, PollEntry, Real,
+    Received, Sys, WakeFn,
+};
 
 /// What becomes of one `enter`.
-enum Fate {
+pub(super) enum Fate {
     Passes,
     /// Nothing is taken.
     Refused(Errno),
@@ -46,6 +49,32 @@ macro_rules! pass_on {
             Real.$name($($arg),*)
         }
     )* };
+}
+
+impl Packets for Odd {
+    pass_on! {
+        fn packet_socket(&self, kind: PacketKind) -> io::Result<Fd>;
+        fn packet_pair(&self, kind: PacketKind) -> io::Result<(Fd, Fd)>;
+        fn packet_import(&self, fd: std::os::fd::OwnedFd, kind: PacketKind) -> io::Result<Fd>;
+        fn packet_bind(&self, fd: Fd, to: &PacketAddr) -> io::Result<()>;
+        fn packet_listen(&self, fd: Fd, backlog: i32) -> io::Result<()>;
+        fn packet_connect(&self, fd: Fd, to: &PacketAddr) -> io::Result<()>;
+        fn packet_local(&self, fd: Fd) -> io::Result<PacketAddr>;
+        fn packet_peer(&self, fd: Fd) -> io::Result<PacketAddr>;
+        fn packet_recv(&self, fd: Fd, into: &mut [u8]) -> io::Result<(usize, Option<PacketAddr>)>;
+        fn packet_send(&self, fd: Fd, from: &[u8], to: Option<&PacketAddr>) -> io::Result<usize>;
+        fn recv_with_fds(&self, fd: Fd, into: &mut [u8], most: usize) -> io::Result<Received>;
+        fn send_with_fds(
+            &self, fd: Fd, from: &[u8], fds: &[std::os::fd::BorrowedFd<'_>], to: Option<&PacketAddr>
+        ) -> io::Result<usize>;
+        fn packet_option(&self, fd: Fd, option: crate::net::UdpOption) -> io::Result<()>;
+        fn peer_credentials(&self, fd: Fd) -> io::Result<crate::net::unix::Credentials>;
+    }
+
+    #[cfg(feature = "udp-offload")]
+    fn udp_offload(&self, fd: Fd) -> io::Result<Box<dyn crate::sys::Offload>> {
+        Real.udp_offload(fd)
+    }
 }
 
 impl Sys for Odd {
@@ -85,6 +114,7 @@ impl Sys for Odd {
         fn select(
             &self, bound: i32, sets: &mut [[FdSetElement; 16]; 3], timeout: Option<Duration>
         ) -> io::Result<usize>;
+        fn splice(&self, from: Fd, to: Fd, most: usize) -> io::Result<usize>;
         fn pipe(&self) -> io::Result<(Fd, Fd)>;
         fn read(&self, fd: Fd, into: &mut [u8]) -> io::Result<usize>;
         fn write(&self, fd: Fd, from: &[u8]) -> io::Result<usize>;
@@ -132,11 +162,15 @@ impl Handler for Echo {
     }
 }
 
-fn features(without: &str) -> Features {
+pub(super) fn features(without: &str) -> Features {
     probe(&Real, without).unwrap()
 }
 
-fn odd(features: Features, sizes: (u32, u32), fates: impl FnMut(u32, bool) -> Fate + 'static) -> EventLoop {
+pub(super) fn odd(
+    features: Features,
+    sizes: (u32, u32),
+    fates: impl FnMut(u32, bool) -> Fate + 'static,
+) -> EventLoop {
     let driver = Uring::new(Odd { sizes, fates: Rc::new(RefCell::new(fates)) }, features).unwrap();
     EventLoop::over(Backend::IoUring, Box::new(driver))
 }
@@ -225,7 +259,7 @@ fn exchange(events: &mut EventLoop, peers: u8, rounds: usize) -> usize {
     failures
 }
 
-const SETS: [&str; 4] =
+pub(super) const SETS: [&str; 4] =
     ["", "defer-taskrun", "incremental-buffers,quiet-sends", "multishot-recv,multishot-accept"];
 
 /// A multishot receive, accept or poll ends where its completion finds no room, and is asked for again.

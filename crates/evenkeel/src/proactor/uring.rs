@@ -425,6 +425,15 @@ impl<Y: Sys> Driver for Uring<Y> {
         self.pull(lp, token, most, take)
     }
 
+    fn recv_by(
+        &self,
+        lp: &Shared,
+        token: Token,
+        receive: &mut dyn FnMut(&dyn Sys, Fd) -> io::Result<usize>,
+    ) -> io::Result<Option<usize>> {
+        self.pull_by(lp, token, receive)
+    }
+
     fn send(&self, lp: &Shared, token: Token, from: &[u8]) -> io::Result<usize> {
         const BUSY: u32 =
             flag::SHUT | flag::CLOSING | flag::DEAD | flag::QUEUED | flag::CORKED | flag::CONNECTING;

@@ -77,7 +77,7 @@ impl Child {
             let receiver = |fd: OwnedFd| Receiver::of(shared, sys.import(fd)?);
             let stdout = std.stdout.take().map(|fd| receiver(fd.into())).transpose()?;
             let stderr = std.stderr.take().map(|fd| receiver(fd.into())).transpose()?;
-            Ok((stdin, stdout, stderr, Process::watch(shared, &std)?))
+            Ok::<_, io::Error>((stdin, stdout, stderr, Process::watch(shared, &std)?))
         })();
         match watched {
             Ok((stdin, stdout, stderr, watched)) => {
@@ -121,13 +121,20 @@ impl Child {
         if let Some(status) = self.status {
             return Poll::Ready(Ok(status));
         }
-        let Some(process) = &mut self.running else { return Poll::Ready(Err(lost())) };
+        let Some(process) = &mut self.running else { return Poll::Ready(Err(Errno::CHILD.into())) };
         let result = std::task::ready!(process.poll_wait(cx));
-        if let Ok(status) = result {
-            self.status = Some(status);
-            self.running = None;
-        }
+        self.note(result.as_ref().copied().map(Some));
         Poll::Ready(result)
+    }
+
+    /// Nothing more is to be waited for once the status was taken, by us or by somebody else.
+    fn note(&mut self, result: Result<Option<ExitStatus>, &io::Error>) {
+        let lost = |e: &io::Error| e.raw_os_error() == Some(Errno::CHILD.raw_os_error());
+        match result {
+            Ok(Some(status)) => (self.status, self.running) = (Some(status), None),
+            Err(e) if lost(e) => self.running = None,
+            Ok(None) | Err(_) => {}
+        }
     }
 
     /// The status if the child has ended.
@@ -135,12 +142,13 @@ impl Child {
     /// # Errors
     /// As for [`wait`](Self::wait).
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
-        let Some(process) = &mut self.running else { return Ok(self.status) };
-        self.status = process.std.try_wait()?;
-        if self.status.is_some() {
-            self.running = None;
+        if let Some(status) = self.status {
+            return Ok(Some(status));
         }
-        Ok(self.status)
+        let Some(process) = &mut self.running else { return Err(Errno::CHILD.into()) };
+        let result = process.std.try_wait();
+        self.note(result.as_ref().copied());
+        result
     }
 
     /// Calls `call` on the loop when the child has ended. It runs as a task does: never inside another call; a panic in it
@@ -177,10 +185,6 @@ impl Child {
     pub fn kill(&mut self) -> io::Result<()> {
         if self.running.is_none() { Ok(()) } else { self.signal(Signal::Kill) }
     }
-}
-
-fn lost() -> io::Error {
-    io::Error::new(io::ErrorKind::NotFound, "the child's status has been taken")
 }
 
 impl Drop for Child {

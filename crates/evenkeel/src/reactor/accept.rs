@@ -85,7 +85,11 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
     /// Takes one connection for a task. For want of descriptors the backlog is shed and the task waits.
     pub(super) fn accept_for_task(&self, lp: &Shared, token: Token) -> io::Result<(Fd, Addr)> {
         let listener = lp.fd(token)?;
-        if lp.flags(token) & flag::PAUSED != 0 {
+        let flags = lp.flags(token);
+        if flags & (flag::CLOSING | flag::LINGER) == flag::CLOSING {
+            return Err(Shared::no_more_to_accept());
+        }
+        if flags & flag::PAUSED != 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         loop {
@@ -95,6 +99,9 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
                     return Ok(taken);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    if flags & flag::CLOSING != 0 {
+                        return Err(Shared::no_more_to_accept());
+                    }
                     if let Some(s) = lp.core.borrow_mut().sources.get_mut(token) {
                         s.clear(flag::READABLE);
                     }

@@ -466,6 +466,15 @@ impl<P: Selector<Y>, Y: Sys> Driver for Readiness<P, Y> {
         self.pull(lp, token, into)
     }
 
+    fn recv_by(
+        &self,
+        lp: &Shared,
+        token: Token,
+        receive: &mut dyn FnMut(&dyn Sys, Fd) -> io::Result<usize>,
+    ) -> io::Result<Option<usize>> {
+        self.pull_by(lp, token, receive)
+    }
+
     fn send(&self, lp: &Shared, token: Token, from: &[u8]) -> io::Result<usize> {
         lp.send_now(self, token, |sys, fd| sys.send(fd, from))
     }

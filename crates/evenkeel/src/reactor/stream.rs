@@ -252,6 +252,44 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         while got.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::Interrupted) {
             got = self.sys.recv(lp.fd(token)?, into);
         }
+        self.note_pulled(lp, token, room, got)
+    }
+
+    /// Reads for a task by a call of its own.
+    pub(super) fn pull_by(
+        &self,
+        lp: &Shared,
+        token: Token,
+        receive: &mut dyn FnMut(&dyn Sys, Fd) -> io::Result<usize>,
+    ) -> io::Result<Option<usize>> {
+        let core = lp.core.borrow();
+        let s = core.sources.get(token).ok_or(io::ErrorKind::NotConnected)?;
+        let (fd, flags) = (s.fd, s.flags);
+        if s.extra.as_ref().is_some_and(|extra| !extra.unread.is_empty()) {
+            return Ok(None);
+        }
+        drop(core);
+        if flags & flag::EOF != 0 {
+            return Ok(Some(0));
+        }
+        let got = loop {
+            match receive(&self.sys, fd) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
+        // As if it had been asked for no more than it took: how much was there is not known.
+        let room = got.as_ref().map_or(1, |n| (*n).max(1));
+        self.note_pulled(lp, token, room, got).map(Some)
+    }
+
+    fn note_pulled(
+        &self,
+        lp: &Shared,
+        token: Token,
+        room: usize,
+        got: io::Result<usize>,
+    ) -> io::Result<usize> {
         let mut core = lp.core.borrow_mut();
         let s = core.sources.get_mut(token).ok_or(io::ErrorKind::NotConnected)?;
         s.set(flag::READABLE);

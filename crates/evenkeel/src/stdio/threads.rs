@@ -114,3 +114,76 @@ impl Threads {
         self.poll_call(cx).map_ok(drop)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::fs::File;
+    use std::future::poll_fn;
+    use std::io::{Read, Write};
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::core::watch::Interest;
+    use crate::{Backend, EventLoop, time};
+
+    fn threads(which: Which, fd: OwnedFd) -> Threads {
+        let shared = crate::Handle::current().shared;
+        let interest = if which == Which::In { Interest::READABLE } else { Interest::WRITABLE };
+        let number = shared.driver.sys().duplicate(fd.as_fd()).unwrap();
+        let watched = Watched::new(shared.clone(), number, interest, false).unwrap();
+        Threads::new(&shared, which, fd, Some(watched))
+    }
+
+    /// A pipe that cannot be opened anew.
+    #[test]
+    fn no_thread_is_kept_while_there_is_nothing_to_read() {
+        for backend in Backend::ALL {
+            let mut events = EventLoop::builder().backend(*backend).build().unwrap();
+            let h = events.handle();
+            let (read, write) = rustix::pipe::pipe().unwrap();
+            let mut write = File::from(write);
+            let done = events.block_on(async {
+                let mut input = threads(Which::In, read);
+                for round in 0..5u8 {
+                    let mut got = [0; 2];
+                    let early = poll_fn(|cx| input.poll_read(cx, &mut got));
+                    assert!(time::timeout(Duration::from_millis(2), early).await.is_err());
+                    assert_eq!(h.stats().files_in_flight, 0);
+                    write.write_all(&[round, 7, 9]).unwrap();
+                    let mut all = Vec::new();
+                    while all.len() < 3 {
+                        let n = poll_fn(|cx| input.poll_read(cx, &mut got)).await.unwrap();
+                        all.extend_from_slice(&got[..n]);
+                    }
+                    assert_eq!(all, [round, 7, 9]);
+                }
+                drop(write);
+                poll_fn(|cx| input.poll_read(cx, &mut [0; 4])).await.unwrap()
+            });
+            assert_eq!(done.unwrap(), 0, "the end");
+        }
+    }
+
+    #[test]
+    fn what_was_written_arrives_in_order_when_it_is_flushed() {
+        for backend in Backend::ALL {
+            let mut events = EventLoop::builder().backend(*backend).build().unwrap();
+            let (mut read, write) = rustix::pipe::pipe().map(|(r, w)| (File::from(r), w)).unwrap();
+            events
+                .block_on(async {
+                    let mut out = threads(Which::Out, write);
+                    for part in [&b"one "[..], b"two ", b"three"] {
+                        assert_eq!(poll_fn(|cx| out.poll_write(cx, part)).await.unwrap(), part.len());
+                    }
+                    poll_fn(|cx| out.poll_flush(cx)).await.unwrap();
+                })
+                .unwrap();
+            drop(events);
+            let mut all = String::new();
+            read.read_to_string(&mut all).unwrap();
+            assert_eq!(all, "one two three");
+        }
+    }
+}

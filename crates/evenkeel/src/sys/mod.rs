@@ -9,6 +9,9 @@
 
 pub(crate) mod buffers;
 pub(crate) mod inherit;
+#[cfg(feature = "udp-offload")]
+mod offload;
+mod packet;
 pub(crate) mod post;
 pub(crate) mod processors;
 mod real;
@@ -26,6 +29,11 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "udp-offload")]
+pub(crate) use offload::Offload;
+#[cfg(test)]
+pub(crate) use packet::Received;
+pub(crate) use packet::{MOST_FDS, PacketAddr, PacketKind, Packets};
 pub(crate) use real::Real;
 pub(crate) use rustix::event::FdSetElement;
 pub(crate) use rustix::event::epoll::{Event as EpollEvent, EventFlags as EpollFlags};
@@ -97,7 +105,7 @@ pub(crate) type WakeFn = Arc<dyn Fn() + Send + Sync>;
 ///
 /// All sockets are non-blocking and close-on-exec from their creation (I34). No call raises SIGPIPE (I33).
 /// No call is restarted or hidden: `Interrupted` and `WouldBlock` reach the caller.
-pub(crate) trait Sys: 'static {
+pub(crate) trait Sys: Packets {
     /// Monotonic time since a point that stays the same for the life of the process.
     fn clock(&self) -> Instant;
 
@@ -162,6 +170,9 @@ pub(crate) trait Sys: 'static {
         timeout: Option<Duration>,
     ) -> io::Result<usize>;
 
+    /// Moves at most `most` bytes from one descriptor to another, without waiting; one of them is a pipe. 0 at the end. To a
+    /// peer that has gone it raises SIGPIPE, which the thread blocks.
+    fn splice(&self, from: Fd, to: Fd, most: usize) -> io::Result<usize>;
     /// A pipe: its reading and its writing end.
     fn pipe(&self) -> io::Result<(Fd, Fd)>;
     /// Reads from what is no socket.

@@ -16,7 +16,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags,
     SocketType, sockopt,
 };
-use rustix::pipe::PipeFlags;
+use rustix::pipe::{PipeFlags, SpliceFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::ring::RingParams;
@@ -27,10 +27,10 @@ use crate::net::{Addr, ConnectOptions, ListenOptions, SocketOption};
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Real;
 
-const SOCKET: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
+pub(super) const SOCKET: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 
 /// The descriptor for the length of one call.
-fn at(fd: Fd) -> BorrowedFd<'static> {
+pub(super) fn at(fd: Fd) -> BorrowedFd<'static> {
     // SAFETY: a source owns its number from creation until `close`, and callers pass only numbers of live
     // sources, which are never -1; the borrow ends with the call it is made for.
     unsafe {
@@ -357,6 +357,11 @@ impl Sys for Real {
         // numbers of live sources.
         let n = unsafe { select(bound, Some(read), Some(write), Some(except), timeout.as_ref())? };
         Ok(n as usize)
+    }
+
+    fn splice(&self, from: Fd, to: Fd, most: usize) -> io::Result<usize> {
+        let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+        rustix::pipe::splice(at(from), None, at(to), None, most, flags).map_err(refused)
     }
 
     fn pipe(&self) -> io::Result<(Fd, Fd)> {

@@ -45,7 +45,7 @@ fn accept(listener: &TcpListener) -> TcpStream {
 }
 
 /// An address at which nobody listens, and nobody will while the socket is kept.
-fn closed_port() -> (socket2::Socket, std::net::SocketAddr) {
+pub fn closed_port() -> (socket2::Socket, std::net::SocketAddr) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
     let at = socket.local_addr().unwrap().as_socket().unwrap();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use evenkeel::net::{Limits, Parcel, Pool, Stream};
 use evenkeel::{Backend, Conn, EventLoop, Flow, Handle, Message, time};
 
-use crate::asynchronous::{pair, read_to_end};
+use crate::asynchronous::{once, pair, read_to_end};
 use crate::support::{
     PEER, Probe, Seen, Server, assert_same, descriptors, event_loop, exactly, no_limits, pattern, read_all,
 };
@@ -414,17 +414,31 @@ fn i43_a_reset_that_nobody_heard_of_is_heard_of(backend: Backend) {
             two.until("it is closed", || seen.closed());
             assert_eq!(seen.error(), Some(ErrorKind::ConnectionReset), "{}", seen.why());
         }
-        let (mut stream, mut peer) = pair(&mut two.s.events);
-        // Received ahead, where a loop does that.
-        peer.write_all(b"a").unwrap();
-        let stream = two.s.events.block_on(async move { stream.read(&mut [0; 1]).await.map(|_| stream) });
-        let stream = stream.unwrap().unwrap();
-        two.turns(2);
-        resets(peer);
-        two.turns(3);
-        let mut stream = stream.pack().unwrap().unpack(&two.other()).unwrap();
-        let end = two.block_on(async { stream.read(&mut [0; 9]).await.map_err(|e| e.kind()) });
-        assert_eq!(end, Err(ErrorKind::ConnectionReset));
+        // The loop has served it; or it waits in the batch in which another handler packs the stream.
+        for served in [true, false] {
+            let place: Rc<RefCell<Option<Stream>>> = Rc::default();
+            let (from, way) = (place.clone(), two.way.clone());
+            let (mut other, _) = two.s.pair(Probe::new().on_data(move |_, _| {
+                *way.borrow_mut() = from.take().map(|stream| stream.pack().unwrap());
+            }));
+            let (mut stream, peer) = pair(&mut two.s.events);
+            // With nothing there, a ring is asked for more.
+            let nothing = async { once(stream.read(&mut [0; 1])).await };
+            assert!(two.s.events.block_on(nothing).unwrap().is_none());
+            two.turns(2);
+            place.replace(Some(stream));
+            if served {
+                resets(peer);
+                two.turns(3);
+                other.write_all(b"now").unwrap();
+            } else {
+                other.write_all(b"now").unwrap();
+                resets(peer);
+            }
+            let mut stream = two.parcel().unpack(&two.other()).unwrap();
+            let end = two.block_on(async { stream.read(&mut [0; 9]).await.map_err(|e| e.kind()) });
+            assert_eq!(end, Err(ErrorKind::ConnectionReset), "served: {served}");
+        }
     });
 }
 

@@ -18,6 +18,7 @@ pub struct Seen {
     pub eof: Cell<usize>,
     pub drained: Cell<usize>,
     pub notified: Cell<usize>,
+    pub told_to_finish: Cell<usize>,
     pub reason: RefCell<Option<CloseReason>>,
     pub dropped: Cell<bool>,
 }
@@ -66,6 +67,7 @@ pub struct Probe {
     eof: Hook,
     drained: Hook,
     notify: Hook,
+    drain: Hook,
     close: CloseHook,
     /// Nothing but a close may come: the hook closed, aborted or detached.
     over: bool,
@@ -98,6 +100,11 @@ impl Probe {
 
     pub fn on_notify(mut self, f: impl FnMut(&mut Conn<'_>) + 'static) -> Self {
         self.notify = Some(Box::new(f));
+        self
+    }
+
+    pub fn on_drain(mut self, f: impl FnMut(&mut Conn<'_>) + 'static) -> Self {
+        self.drain = Some(Box::new(f));
         self
     }
 
@@ -201,6 +208,15 @@ impl Handler for Probe {
         }
     }
 
+    fn on_drain(&mut self, conn: &mut Conn<'_>) {
+        self.check("on_drain", conn);
+        self.seen.told_to_finish.set(self.seen.told_to_finish.get() + 1);
+        if let Some(hook) = &mut self.drain {
+            hook(conn);
+            self.after(conn);
+        }
+    }
+
     fn on_close(&mut self, id: ConnId, reason: &CloseReason) {
         if self.seen.closed() {
             broken("on_close came twice".into());
@@ -242,6 +258,7 @@ fn copy_of(reason: &CloseReason) -> CloseReason {
         CloseReason::QueueFull => CloseReason::QueueFull,
         CloseReason::TooManyQueued => CloseReason::TooManyQueued,
         CloseReason::QueueStalled => CloseReason::QueueStalled,
+        CloseReason::Draining => CloseReason::Draining,
         CloseReason::Panicked => CloseReason::Panicked,
         CloseReason::LoopEnded => CloseReason::LoopEnded,
         other => panic!("{other:?} is not known here"),

@@ -5,11 +5,13 @@
 #[macro_use]
 mod support;
 
+mod adopting;
 mod bodies;
 mod crossing;
 mod life;
 mod messages;
 mod moving;
+mod pools;
 mod refusing;
 mod sharing;
 mod tables;

@@ -3,12 +3,15 @@
 
 mod channels;
 mod connections;
+mod consistency;
 mod events;
+mod handover;
 mod memory;
 mod model;
 mod presence;
 mod queries;
 mod recovery;
+mod seats;
 mod streams;
 mod users;
 

@@ -270,6 +270,7 @@ impl Run {
 
     /// Compares the state that the hub tells with the model's, and with what the connections believe.
     fn check_state(&self) {
+        consistency::check(&self.world.hub);
         let info = Info { subscription_count: true, ..Info::default() };
         for (app, id) in self.apps.into_iter().enumerate() {
             let mut occupied = 0;

@@ -60,8 +60,9 @@ struct OfLoop {
 
 impl Common {
     pub(super) fn new(config: Config, apps: Vec<App>, loops: usize) -> Common {
+        let tables = if config.server.private_descriptors { loops } else { 1 };
         let max_connections = match config.limits.max_connections {
-            0 => process::max_descriptors().saturating_sub(RESERVED_DESCRIPTORS) as usize,
+            0 => process::max_descriptors().saturating_sub(RESERVED_DESCRIPTORS) as usize * tables,
             limit => limit as usize,
         };
         Common {

@@ -10,6 +10,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use evenkeel::inherit::notify::{State, notify};
+use evenkeel::net::Closing;
 use evenkeel::signal::{Signal, Signals};
 
 use super::home::Home;
@@ -202,7 +203,7 @@ impl Server {
         let listeners = std::mem::take(&mut *self.common().listeners());
         for listener in listeners {
             // A loop with a full mailbox listens on; its newcomers are told that the server is going away.
-            let _ = listener.close();
+            let _ = listener.close_as(Closing::Drained);
         }
         home.state.borrow_mut().begin_drain();
         let started = evenkeel::time::now();

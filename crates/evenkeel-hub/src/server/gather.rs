@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 
-use evenkeel::{Handle, LoopStats};
+use evenkeel::{Descriptors, Handle, LoopStats};
 
-use super::Server;
 use super::home::{HOME, Home};
+use super::{Server, process};
 use crate::metrics::Counted;
 
 /// A loop did not answer: it is overloaded, or has ended.
@@ -18,6 +18,8 @@ pub(super) struct OfLoop {
     pub(super) connections: usize,
     pub(super) counted: Counted,
     pub(super) log_lines_lost: u64,
+    /// In the loop's own table; nothing if it shares the process's.
+    pub(super) descriptors: Option<u64>,
 }
 
 impl Server {
@@ -77,6 +79,10 @@ impl Server {
             connections: self.common().connections_of(self.index()),
             counted: self.metrics.counted(),
             log_lines_lost: self.log.lost(),
+            descriptors: match self.handle().descriptors() {
+                Descriptors::Private => process::descriptors_here(),
+                _ => None,
+            },
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
@@ -93,7 +93,7 @@ pub(in super::super) struct Arrived {
     /// How many loops the old process has. For the state they come after this one's.
     pub(in super::super) fronts: u16,
     taken: TakenOver<Peer>,
-    predecessor: Predecessor,
+    predecessor: Option<Predecessor>,
 }
 
 /// Gets the state from the old process, for a server with so many loops. Blocks.
@@ -121,7 +121,7 @@ pub(in super::super) fn take_over(
     for refused in &mut taken.refused {
         refused.conn = renamed(refused.conn);
     }
-    Ok(Arrived { socket, reader, fronts, taken, predecessor })
+    Ok(Arrived { socket, reader, fronts, taken, predecessor: Some(predecessor) })
 }
 
 fn read(socket: &mut UnixStream, reader: &mut Reader) -> io::Result<Frame<ToNew>> {
@@ -138,12 +138,21 @@ fn read(socket: &mut UnixStream, reader: &mut Reader) -> io::Result<Frame<ToNew>
 }
 
 impl Arrived {
-    /// This process serves: says so, goes on with what the old one passes on, and brings its clients over.
+    /// The channel to the old process.
+    pub(in super::super) fn channel(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// This process listens: says so to the old one, for which there is no way back then.
+    pub(in super::super) fn ready(&mut self) -> io::Result<()> {
+        self.predecessor.take().map_or(Ok(()), |predecessor| Ok(predecessor.ready()?))
+    }
+
+    /// Goes on with what the old process passes on, and brings its clients over.
     pub(in super::super) fn serve(self, server: &Rc<Server>, home: &Home) -> io::Result<()> {
-        let Arrived { socket, reader, taken, predecessor, .. } = self;
+        let Arrived { socket, reader, taken, .. } = self;
         let (channel, incoming) = Channel::open(socket, reader)?;
         home.set_predecessor(Some(channel.clone()));
-        predecessor.ready()?;
         let fields = [
             ("sessions", Value::Number(taken.sessions as u64)),
             ("channels", Value::Number(taken.channels as u64)),

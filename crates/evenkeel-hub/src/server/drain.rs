@@ -16,7 +16,7 @@ use evenkeel::signal::{Signal, Signals};
 use super::home::Home;
 use super::outbox::Peer;
 use super::succession::{Replaced, Successor, replace};
-use super::{Server, seconds};
+use super::{Server, process, seconds};
 use crate::log::{Level, Value};
 use crate::state::Outbox;
 
@@ -210,7 +210,10 @@ impl Server {
         let end = started + deadline;
         // The last tenth is for what is still being sent.
         let spread = deadline * 9 / 10;
-        let mut peers: VecDeque<Peer> = home.state.borrow().sessions().map(|(_, peer, _)| peer).collect();
+        let mut peers = home.peers();
+        // In no order that the clients had before: neighbours in time are often neighbours elsewhere, too.
+        fastrand::Rng::with_seed(process::random_seed_pair()).shuffle(&mut peers);
+        let mut peers = VecDeque::from(peers);
         let total = peers.len();
         while self.common().connections() > 0 && evenkeel::time::now() < end {
             let closed_by_now = due(total, evenkeel::time::now().saturating_duration_since(started), spread);

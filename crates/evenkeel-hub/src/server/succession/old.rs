@@ -179,7 +179,8 @@ pub(in super::super) async fn replace(server: Rc<Server>, with: Successor) -> io
     let elsewhere = Rc::new(Elsewhere::new(channel));
     let handing = Handing { server: server.clone(), elsewhere: elsewhere.clone() };
     let mut ready = pin!(new.ready(START));
-    loop {
+    let mut first = None;
+    let child = loop {
         let mut said = pin!(incoming.next::<ToOld>());
         let said = poll_fn(|cx| {
             if let Poll::Ready(ready) = ready.as_mut().poll(cx) {
@@ -188,20 +189,22 @@ pub(in super::super) async fn replace(server: Rc<Server>, with: Successor) -> io
             said.as_mut().poll(cx).map(|said| Ok(Ok(said)))
         });
         match said.await? {
-            Err(child) => {
-                // From this one it is believed.
-                tell_manager(&[State::MainPid(child.id())]);
-                break;
-            }
+            Err(child) => break child,
             Ok(Ok(Some(Frame::Message(ToOld::Give)))) => handing.give(home)?,
-            Ok(Ok(Some(_))) => return Err(io::Error::other("the new process speaks before it serves")),
+            // It serves and has said so, but by another socket, whose word may come later.
+            Ok(Ok(Some(frame))) => {
+                first = Some(frame);
+                break ready.await?;
+            }
             // How it has failed is to be heard from `ready`.
             Ok(Ok(None)) => {
                 return Err((&mut ready).await.err().map_or(io::ErrorKind::BrokenPipe.into(), Into::into));
             }
             Ok(Err(error)) => return Err(error),
         }
-    }
+    };
+    // From this process it is believed.
+    tell_manager(&[State::MainPid(child.id())]);
     if !home.has_moved() {
         return Err(io::Error::other("the new process serves without the state"));
     }
@@ -213,20 +216,26 @@ pub(in super::super) async fn replace(server: Rc<Server>, with: Successor) -> io
         // The new process has the sockets; a loop with a full mailbox goes on accepting, and is a front like this one.
         let _ = listener.close_as(Closing::HandedOver);
     }
-    Ok(Replaced { elsewhere, incoming })
+    Ok(Replaced { elsewhere, incoming, first })
 }
 
 /// The new process serves, and this one is a front of it.
 pub(in super::super) struct Replaced {
     elsewhere: Rc<Elsewhere>,
     incoming: Incoming,
+    /// What was read already.
+    first: Option<Frame<ToOld>>,
 }
 
 impl Replaced {
     /// Does what the new process says until it says no more, which is when it ends.
     pub(in super::super) async fn serve(mut self, server: Rc<Server>) -> io::Result<()> {
         let result = loop {
-            match self.incoming.next::<ToOld>().await {
+            let said = match self.first.take() {
+                None => self.incoming.next::<ToOld>().await,
+                first => Ok(first),
+            };
+            match said {
                 Ok(Some(Frame::Message(said))) => self.perform(&server, said),
                 Ok(Some(Frame::State(_))) => break Err(io::Error::other("a state came back")),
                 Ok(None) => break Ok(()),

@@ -86,7 +86,7 @@ impl Service {
             inherited.predecessor().map(|old| take_over(old, &mut state, loops as u16)).transpose()?;
         let fronts = arrived.as_ref().map_or(0, |arrived| usize::from(arrived.fronts));
         let common = Arc::new(Common::new(config, apps, loops));
-        let group = start_loops(&common, backend, (state, api, loops + fronts))?;
+        let group = start_loops(&common, backend, (state, api, fronts))?;
         common.set_remotes(group.remotes().to_vec());
         let addresses = listen(&group, &common, share, &mut inherited)?;
         if let Some(arrived) = arrived {
@@ -230,7 +230,7 @@ fn share(name: &str) -> io::Result<Share> {
     }
 }
 
-/// Starts the loops, of which the first gets the state, with so many loops to send to.
+/// Starts the loops, of which the first gets the state, with so many loops of a process before this one to send to.
 fn start_loops(
     common: &Arc<Common>,
     backend: Backend,
@@ -245,7 +245,7 @@ fn start_loops(
             HOME => state.lock().unwrap_or_else(PoisonError::into_inner).take(),
             _ => None,
         };
-        let home = home.map(|(state, api, fronts)| Home::new(state, api, fronts));
+        let home = home.map(|(state, api, fronts)| Home::new(state, api, (of_loops.loops(), fronts)));
         Server::start(handle, index as u16, of_loops.clone(), home);
         Ok(())
     })?;

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
-use evenkeel::inherit::{self, Predecessor};
+use evenkeel::inherit::{self, Predecessor, SuccessionError};
 
 use super::channel::{Channel, Incoming};
 use super::wire::{Frame, Reader, ToNew, ToOld, message};
@@ -143,7 +143,11 @@ impl Arrived {
         let Arrived { socket, reader, taken, predecessor, .. } = self;
         let (channel, incoming) = Channel::open(socket, reader)?;
         home.set_predecessor(Some(channel.clone()));
-        predecessor.ready()?;
+        match predecessor.ready() {
+            // It has ended in the last moment, and this process serves.
+            Ok(()) | Err(SuccessionError::Orphaned) => {}
+            Err(error) => return Err(error.into()),
+        }
         let fields = [
             ("sessions", Value::Number(taken.sessions as u64)),
             ("channels", Value::Number(taken.channels as u64)),

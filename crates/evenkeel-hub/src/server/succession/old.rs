@@ -23,6 +23,7 @@ use crate::server::Server;
 use crate::server::crossing::Command;
 use crate::server::drain::tell_manager;
 use crate::server::home::Home;
+use crate::server::outbox::Peer;
 
 /// How long the new process may take until it serves.
 const START: Duration = Duration::from_secs(60);
@@ -41,6 +42,8 @@ pub(in super::super) struct Elsewhere {
     committed: Cell<bool>,
     /// What was passed on before, to be done here if the new process fails.
     passed_on: RefCell<Vec<(u16, Vec<Command>)>>,
+    /// Subscribers that have come since, whom the state here does not know.
+    newcomers: RefCell<Vec<Peer>>,
     asked: RefCell<BTreeMap<u64, Rc<Asked>>>,
     next: Cell<u64>,
 }
@@ -69,6 +72,7 @@ impl Elsewhere {
             channel,
             committed: Cell::new(false),
             passed_on: RefCell::default(),
+            newcomers: RefCell::default(),
             asked: RefCell::default(),
             next: Cell::new(0),
         }
@@ -76,6 +80,11 @@ impl Elsewhere {
 
     /// Passes commands on.
     pub(in super::super) fn pass_on(&self, front: u16, commands: Vec<Command>) {
+        let newcomers = commands.iter().filter_map(|command| match command {
+            Command::Connect { peer, .. } | Command::Stream { peer, .. } => Some(*peer),
+            Command::Message { .. } | Command::Leave { .. } => None,
+        });
+        self.newcomers.borrow_mut().extend(newcomers);
         let said = ToNew::Commands { front, commands };
         self.channel.send(message(&said));
         if let (false, ToNew::Commands { front, commands }) = (self.committed.get(), said) {
@@ -98,6 +107,16 @@ impl Elsewhere {
             Poll::Pending
         })
         .await
+    }
+
+    /// Subscribers that have come since the state went. Some may have gone again.
+    pub(in super::super) fn newcomers(&self) -> Vec<Peer> {
+        self.newcomers.borrow().clone()
+    }
+
+    /// Has all clients brought over at once.
+    pub(in super::super) fn hurry(&self) {
+        self.channel.send(message(&ToNew::Hurry));
     }
 
     fn answered(&self, id: u64, reply: ApiReply) {
@@ -210,7 +229,7 @@ pub(in super::super) async fn replace(server: Rc<Server>, with: Successor) -> io
     }
     elsewhere.committed.set(true);
     elsewhere.passed_on.take();
-    server.common().draining.store(true, Ordering::Relaxed);
+    server.common().replaced.store(true, Ordering::Relaxed);
     let listeners = std::mem::take(&mut *server.common().listeners());
     for listener in listeners {
         // The new process has the sockets; a loop with a full mailbox goes on accepting, and is a front like this one.
@@ -228,6 +247,10 @@ pub(in super::super) struct Replaced {
 }
 
 impl Replaced {
+    pub(in super::super) fn elsewhere(&self) -> Rc<Elsewhere> {
+        self.elsewhere.clone()
+    }
+
     /// Does what the new process says until it says no more, which is when it ends.
     pub(in super::super) async fn serve(mut self, server: Rc<Server>) -> io::Result<()> {
         let result = loop {

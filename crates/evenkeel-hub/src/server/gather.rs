@@ -86,6 +86,16 @@ impl Server {
         }
     }
 
+    /// Waits until every loop has done what it was sent before.
+    pub(super) async fn all_loops_have_turned(&self) {
+        let ask = |remote: &evenkeel::Remote| remote.spawn(|| async {});
+        let answers: Vec<_> = self.common().remotes().iter().map(ask).collect();
+        for answer in answers.into_iter().flatten() {
+            // One that has ended does nothing any more.
+            let _ = answer.await;
+        }
+    }
+
     /// Calls on every loop that listens to its mailbox.
     pub(super) fn on_all_loops(&self, call: fn(&Server)) {
         for remote in self.common().remotes() {

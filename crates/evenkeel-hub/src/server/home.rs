@@ -43,19 +43,23 @@ pub(super) struct Home {
     elsewhere: RefCell<Option<Rc<Elsewhere>>>,
     /// The process whose state this was, while it has connections. For the state its loops come after this one's.
     predecessor: RefCell<Option<Rc<Channel>>>,
+    /// There is such a process, and it cannot be told anything yet: what it is to be told is kept.
+    expecting: Cell<bool>,
 }
 
 impl Home {
-    pub(super) fn new(state: Hub<Peer, Codec>, api: Api, loops: usize) -> Home {
+    /// `own` loops are this process's, `others` those of a process before it.
+    pub(super) fn new(state: Hub<Peer, Codec>, api: Api, (own, others): (usize, usize)) -> Home {
         Home {
             state: RefCell::new(state),
             api: RefCell::new(api),
-            outgoing: RefCell::new((0..loops).map(|_| Batch::default()).collect()),
+            outgoing: RefCell::new((0..own + others).map(|_| Batch::default()).collect()),
             dirty: Cell::new(false),
             scheduled: Cell::new(false),
             signals: Cell::default(),
             elsewhere: RefCell::default(),
             predecessor: RefCell::default(),
+            expecting: Cell::new(others > 0),
         }
     }
 
@@ -94,6 +98,9 @@ impl Home {
 
     pub(super) fn set_predecessor(&self, channel: Option<Rc<Channel>>) {
         *self.predecessor.borrow_mut() = channel;
+        self.expecting.set(false);
+        // What was kept.
+        self.dirty.set(true);
     }
 
     /// Every subscriber that the state here knows.
@@ -142,8 +149,11 @@ impl Home {
             let messages = batch.messages;
             let own = server.common().loops();
             if front >= own {
-                if let Some(channel) = &*self.predecessor.borrow() {
-                    channel.send_effects((front - own) as u16, batch);
+                match &*self.predecessor.borrow() {
+                    Some(channel) => channel.send_effects((front - own) as u16, batch),
+                    None if self.expecting.get() => self.outgoing.borrow_mut()[front] = batch,
+                    // With it all of its connections are gone.
+                    None => {}
                 }
                 continue;
             }

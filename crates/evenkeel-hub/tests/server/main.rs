@@ -17,6 +17,7 @@ mod http;
 mod messages;
 mod order;
 mod program;
+mod restart;
 mod slow;
 mod smuggling;
 mod stream;

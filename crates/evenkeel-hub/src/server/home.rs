@@ -12,6 +12,7 @@ use std::time::Duration;
 use evenkeel::{Handle, RemoteError};
 
 use super::Server;
+use super::common::Common;
 use super::crossing::{Batch, Command, StreamAsked};
 use super::outbox::{Codec, Effects, Keys, Peer};
 use super::succession::{Channel, Elsewhere};
@@ -22,8 +23,8 @@ use crate::state::{Connect, Hub, Refusal, SessionId, StreamChannel, StreamConnec
 pub(super) const HOME: usize = 0;
 /// How long until a loop whose mailbox is full is tried again.
 pub(super) const RETRY: Duration = Duration::from_millis(10);
-/// Messages that may be on their way to a loop before publishing is refused: 16 bytes each.
-const MAX_UNDELIVERED: usize = 1 << 20;
+/// What may be on its way to a loop before publishing is refused, in bytes: a million messages, or fewer that are large.
+const MAX_UNDELIVERED: usize = 64 << 20;
 
 /// The state and what goes out from it.
 pub(super) struct Home {
@@ -31,10 +32,13 @@ pub(super) struct Home {
     pub(super) api: RefCell<Api>,
     /// For each loop, what has not been sent to it.
     outgoing: RefCell<Vec<Batch>>,
+    common: Arc<Common>,
     /// Something is in `outgoing`.
     dirty: Cell<bool>,
-    /// A flush is to come.
+    /// A flush is to come at the end of the turn.
     scheduled: Cell<bool>,
+    /// A flush is to come for a loop that had no room.
+    retrying: Cell<bool>,
     /// Set while the state is in another process, or on its way there.
     elsewhere: RefCell<Option<Rc<Elsewhere>>>,
     /// The process whose state this was, while it has connections. For the state its loops come after this one's.
@@ -42,13 +46,15 @@ pub(super) struct Home {
 }
 
 impl Home {
-    pub(super) fn new(state: Hub<Peer, Codec>, api: Api, loops: usize) -> Home {
+    pub(super) fn new(state: Hub<Peer, Codec>, api: Api, loops: usize, common: Arc<Common>) -> Home {
         Home {
             state: RefCell::new(state),
             api: RefCell::new(api),
             outgoing: RefCell::new((0..loops).map(|_| Batch::default()).collect()),
+            common,
             dirty: Cell::new(false),
             scheduled: Cell::new(false),
+            retrying: Cell::new(false),
             elsewhere: RefCell::default(),
             predecessor: RefCell::default(),
         }
@@ -92,7 +98,10 @@ impl Home {
     /// Adds to what goes out to a loop.
     pub(super) fn outgoing(&self, front: u16, add: impl FnOnce(&mut Batch)) {
         if let Some(batch) = self.outgoing.borrow_mut().get_mut(usize::from(front)) {
+            let before = batch.weight;
             add(batch);
+            // From here on, and not from when it is sent: what a full mailbox has no room for waits here.
+            self.common.to_deliver(front, batch.weight - before);
             self.dirty.set(true);
         }
     }
@@ -122,7 +131,6 @@ impl Home {
             if batch.is_empty() {
                 continue;
             }
-            let messages = batch.messages;
             let own = server.common().loops();
             if front >= own {
                 if let Some(channel) = &*self.predecessor.borrow() {
@@ -130,7 +138,6 @@ impl Home {
                 }
                 continue;
             }
-            server.common().sent_to(front as u16, messages);
             if front == usize::from(server.index()) {
                 server.perform(batch);
                 continue;
@@ -138,17 +145,16 @@ impl Home {
             if let Err(batch) = cross(server, front, batch, |server, batch| server.perform(batch)) {
                 // Nothing has been added meanwhile.
                 self.outgoing.borrow_mut()[front] = batch;
-                server.common().delivered(front as u16, messages);
                 full = true;
             }
         }
-        if full {
-            self.dirty.set(true);
-            self.scheduled.set(true);
+        // One timer, however often others are served meanwhile.
+        if full && !self.retrying.replace(true) {
             let this = server.weak();
             server.handle().after(RETRY, move || {
                 let Some(server) = this.upgrade() else { return };
                 if let Some(home) = server.home() {
+                    home.retrying.set(false);
                     home.flush(&server);
                 }
             });
@@ -187,7 +193,9 @@ impl Server {
         call: impl FnOnce(&mut Hub<Peer, Codec>, &mut Effects<'_>) -> R,
     ) -> R {
         let mut effects = Effects::new(self, home);
-        call(&mut home.state.borrow_mut(), &mut effects)
+        let mut hub = home.state.borrow_mut();
+        hub.set_overloaded(self.is_overloaded());
+        call(&mut hub, &mut effects)
     }
 
     /// Performs what another loop's connections ask.

@@ -56,7 +56,7 @@ pub(super) struct Common {
 #[repr(align(64))]
 struct OfLoop {
     connections: AtomicUsize,
-    /// Messages to single connections of the loop that were sent to it and have not been handed to the kernel's queues.
+    /// What the state has for the loop's connections and they have not been given, in bytes.
     undelivered: AtomicUsize,
 }
 
@@ -147,16 +147,18 @@ impl Common {
         self.loops[usize::from(index)].connections.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// `n` messages are on their way to a loop.
-    pub(super) fn sent_to(&self, index: u16, n: usize) {
-        self.loops[usize::from(index)].undelivered.fetch_add(n, Ordering::Relaxed);
+    /// So many more bytes are to go to a loop. What is to go to another process's is not counted.
+    pub(super) fn to_deliver(&self, index: u16, n: usize) {
+        if let Some(of) = self.loops.get(usize::from(index)) {
+            of.undelivered.fetch_add(n, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn delivered(&self, index: u16, n: usize) {
         self.loops[usize::from(index)].undelivered.fetch_sub(n, Ordering::Relaxed);
     }
 
-    /// The most messages that are on their way to any one loop.
+    /// The most bytes that are on their way to any one loop.
     pub(super) fn undelivered(&self) -> usize {
         self.loops.iter().map(|of| of.undelivered.load(Ordering::Relaxed)).max().unwrap_or(0)
     }

@@ -289,7 +289,7 @@ fn start_loops(
             HOME => state.lock().unwrap_or_else(PoisonError::into_inner).take(),
             _ => None,
         };
-        let home = home.map(|(state, api, fronts)| Home::new(state, api, (of_loops.loops(), fronts)));
+        let home = home.map(|(state, api, fronts)| Home::new(state, api, fronts, of_loops.clone()));
         Server::start(handle, index as u16, of_loops.clone(), home);
         Ok(())
     })?;

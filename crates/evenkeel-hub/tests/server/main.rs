@@ -14,6 +14,7 @@ mod frames;
 mod handshake;
 mod hostile;
 mod http;
+mod loops;
 mod messages;
 mod order;
 mod program;

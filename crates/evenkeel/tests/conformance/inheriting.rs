@@ -10,7 +10,7 @@ use std::rc::Rc;
 use evenkeel::net::{Closing, ListenOptions, Listener};
 use evenkeel::{Backend, EventLoop, Handle};
 
-use crate::support::{Probe, Server, connect, event_loop, exactly, no_limits, until};
+use crate::support::{Probe, Server, connect, event_loop, exactly, no_limits, unique, until};
 
 on_every_backend! {
     whoever_waits_at_an_inherited_socket_is_served,
@@ -260,8 +260,7 @@ fn what_does_not_listen_is_refused(backend: Backend) {
 /// A path of its own, and a listener there.
 fn unix(events: &mut EventLoop, name: &str) -> (std::path::PathBuf, evenkeel::net::ListenerId) {
     let backend = events.handle().backend();
-    let file = format!("evenkeel-{name}-{backend}-{}.sock", std::process::id());
-    let path = std::env::temp_dir().join(file);
+    let path = std::env::temp_dir().join(unique(&format!("{name}-{backend}")));
     let at = format!("unix:{}", path.display());
     let listener = events.handle().listen(&*at, |_| Probe::echo()).unwrap();
     (path, listener)

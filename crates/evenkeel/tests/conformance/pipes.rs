@@ -11,7 +11,7 @@ use evenkeel::pipe::{Receiver, Sender, pipe};
 use evenkeel::{Backend, EventLoop, time};
 use futures_util::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{assert_same, descriptors, event_loop, pattern, until};
+use crate::support::{assert_same, descriptors, event_loop, pattern, unique, until};
 
 on_every_backend! {
     i35_everything_goes_through_a_full_pipe,
@@ -38,7 +38,7 @@ struct Fifo(PathBuf);
 
 impl Fifo {
     fn new(name: &str, backend: Backend) -> Self {
-        let path = std::env::temp_dir().join(format!("evenkeel-{name}-{}-{backend}", std::process::id()));
+        let path = std::env::temp_dir().join(unique(&format!("{name}-{backend}")));
         let _ = std::fs::remove_file(&path);
         let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();

@@ -14,7 +14,7 @@ use evenkeel::fs::File;
 use evenkeel::net::Stream;
 use evenkeel::{Backend, EventLoop, Message, time};
 
-use crate::support::{PEER, assert_same, event_loop, pattern, until};
+use crate::support::{PEER, assert_same, event_loop, pattern, unique, until};
 
 on_every_backend! {
     parts_of_files_arrive_in_order_with_all_else,
@@ -38,7 +38,7 @@ struct OnDisk(PathBuf);
 
 impl OnDisk {
     fn new(name: &str, backend: Backend, content: &[u8]) -> Self {
-        let path = std::env::temp_dir().join(format!("evenkeel-{name}-{}-{backend}", std::process::id()));
+        let path = std::env::temp_dir().join(unique(&format!("{name}-{backend}")));
         std::fs::write(&path, content).unwrap();
         OnDisk(path)
     }

@@ -13,7 +13,7 @@ use evenkeel::net::{TcpStream, UnixListener, UnixStream};
 use evenkeel::{Backend, spawn, time};
 
 use crate::asynchronous::once;
-use crate::support::{assert_same, descriptors, event_loop, pattern};
+use crate::support::{assert_same, descriptors, event_loop, pattern, unique};
 
 on_every_backend! {
     datagrams_at_paths_and_names,
@@ -39,7 +39,7 @@ in_processes! {
 
 /// A path of its own for each backend's test.
 fn path(name: &str, backend: Backend) -> PathBuf {
-    std::env::temp_dir().join(format!("evenkeel-{name}-{}-{backend}", std::process::id()))
+    std::env::temp_dir().join(unique(&format!("{name}-{backend}")))
 }
 
 fn datagrams_at_paths_and_names(backend: Backend) {

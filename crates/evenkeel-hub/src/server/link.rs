@@ -15,6 +15,9 @@ use crate::state::{Refusal, SessionId};
 /// What a loop may have sent to the state that the state has not done, in bytes: past it, its clients are not read from.
 const MAX_AHEAD: usize = 1 << 20;
 
+/// From where on newcomers are turned away, in bytes: those who are there are not read from by then.
+const MAX_AHEAD_OF_NEWCOMERS: usize = 4 * MAX_AHEAD;
+
 /// What is written to any one client before the kernel is asked to take it, in bytes: what one turn brings may be more than a
 /// client's queue may hold.
 const MAX_WRITTEN: usize = 64 << 10;
@@ -94,6 +97,12 @@ impl Server {
             self.link().paused.borrow_mut().push(conn.id());
         }
         ahead
+    }
+
+    /// Whether the state is so late that nobody more can be served: a newcomer costs memory until the state has heard of it,
+    /// even if it has gone again.
+    pub(super) fn is_state_late(&self) -> bool {
+        self.link().ahead.get() > MAX_AHEAD_OF_NEWCOMERS
     }
 
     /// The state's answer to a connection, once.

@@ -270,7 +270,8 @@ fn an_id_of_numbers_names_what_they_came_from_and_nothing_else(backend: Backend)
         later.push(s.pair(Probe::new()));
         assert_eq!(s.h.write(again, b"no"), Err(StaleConn::Gone));
     }
-    for nowhere in [(0, bits.1), (u64::MAX, bits.1), (bits.0, u32::MAX), (bits.0 ^ 1, bits.1), (u64::MAX, 0)] {
+    for nowhere in [(0, bits.1), (u64::MAX, bits.1), (bits.0, u32::MAX), (bits.0 ^ 1, bits.1), (u64::MAX, 0)]
+    {
         let id = ConnId::from_bits(nowhere);
         assert_eq!(id.to_bits(), nowhere);
         assert!(s.h.is_open(id) == later.iter().any(|(_, seen)| seen.id() == id));

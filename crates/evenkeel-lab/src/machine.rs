@@ -98,6 +98,13 @@ fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     text.lines().find_map(|line| Some(line.strip_prefix(key)?.trim_start().strip_prefix(':')?.trim()))
 }
 
+/// What `/proc/meminfo` says of the whole machine, in bytes.
+pub(crate) fn meminfo(name: &str) -> io::Result<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo")?;
+    let kilobytes = field(&text, name).and_then(|value| value.trim_end_matches(" kB").parse::<u64>().ok());
+    kilobytes.map(|n| n * 1024).ok_or_else(|| io::Error::other(format!("/proc/meminfo says no {name}")))
+}
+
 /// A process whose clock and memory are read from outside.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Process {
@@ -249,6 +256,8 @@ mod tests {
         assert!(me.cpu().unwrap() > 0);
         assert!(me.own_memory().unwrap() > 0);
         assert!(['R', 'S'].contains(&me.state().unwrap()));
+        assert!(meminfo("MemAvailable").unwrap() > 0);
+        assert!(meminfo("Mem").is_err());
     }
 
     #[test]

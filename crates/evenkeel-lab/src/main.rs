@@ -49,6 +49,10 @@ enum Command {
     Instr(command::instr::Instr),
     /// The hub: memory of idle subscribers, and what a delivery costs.
     Hub(command::hub::Hub),
+    /// Very many subscribers of one hub, whose loops have descriptor tables of their own.
+    HubHold(command::hub_hold::HubHold),
+    /// What a delivery and a publication cost a hub with several loops, compared with one loop's.
+    HubLoops(command::hub_loops::HubLoops),
     /// Threads, select, poll, epoll, io_uring and tasks over the number of connections, with a plot.
     Models(command::models::Models),
     /// What io_uring and each of its features is worth to our own servers.
@@ -145,6 +149,8 @@ fn measure(command: Command) -> io::Result<()> {
         Command::Active(active) => active.run(&places),
         Command::Instr(instr) => instr.run(&places),
         Command::Hub(hub) => hub.run(&places),
+        Command::HubHold(hold) => hold.run(&places),
+        Command::HubLoops(loops) => loops.run(&places),
         Command::Models(models) => models.run(&places),
         Command::Ring(ring) => ring.run(&places),
         Command::Tables(tables) => tables.run(&places),

@@ -98,7 +98,7 @@ impl Builder {
     ///
     /// [`Remote`](crate::Remote)s, wakers, [signals](crate::signal) and [files](crate::fs) work across tables, and
     /// [`Handle::hand_over`] takes descriptors to other loops of a group. To reach the thread from others, SIGURG is handled from
-    /// then on: nothing else may be made of it, and the threads of loops do not block it while they run.
+    /// then on: it must keep that handler, and the threads of loops do not block it while they run.
     ///
     /// Where it is refused, as in some containers, the loop goes on with the table that it shares:
     /// [`Handle::descriptors`] tells why, and [`on_descriptors_refused`](Self::on_descriptors_refused) is told.
@@ -122,7 +122,7 @@ impl Builder {
     ///     }
     ///     Ok(())
     /// });
-    /// # loop_thread.join().unwrap()
+    /// assert!(loop_thread.join().is_ok_and(|ended| ended.is_ok()));
     /// ```
     pub unsafe fn private_descriptors(mut self) -> Self {
         self.descriptors.private = true;

@@ -36,7 +36,8 @@
 //! | files, without blocking the loop | [`fs`] |
 //! | computation, without blocking the loop | [`pool`] |
 //! | names, and connecting to them | [`dns`] |
-//! | descriptors of other libraries | [`fd`] |
+//! | datagrams | [`net::UdpSocket`], [`net::unix`] |
+//! | descriptors: of other libraries, or handed to another process | [`fd`], [`net::unix`] |
 //! | another kernel interface | [`Backend`], [`backends`] |
 //! | a loop for each processor | [`group`] |
 //! | work from other threads | [`Remote`] |

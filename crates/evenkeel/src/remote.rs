@@ -149,7 +149,8 @@ pub enum RemoteError {
     Full,
     /// The loop has ended.
     LoopEnded,
-    /// Only of [`Handle::hand_over`]: the loop has another descriptor table, and is in no group with this one.
+    /// Only where a descriptor is to go along, as with [`Handle::hand_over`]: the loop has another descriptor table, and is in no
+    /// group with this one.
     NoWay,
 }
 

@@ -23,6 +23,9 @@ settings! {
         /// How connections come to the loops: "acceptor" for one that accepts for all and hands each connection to the loop
         /// with the fewest, "reuse-port" for a listening socket for each loop, "shared" for one that all listen to.
         share: String = "acceptor".to_owned();
+        /// Whether each loop has a descriptor table of its own, and so the limit of descriptors for itself. Where that is
+        /// refused, as in some containers, the log says so.
+        private_descriptors: bool = false;
         /// What stands before every path, such as "/realtime": for a proxy that passes the whole path on. Clients sign
         /// the path with the prefix.
         path_prefix: String = String::new();

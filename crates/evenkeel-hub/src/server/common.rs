@@ -41,6 +41,8 @@ pub(super) struct Common {
     /// What request bodies hold in memory.
     pub(super) bodies: AtomicUsize,
     pub(super) draining: AtomicBool,
+    /// Another process serves, and this one is a front of it.
+    pub(super) replaced: AtomicBool,
     /// While draining, and every subscriber has been told: connections between requests are closed.
     pub(super) closing_idle: AtomicBool,
     /// When the first loop began.
@@ -60,8 +62,9 @@ struct OfLoop {
 
 impl Common {
     pub(super) fn new(config: Config, apps: Vec<App>, loops: usize) -> Common {
+        let tables = if config.server.private_descriptors { loops } else { 1 };
         let max_connections = match config.limits.max_connections {
-            0 => process::max_descriptors().saturating_sub(RESERVED_DESCRIPTORS) as usize,
+            0 => process::max_descriptors().saturating_sub(RESERVED_DESCRIPTORS) as usize * tables,
             limit => limit as usize,
         };
         Common {
@@ -77,6 +80,7 @@ impl Common {
             loops: (0..loops).map(|_| OfLoop::default()).collect(),
             bodies: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
+            replaced: AtomicBool::new(false),
             closing_idle: AtomicBool::new(false),
             started: OnceLock::new(),
             remotes: OnceLock::new(),
@@ -159,7 +163,13 @@ impl Common {
         self.loops.iter().map(|of| of.undelivered.load(Ordering::Relaxed)).max().unwrap_or(0)
     }
 
+    /// Nobody is served any more who comes now.
     pub(super) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Connections are to end, as soon as that disturbs nobody.
+    pub(super) fn is_ending(&self) -> bool {
+        self.is_draining() || self.replaced.load(Ordering::Relaxed)
     }
 }

@@ -124,6 +124,8 @@ impl Server {
         let fallback = self.handle().fallback().map(|fallback| fallback.reason().to_string());
         let apps: Vec<AppSample> = snapshot.apps.iter().map(AppSample::from).collect();
         let counted = loops.iter().map(|one| one.counted.clone()).sum::<Counted>();
+        let of_loops: u64 = loops.iter().filter_map(|one| one.descriptors).sum();
+        let tables = loops.iter().filter(|one| one.descriptors.is_some()).count().max(1) as u64;
         let connections: Vec<u64> = loops.iter().map(|one| one.connections as u64).collect();
         Ok(counted.render(&Sample {
             apps: &apps,
@@ -137,8 +139,8 @@ impl Server {
             bytes_out: sum(|stats| stats.bytes_out),
             panics: sum(|stats| stats.panics),
             resident_bytes: process::resident(),
-            open_fds: process::descriptors(),
-            max_fds: Some(process::max_descriptors()),
+            open_fds: process::descriptors().map(|own| own + of_loops),
+            max_fds: Some(process::max_descriptors() * tables),
             log_lines_lost: loops.iter().map(|one| one.log_lines_lost).sum(),
             backend: self.handle().backend().name(),
             fallback: fallback.as_deref().unwrap_or_default(),

@@ -3,10 +3,10 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use evenkeel::{Handle, LoopStats};
+use evenkeel::{Descriptors, Handle, LoopStats};
 
-use super::Server;
 use super::home::{HOME, Home};
+use super::{Server, process};
 use crate::metrics::Counted;
 
 /// How long a loop may take to answer what only a person or a monitor asks: whoever looks after a hub of which a loop is
@@ -23,6 +23,8 @@ pub(super) struct OfLoop {
     pub(super) connections: usize,
     pub(super) counted: Counted,
     pub(super) log_lines_lost: u64,
+    /// In the loop's own table; nothing if it shares the process's.
+    pub(super) descriptors: Option<u64>,
 }
 
 async fn soon<T>(answer: impl Future<Output = T>) -> Result<T, NoAnswer> {
@@ -89,6 +91,20 @@ impl Server {
             connections: self.common().connections_of(self.index()),
             counted: self.metrics.counted(),
             log_lines_lost: self.log.lost(),
+            descriptors: match self.handle().descriptors() {
+                Descriptors::Private => process::descriptors_here(),
+                _ => None,
+            },
+        }
+    }
+
+    /// Waits until every loop has done what it was sent before.
+    pub(super) async fn all_loops_have_turned(&self) {
+        let ask = |remote: &evenkeel::Remote| remote.spawn(|| async {});
+        let answers: Vec<_> = self.common().remotes().iter().map(ask).collect();
+        for answer in answers.into_iter().flatten() {
+            // One that has ended does nothing any more.
+            let _ = answer.await;
         }
     }
 

@@ -5,10 +5,12 @@
 //! connections, while the state spends about a microsecond on a message however many receive it.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use evenkeel::signal::{Signal, Signals};
 use evenkeel::{Handle, RemoteError};
 
 use super::Server;
@@ -37,27 +39,46 @@ pub(super) struct Home {
     dirty: Cell<bool>,
     /// A flush is to come at the end of the turn.
     scheduled: Cell<bool>,
+    /// Listened for since before anybody was told that the hub serves.
+    signals: Cell<Option<Signals>>,
     /// A flush is to come for a loop that had no room.
     retrying: Cell<bool>,
     /// Set while the state is in another process, or on its way there.
     elsewhere: RefCell<Option<Rc<Elsewhere>>>,
     /// The process whose state this was, while it has connections. For the state its loops come after this one's.
     predecessor: RefCell<Option<Rc<Channel>>>,
+    /// There is such a process, and it cannot be told anything yet: what it is to be told is kept.
+    expecting: Cell<bool>,
 }
 
 impl Home {
-    pub(super) fn new(state: Hub<Peer, Codec>, api: Api, loops: usize, common: Arc<Common>) -> Home {
+    /// The loops are those of `common`, and after them `others` of a process before this one.
+    pub(super) fn new(state: Hub<Peer, Codec>, api: Api, others: usize, common: Arc<Common>) -> Home {
         Home {
             state: RefCell::new(state),
             api: RefCell::new(api),
-            outgoing: RefCell::new((0..loops).map(|_| Batch::default()).collect()),
+            outgoing: RefCell::new((0..common.loops() + others).map(|_| Batch::default()).collect()),
             common,
             dirty: Cell::new(false),
             scheduled: Cell::new(false),
             retrying: Cell::new(false),
+            signals: Cell::default(),
             elsewhere: RefCell::default(),
             predecessor: RefCell::default(),
+            expecting: Cell::new(others > 0),
         }
+    }
+
+    /// The signals that end or replace the hub, listened for from the first call on.
+    pub(super) fn signals(&self) -> io::Result<Signals> {
+        match self.signals.take() {
+            Some(signals) => Ok(signals),
+            None => Signals::new(&[Signal::Terminate, Signal::Interrupt, Signal::User2]),
+        }
+    }
+
+    pub(super) fn keep_signals(&self, signals: Signals) {
+        self.signals.set(Some(signals));
     }
 
     /// Whether nothing is to be done here any more.
@@ -83,6 +104,9 @@ impl Home {
 
     pub(super) fn set_predecessor(&self, channel: Option<Rc<Channel>>) {
         *self.predecessor.borrow_mut() = channel;
+        self.expecting.set(false);
+        // What was kept.
+        self.dirty.set(true);
     }
 
     /// Every subscriber that the state here knows.
@@ -133,8 +157,11 @@ impl Home {
             }
             let own = server.common().loops();
             if front >= own {
-                if let Some(channel) = &*self.predecessor.borrow() {
-                    channel.send_effects((front - own) as u16, batch);
+                match &*self.predecessor.borrow() {
+                    Some(channel) => channel.send_effects((front - own) as u16, batch),
+                    None if self.expecting.get() => self.outgoing.borrow_mut()[front] = batch,
+                    // With it all of its connections are gone.
+                    None => {}
                 }
                 continue;
             }

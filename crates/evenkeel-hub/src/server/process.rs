@@ -39,8 +39,17 @@ pub(super) fn resident() -> Option<u64> {
 
 /// Open descriptors.
 pub(super) fn descriptors() -> Option<u64> {
+    in_table("/proc/self/fd")
+}
+
+/// Open descriptors in the table of this thread.
+pub(super) fn descriptors_here() -> Option<u64> {
+    in_table("/proc/thread-self/fd")
+}
+
+fn in_table(path: &str) -> Option<u64> {
     // The directory itself is open while it is read.
-    Some((std::fs::read_dir("/proc/self/fd").ok()?.count() as u64).saturating_sub(1))
+    Some((std::fs::read_dir(path).ok()?.count() as u64).saturating_sub(1))
 }
 
 /// The machine's memory in bytes.

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,7 +25,7 @@ use super::succession::{Inheritance, Successor, take_over};
 use super::{Drained, Server, connection_limits, process, unix_ms};
 use crate::api::Api;
 use crate::config::{AppSettings, Config};
-use crate::log::{Field, Level, Logger};
+use crate::log::{Field, Level, Logger, Value};
 use crate::state::Hub;
 
 /// How long loops have to end once they were told to.
@@ -86,10 +87,16 @@ impl Service {
             inherited.predecessor().map(|old| take_over(old, &mut state, loops as u16)).transpose()?;
         let fronts = arrived.as_ref().map_or(0, |arrived| usize::from(arrived.fronts));
         let common = Arc::new(Common::new(config, apps, loops));
-        let group = start_loops(&common, backend, (state, api, loops + fronts))?;
+        let group = start_loops(
+            &common,
+            backend,
+            (state, api, fronts),
+            arrived.as_ref().map(|a| a.channel()),
+        )?;
         common.set_remotes(group.remotes().to_vec());
         let addresses = listen(&group, &common, share, &mut inherited)?;
-        if let Some(arrived) = arrived {
+        if let Some(mut arrived) = arrived {
+            arrived.ready()?;
             let serving = on_home(&group, |server| async move {
                 let home = server.home().ok_or(io::ErrorKind::NotFound)?;
                 arrived.serve(&server, home)
@@ -148,9 +155,19 @@ impl Service {
 
     /// Writes one line to the log.
     pub fn note(&self, level: Level, message: &str, fields: &[Field<'_>]) {
-        let settings = &self.config().log;
-        let log = Logger::new(settings.format, settings.level, Box::new(io::stderr()));
-        log.event(level, unix_ms(), message, fields);
+        note(self.config(), level, message, fields);
+    }
+
+    /// Listens for signals from now on, for [`run`](Self::run), so that one that comes before it is not the end.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn listen_for_signals(&self) -> io::Result<()> {
+        let listening = self.on_home(|server| async move {
+            let home = server.home().ok_or(io::ErrorKind::NotFound)?;
+            home.signals().map(|signals| home.keep_signals(signals))
+        });
+        listening?.wait().map_err(io::Error::other)?
     }
 
     /// Serves until SIGTERM or SIGINT, then drains; a second signal ends the drain. Blocks this thread.
@@ -201,6 +218,12 @@ impl Service {
     }
 }
 
+/// Writes one line to the log.
+fn note(config: &Config, level: Level, message: &str, fields: &[Field<'_>]) {
+    let log = Logger::new(config.log.format, config.log.level, Box::new(io::stderr()));
+    log.event(level, unix_ms(), message, fields);
+}
+
 /// Runs a task on the loop that has the state.
 fn on_home<T, F>(group: &Group, make: impl FnOnce(Rc<Server>) -> F + Send + 'static) -> io::Result<Answer<T>>
 where
@@ -230,16 +253,37 @@ fn share(name: &str) -> io::Result<Share> {
     }
 }
 
-/// Starts the loops, of which the first gets the state, with so many loops to send to.
+/// Starts the loops, of which the first gets the state, with so many loops of a process before this one to send to. The
+/// channel to that process is to be there, too.
 fn start_loops(
     common: &Arc<Common>,
     backend: Backend,
     state: (Hub<Peer, Codec>, Api, usize),
+    channel: Option<BorrowedFd<'_>>,
 ) -> io::Result<Group> {
     let (of_loops, state) = (common.clone(), Mutex::new(Some(state)));
     // The log says it, in its format, when there is one.
-    let each = EventLoop::builder().backend(backend).on_fallback(|_| {});
-    let group = Group::builder().loops(common.loops()).name("hub").event_loop(each);
+    let mut each = EventLoop::builder().backend(backend).on_fallback(|_| {});
+    if let Some(channel) = channel {
+        each = each.keep_descriptor(channel);
+    }
+    let refusal = common.clone();
+    let each = each.on_descriptors_refused(move |refused| {
+        note(
+            &refusal.config,
+            Level::Warn,
+            "loops share a descriptor table",
+            &[("why", Value::Display(refused))],
+        );
+    });
+    let mut group = Group::builder().loops(common.loops()).name("hub").event_loop(each);
+    if common.config.server.private_descriptors {
+        // SAFETY: what the loops' threads open by other means than the runtime is the files of /proc, which are closed where
+        // they are opened, and the sockets of a succession, which belong to the first loop. Of what was opened before, they
+        // use standard error, the random source's calls, which have no descriptor, and the channel, which is kept; listening
+        // sockets and connections come to them by the runtime.
+        group = unsafe { group.private_descriptors() };
+    }
     let group = group.build(move |handle, index| {
         let home = match index {
             HOME => state.lock().unwrap_or_else(PoisonError::into_inner).take(),

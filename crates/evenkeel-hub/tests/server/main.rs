@@ -18,6 +18,7 @@ mod loops;
 mod messages;
 mod order;
 mod program;
+mod restart;
 mod slow;
 mod smuggling;
 mod stream;

@@ -4,8 +4,7 @@
 //! the hub: the ratio of the two is what the hub adds, and it holds on other machines, which the times do not.
 
 use std::io;
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
@@ -13,7 +12,7 @@ use evenkeel::Backend;
 
 use super::idle::settled;
 use crate::client::open;
-use crate::hub::{Audience, Framing, Publisher, Transport, subscribe};
+use crate::hub::{Audience, Framing, Publisher, Transport, command, subscribe};
 use crate::machine::{Noise, Places, mark};
 use crate::peers;
 use crate::server::{Running, own_command};
@@ -21,7 +20,7 @@ use crate::stats::{Spread, median, number, ratio_by_turns};
 use crate::table::Table;
 
 /// Subscribers before the first reading of memory.
-const WARM: usize = 64;
+pub(super) const WARM: usize = 64;
 /// Bytes that one message has on the wire, or one or two less.
 const SIZE: usize = 128;
 /// Descriptors that this process can have, less what it needs otherwise.
@@ -91,17 +90,12 @@ impl Hub {
         Ok(())
     }
 
-    fn start(&self, places: &Places, program: &PathBuf) -> io::Result<Running> {
-        let mut command = Command::new(program);
-        command.args(["--listen", "127.0.0.1:0", "--log-level", "warn", "--backend", self.backend.name()]);
-        // Pings and heartbeats would be counted with the deliveries, and this much connecting is no attack.
-        for option in ["ping_interval_seconds=3600", "sse.heartbeat_seconds=3600", "limits.accept_rate=0"] {
-            command.args(["--set", option]);
-        }
+    fn start(&self, places: &Places, program: &Path) -> io::Result<Running> {
+        let mut command = command(program, self.backend);
         places.spawn(|| Running::start(&mut command))
     }
 
-    fn measure(&self, places: &Places, program: &PathBuf, transport: Transport) -> io::Result<Outcome> {
+    fn measure(&self, places: &Places, program: &Path, transport: Transport) -> io::Result<Outcome> {
         let hub = self.start(places, program)?;
         let count = self.subscribers as usize;
         let mut streams = subscribe(hub.addr, transport, 0, WARM)?;

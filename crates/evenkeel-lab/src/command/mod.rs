@@ -1,8 +1,12 @@
 //! The measurements, one file each.
 
 pub(crate) mod active;
+mod crowd;
 pub(crate) mod echo;
+mod holder;
 pub(crate) mod hub;
+pub(crate) mod hub_hold;
+pub(crate) mod hub_loops;
 pub(crate) mod idle;
 pub(crate) mod instr;
 pub(crate) mod loops;

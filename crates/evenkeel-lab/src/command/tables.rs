@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -13,9 +14,10 @@ use evenkeel::{Backend, Descriptors, EventLoop};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::holder::Holder;
 use super::seconds;
 use crate::client::{Side, open_echo};
-use crate::machine::{MARK, Noise, Places, mark, quietest};
+use crate::machine::{MARK, Noise, Places, mark, meminfo, quietest};
 use crate::serve::Echo;
 use crate::server::{Running, own_command};
 use crate::stats::{Spread, median, number, ratio_by_turns};
@@ -57,7 +59,7 @@ pub(crate) struct Serve {
 }
 
 /// The options of loops that have tables of their own.
-fn private() -> evenkeel::Builder {
+pub(super) fn private() -> evenkeel::Builder {
     // SAFETY: in this program, what is opened on the thread of a loop, or on one that holds connections, is used and
     // closed there.
     unsafe { EventLoop::builder().private_descriptors() }
@@ -141,23 +143,25 @@ impl Tables {
         let loops = self.loops as usize;
         eprintln!("{} connections", loops * each);
         let server = start(places, Backend::Auto, loops, true)?;
-        let (own, system, began) = (server.process.own_memory()?, available()?, Instant::now());
-        let holders = (0..loops).map(|at| Holder::start(server.addr, at * each, each));
+        let (own, system, began) = (server.process.own_memory()?, meminfo("MemAvailable")?, Instant::now());
+        let holders = (0..loops).map(|at| hold_echo(server.addr, at * each, each));
         let holders = holders.collect::<io::Result<Vec<_>>>()?;
-        holders.iter().try_for_each(Holder::done)?;
+        holders.iter().try_for_each(Holder::opened)?;
         let took = began.elapsed();
         // One more message over every connection, while all are open.
-        holders.iter().try_for_each(|holder| holder.go())?;
+        holders.iter().try_for_each(Holder::go)?;
         holders.iter().try_for_each(Holder::done)?;
         let total = (loops * each) as f64;
-        let (own, system) =
-            (server.process.own_memory()?.saturating_sub(own), system.saturating_sub(available()?));
+        let (own, system) = (
+            server.process.own_memory()?.saturating_sub(own),
+            system.saturating_sub(meminfo("MemAvailable")?),
+        );
         println!(
             "{loops} loops of one process, in tables that allow {limit} each, hold {} connections,",
             loops * each
         );
         println!("opened in {:.1} s; each has exchanged a message while all were open.", took.as_secs_f64());
-        println!("Descriptors in each loop's table: {:?}.", in_tables(server.process.pid())?);
+        println!("Descriptors in each loop's table: {:?}.", in_tables(server.process.pid(), "evenkeel")?);
         println!("Memory of each connection: {} bytes of the process's own,", number(own as f64 / total));
         println!("{} of the whole machine, with both ends' sockets.", number(system as f64 / total));
         Ok(())
@@ -225,22 +229,11 @@ fn wakes() -> io::Result<Figures> {
     })
 }
 
-/// A thread that holds connections, with a table of its own.
-struct Holder {
-    go: Sender<()>,
-    done: Receiver<io::Result<()>>,
-    _thread: JoinHandle<()>,
-}
-
-impl Holder {
-    fn start(to: std::net::SocketAddr, from: usize, count: usize) -> io::Result<Self> {
-        let (go, begin) = channel::<()>();
-        let (tell, done) = channel();
-        let hold = move || -> io::Result<()> {
-            let _table = private().build()?;
-            let mut streams = open_echo(to, from, count)?;
-            let _ = tell.send(Ok(()));
-            let _ = begin.recv();
+/// Holds connections to an echo server, each of which exchanges a message whenever it is told to.
+fn hold_echo(to: SocketAddr, from: usize, count: usize) -> io::Result<Holder<()>> {
+    Holder::start(move || {
+        let mut streams = open_echo(to, from, count)?;
+        Ok(move || {
             for chunk in streams.chunks_mut(256) {
                 for stream in &mut *chunk {
                     stream.write_all(b"again")?;
@@ -249,48 +242,23 @@ impl Holder {
                     stream.read_exact(&mut [0; 5])?;
                 }
             }
-            let _ = tell.send(Ok(()));
-            // Held until the one who started it is through.
-            let _ = begin.recv();
             Ok(())
-        };
-        let thread = thread::Builder::new().spawn(move || {
-            if let Err(error) = hold() {
-                eprintln!("connections {from} and up: {error}");
-            }
-        })?;
-        Ok(Holder { go, done, _thread: thread })
-    }
-
-    fn go(&self) -> io::Result<()> {
-        self.go.send(()).map_err(io::Error::other)
-    }
-
-    fn done(&self) -> io::Result<()> {
-        self.done.recv().map_err(|_| io::Error::other("not all connections could be held"))?
-    }
+        })
+    })
 }
 
-/// The descriptors in the table of each thread that is a loop.
-fn in_tables(process: i32) -> io::Result<Vec<usize>> {
+/// The descriptors in the table of each thread that is a loop of the group with this name.
+pub(super) fn in_tables(process: i32, group: &str) -> io::Result<Vec<usize>> {
     let mut loops = Vec::new();
     for task in fs::read_dir(format!("/proc/{process}/task"))? {
         let task = task?.path();
         let name = fs::read_to_string(task.join("comm"))?;
         // A dash and its index; the first thread is called as the program is.
-        let index = name.strip_prefix("evenkeel-").map(|index| index.trim_end().parse::<usize>());
-        if matches!(index, Some(Ok(_))) {
-            loops.push((name, fs::read_dir(task.join("fd"))?.count()));
+        let index = name.strip_prefix(group).and_then(|rest| rest.strip_prefix('-'));
+        if let Some(Ok(index)) = index.map(|index| index.trim_end().parse::<usize>()) {
+            loops.push((index, fs::read_dir(task.join("fd"))?.count()));
         }
     }
-    loops.sort();
+    loops.sort_unstable();
     Ok(loops.into_iter().map(|(_, count)| count).collect())
-}
-
-/// Memory that the machine has left, in bytes.
-fn available() -> io::Result<u64> {
-    let text = fs::read_to_string("/proc/meminfo")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    kilobytes.map(|n| n * 1024).ok_or_else(|| io::Error::other("/proc/meminfo says no MemAvailable"))
 }

@@ -39,13 +39,18 @@ impl Audience {
 
     /// Waits until as many messages have arrived as there are listeners.
     pub(crate) fn hear_one_each(&mut self) -> io::Result<()> {
-        let mut missing = self.listeners.len();
+        self.hear(1)
+    }
+
+    /// Waits until so many messages for each listener have arrived.
+    pub(crate) fn hear(&mut self, each: usize) -> io::Result<()> {
+        let mut missing = each * self.listeners.len();
         while missing > 0 {
             self.events.clear();
             let time = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
             match epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&time)) {
                 Ok(0) => {
-                    let what = format!("{missing} subscribers have heard nothing");
+                    let what = format!("{missing} messages have not come");
                     return Err(io::Error::new(io::ErrorKind::TimedOut, what));
                 }
                 Ok(_) | Err(Errno::INTR) => {}

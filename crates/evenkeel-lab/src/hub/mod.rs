@@ -2,11 +2,15 @@
 
 mod audience;
 mod framing;
+mod metrics;
+mod program;
 mod publisher;
 mod subscribe;
 
 pub(crate) use audience::Audience;
 pub(crate) use framing::Framing;
+pub(crate) use metrics::connections_of_loops;
+pub(crate) use program::command;
 pub(crate) use publisher::Publisher;
 pub(crate) use subscribe::{Transport, subscribe};
 

@@ -61,7 +61,8 @@ pub struct Refused {
     /// The connection, as it was.
     pub parcel: Parcel,
     /// `WouldBlock` when the loop's mailbox is full, `NotConnected` when the loop has ended; when it was to be unpacked, also
-    /// the kernel's, or `Unsupported` where the backend cannot watch so high a descriptor.
+    /// the kernel's, or `Unsupported` where the backend cannot watch so high a descriptor, or the loop has another descriptor
+    /// table than the one that the connection has left.
     pub error: io::Error,
 }
 
@@ -70,10 +71,11 @@ impl Parcel {
         Parcel { cargo }
     }
 
-    /// Sends it to a loop, where `arrive` unpacks it. If `arrive` panics, which is counted there, the connection is reset.
+    /// Sends it to a loop, where `arrive` unpacks it, whichever descriptor tables the two have. If `arrive` panics, which is counted there, the connection is reset.
     ///
     /// # Errors
-    /// Gives it back when the loop's mailbox is full, or the loop has ended.
+    /// Gives it back when the loop's mailbox is full, or the loop has ended; or, with `Unsupported`, when the loop has another
+    /// [descriptor table](crate::group#descriptor-tables) and this is not a loop of its group.
     pub fn send(
         self,
         to: &Remote,

@@ -37,6 +37,30 @@ impl Stream {
     ///
     /// Not cancel safe: a part may have been sent when the future is dropped.
     ///
+    /// ```
+    /// # use evenkeel::{EventLoop, fs::File, net::{TcpListener, TcpStream}};
+    /// # let path = std::env::temp_dir().join(format!("evenkeel-send-{}", std::process::id()));
+    /// # std::fs::write(&path, "Hello, world")?;
+    /// # let mut events = EventLoop::new()?;
+    /// # let got = events.block_on(async {
+    /// # let mut listener = TcpListener::bind("127.0.0.1:0")?;
+    /// # let mut client = TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (mut stream, _) = listener.accept().await?;
+    /// let file = File::open(&path).await?;
+    /// let len = file.metadata().await?.len();
+    /// stream.write_all(b"12\n").await?;
+    /// if stream.send_file(&file, 0, len).await? < len {
+    ///     stream.abort();
+    /// }
+    /// # let mut got = [0; 15];
+    /// # client.read_exact(&mut got).await?;
+    /// # Ok::<_, std::io::Error>(got)
+    /// # })??;
+    /// # std::fs::remove_file(path)?;
+    /// # assert_eq!(&got, b"12\nHello, world");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// The kernel's, of the socket or of the file; `BrokenPipe` after [`shutdown`](Self::shutdown); `InvalidInput` for a range
     /// that reaches above `i64::MAX`. A part may have been sent.

@@ -15,6 +15,31 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
+//! A handler, which cannot await, is called back:
+//!
+//! ```
+//! use evenkeel::{Conn, Handler};
+//!
+//! struct Shouter;
+//!
+//! impl Handler for Shouter {
+//!     fn on_data(&mut self, conn: &mut Conn<'_>, bytes: &[u8]) {
+//!         let (id, text) = (conn.id(), bytes.to_vec());
+//!         let given = conn.handle().offload_then(
+//!             move || String::from_utf8_lossy(&text).to_uppercase(),
+//!             // Back on the loop. The connection may be over by now, which is an error and no harm.
+//!             move |handle, loud| {
+//!                 let _ = loud.map(|loud| handle.write(id, loud.as_bytes()));
+//!             },
+//!         );
+//!         if given.is_err() {
+//!             // Too much waits already: better one client is turned away than all are late.
+//!             conn.abort();
+//!         }
+//!     }
+//! }
+//! ```
+//!
 //! # Lanes
 //!
 //! What is given away runs in one of three lanes. Each has threads and a bounded queue of its own, so none of them keeps

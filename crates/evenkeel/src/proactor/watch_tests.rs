@@ -1,5 +1,7 @@
 //! Watches on rings that have little room, or that refuse and take in parts.
 
+#![allow(clippy::unwrap_used)]
+
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::WakeFn;
+use super::wake::is_interrupt;
 
 /// The numbers of real-time signals that a program may use.
 pub(crate) fn real_time() -> RangeInclusive<i32> {
@@ -28,13 +29,17 @@ impl Drop for Registration {
 /// # Panics
 /// For SIGKILL, SIGSTOP and those that faults of the program raise.
 pub(crate) fn register(signal: i32, count: Arc<AtomicU64>, wake: WakeFn) -> io::Result<Registration> {
-    let arrived = move || {
+    let arrived = move |info: &libc::siginfo_t| {
+        if signal == libc::SIGURG && is_interrupt(info) {
+            // A loop is being woken, which is no event.
+            return;
+        }
         count.fetch_add(1, Ordering::Release);
         wake();
     };
-    // SAFETY: what runs in the signal's handler is async-signal-safe: an atomic addition, and waking the loop, which
+    // SAFETY: what runs in the signal's handler is async-signal-safe: a look at what came with the signal, an atomic addition, and waking the loop, which
     // is a few atomics and one raw system call on whatever thread this is (`wake.rs`) and leaves `errno` alone. It neither
     // allocates, locks, nor panics.
-    let id = unsafe { signal_hook_registry::register(signal, arrived) }?;
+    let id = unsafe { signal_hook_registry::register_sigaction(signal, arrived) }?;
     Ok(Registration(id))
 }

@@ -1,8 +1,8 @@
 //! Descriptor tables: whether two threads are known to have the same one, and how a thread gets one of its own.
 //!
 //! A thread has the table of the thread that started it, until it leaves that for a copy (`unshare(CLONE_FILES)`). The kernel
-//! does not tell which threads share, and a user's thread may have been started by any other, so what is not known to be
-//! shared counts as not shared.
+//! tells whether a thread shares the first one's (`kcmp`), if a container lets it; a user's thread may have been started by any
+//! other. What is not known to be shared counts as not shared.
 
 use std::cell::Cell;
 use std::io;
@@ -39,20 +39,46 @@ thread_local! {
 static SPLIT: AtomicBool = AtomicBool::new(false);
 static NEXT: AtomicU32 = AtomicU32::new(ORIGINAL + 1);
 
-/// The calling thread's table.
+/// The table of the process's first thread, which other threads can be compared with; [`UNKNOWN`] while it changes.
+static FIRST: AtomicU32 = AtomicU32::new(ORIGINAL);
+
+/// The calling thread's table. Async-signal-safe.
 pub(crate) fn here() -> Table {
     if HERE.get() == UNKNOWN {
         // A thread of another table was started after a split, and would see that there was one.
-        let original = !SPLIT.load(Ordering::Acquire);
-        HERE.set(if original { ORIGINAL } else { NEXT.fetch_add(1, Ordering::Relaxed) });
+        let known = if SPLIT.load(Ordering::Acquire) { that_of_first() } else { Some(ORIGINAL) };
+        HERE.set(known.unwrap_or_else(|| NEXT.fetch_add(1, Ordering::Relaxed)));
     }
     Table(HERE.get())
+}
+
+/// The table of the process's first thread, if the kernel says that this thread shares it. Where it does not answer, as in some
+/// containers, nothing is known.
+fn that_of_first() -> Option<u32> {
+    let first = FIRST.load(Ordering::SeqCst);
+    let shared = is_shared_with(rustix::process::getpid().as_raw_pid());
+    // Unchanged: what was compared was the table of this name.
+    (shared && first != UNKNOWN && first == FIRST.load(Ordering::SeqCst)).then_some(first)
+}
+
+/// Whether a thread of this process has the calling thread's table, as far as the kernel tells (`kcmp`).
+fn is_shared_with(thread: i32) -> bool {
+    const FILES: i32 = 2;
+    let this = rustix::thread::gettid().as_raw_pid();
+    // SAFETY: plain numbers. `errno`, which the call may change, belongs to the code that a signal's handler may have interrupted.
+    unsafe {
+        let errno = libc::__errno_location();
+        let before = *errno;
+        let compared = libc::syscall(libc::SYS_kcmp, this, thread, FILES, 0, 0);
+        *errno = before;
+        compared == 0
+    }
 }
 
 /// Whether numbers of `table` are known to mean the same on the calling thread. Async-signal-safe.
 #[inline]
 pub(crate) fn is_here(table: Table) -> bool {
-    !SPLIT.load(Ordering::Acquire) || HERE.get() == table.0
+    !SPLIT.load(Ordering::Acquire) || here() == table
 }
 
 /// The calling thread was started by one that has `table`.
@@ -141,15 +167,26 @@ pub(crate) fn split(keep: &[Fd]) -> io::Result<io::Result<()>> {
     if let Err(e) = prepare() {
         return Ok(Err(e));
     }
+    let is_first = rustix::thread::gettid() == rustix::process::getpid();
+    let old = FIRST.load(Ordering::SeqCst);
+    if is_first {
+        FIRST.store(UNKNOWN, Ordering::SeqCst);
+    }
     // SAFETY: whoever asked for it (`Builder::private_descriptors` is unsafe) has promised that no descriptor crosses between
     // this thread and those of the old table. What this crate has open belongs to loops, of which this thread has none.
     if let Err(e) = unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FILES) } {
+        if is_first {
+            FIRST.store(old, Ordering::SeqCst);
+        }
         return Ok(Err(e.into()));
     }
     // Until the copies are given up below, the old numbers are right here too.
     HERE.set(NEXT.fetch_add(1, Ordering::Relaxed));
     OWN.set(true);
     SPLIT.store(true, Ordering::Release);
+    if is_first {
+        FIRST.store(HERE.get(), Ordering::SeqCst);
+    }
     give_up(keep)?;
     Ok(Ok(()))
 }
@@ -167,24 +204,25 @@ fn prepare() -> io::Result<()> {
 fn give_up(keep: &[Fd]) -> io::Result<()> {
     let given_up = |fd: &Fd| *fd > 2 && !keep.contains(fd);
     let copies: Vec<_> = open_numbers().into_iter().filter(given_up).collect();
-    let inert = match inert() {
-        Err(Errno::MFILE) if !copies.is_empty() => {
-            // The table is full: this one's number is taken again at once.
-            drop(own(copies[0]));
-            inert()?
-        }
-        other => other?,
-    };
+    // In a full table the first copy's number is taken again at once, and stays so.
+    let full = matches!(inert(), Err(Errno::MFILE)) && !copies.is_empty();
+    if full {
+        drop(own(copies[0]));
+    }
+    let inert = ManuallyDrop::new(inert()?);
     for fd in copies {
         // What was open only while the table was being read is not any more.
-        if !is_open(fd) || fd == inert.as_raw_fd() {
+        if fd == inert.as_raw_fd() || !is_open(fd) {
             continue;
         }
-        match rustix::io::dup3(&inert, &mut ManuallyDrop::new(own(fd)), DupFlags::CLOEXEC) {
+        match rustix::io::dup3(&*inert, &mut ManuallyDrop::new(own(fd)), DupFlags::CLOEXEC) {
             // The limit was lowered below it, so nobody else gets this number.
             Err(Errno::BADF) => drop(own(fd)),
             other => other?,
         }
+    }
+    if !full {
+        drop(ManuallyDrop::into_inner(inert));
     }
     Ok(())
 }

@@ -144,6 +144,12 @@ fn interrupt(thread: i32) -> io::Result<()> {
     }
 }
 
+/// Whether a SIGURG was sent by [`interrupt`], or in the same way by other code of this process.
+pub(super) fn is_interrupt(info: &libc::siginfo_t) -> bool {
+    // SAFETY: signals that were sent by `tgkill` say who sent them.
+    info.si_code == libc::SI_TKILL && unsafe { info.si_pid() } == rustix::process::getpid().as_raw_pid()
+}
+
 /// Before there are two tables: SIGURG gets its handler, for the rest of the process's life, and is tried.
 pub(super) fn prepare() -> io::Result<()> {
     static HANDLED: OnceLock<Result<(), i32>> = OnceLock::new();

@@ -41,10 +41,10 @@ in_processes! {
 }
 
 /// A folder of the test's own, for as long as the test runs.
-struct Folder(PathBuf);
+pub struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Self {
+    pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("evenkeel-files-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
@@ -57,7 +57,7 @@ impl Folder {
     }
 
     /// A named pipe: opening it to read blocks until somebody opens it to write.
-    fn pipe(&self) -> PathBuf {
+    pub fn pipe(&self) -> PathBuf {
         let path = self.path("pipe");
         mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
         path
@@ -71,7 +71,7 @@ impl Drop for Folder {
 }
 
 /// Opens the other end of a pipe, which does not block in this mode.
-fn unblock(pipe: &Path) -> std::fs::File {
+pub fn unblock(pipe: &Path) -> std::fs::File {
     std::fs::OpenOptions::new().read(true).write(true).open(pipe).unwrap()
 }
 

@@ -10,17 +10,20 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use evenkeel::fs::File;
 use evenkeel::net::{Stream, TcpListener};
 use evenkeel::pool::{PoolOptions, WorkError, WorkPool};
 use evenkeel::{Backend, EventLoop, dns, time};
 
 use crate::connecting::{closed_port, full_backlog};
+use crate::files::{Folder, unblock};
 use crate::support::{PEER, Probe, Server, descriptors, event_loop, exactly, until};
 
 on_every_backend! {
     i02_results_wake_a_loop_that_sleeps,
     i26_a_panic_of_work_reaches_the_task,
     i26_work_that_blocks_keeps_neither_the_loop_nor_files,
+    i26_files_that_block_keep_neither_work_nor_names,
     i33_work_has_the_programs_mask_of_signals,
     callbacks_hear_on_the_loop_what_came_of_their_work,
     aborting_a_callbacks_task_takes_the_work_back,
@@ -86,6 +89,23 @@ fn i26_work_that_blocks_keeps_neither_the_loop_nor_files(backend: Backend) {
     drop(open);
     for task in blocked {
         assert!(!s.events.block_on(task).unwrap().unwrap().unwrap());
+    }
+}
+
+fn i26_files_that_block_keep_neither_work_nor_names(backend: Backend) {
+    let mut r = Resolving::new(backend);
+    r.finds(&["127.0.0.1:80".parse().unwrap()]);
+    let h = r.events.handle();
+    let folder = Folder::new();
+    let pipe = folder.pipe();
+    let blocked: Vec<_> = (0..50).map(|_| h.spawn(File::open(pipe.clone()))).collect();
+    until(&mut r.events, "they are in flight", || h.stats().files_in_flight == 50);
+    let others = async { (h.offload(|| 7).await.is_ok(), dns::resolve("host.example", 80).await.is_ok()) };
+    assert_eq!(r.events.block_on(others).unwrap(), (true, true));
+    assert_eq!(h.stats().files_in_flight, 50);
+    let _other_end = unblock(&pipe);
+    for file in blocked {
+        r.events.block_on(file).unwrap().unwrap().unwrap();
     }
 }
 
@@ -310,7 +330,9 @@ fn i28_threads_end_with_their_pool(backend: Backend) {
         .unwrap();
     let stats = h.work_pool().unwrap().stats();
     assert!((1..=3).contains(&stats.work.threads) && (1..=2).contains(&stats.names.threads), "{stats:?}");
-    assert_eq!(threads(), stats.work.threads + stats.names.threads);
+    // A thread counts from when it was started, and has its name a moment later.
+    let named = || threads() == stats.work.threads + stats.names.threads;
+    until(&mut events, "all have their names", named);
     drop((events, h));
     let mut other = event_loop(backend);
     until(&mut other, "they have ended", || threads() == 0);

@@ -1,12 +1,13 @@
 //! What belongs to the process: descriptors and their limit, signals, children. Each test has one to itself.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
+use evenkeel::net::unix::{FdStream, Seqpacket};
 use evenkeel::net::{ConnectOptions, ListenOptions, Listener, Stream};
 use evenkeel::signal::{Signal, Signals};
 use evenkeel::{Backend, Message, time};
@@ -30,7 +31,7 @@ in_processes! {
 /// Sets the limit of descriptors so that `more` can still be opened.
 fn leave(more: u64) -> Rlimit {
     let old = getrlimit(Resource::Nofile);
-    let highest = rustix::io::dup(std::io::stdin()).unwrap().as_raw_fd() as u64;
+    let highest = rustix::io::dup(io::stdin()).unwrap().as_raw_fd() as u64;
     setrlimit(Resource::Nofile, Rlimit { current: Some(highest + more), maximum: old.maximum }).unwrap();
     old
 }
@@ -38,7 +39,7 @@ fn leave(more: u64) -> Rlimit {
 /// Opens descriptors until only `more` can still be opened. Called with a limit that is set already, since an
 /// io_uring holds on to the one that it met when it was asked to accept.
 fn occupy_all_but(more: usize) -> Vec<OwnedFd> {
-    let mut taken: Vec<_> = std::iter::from_fn(|| rustix::io::dup(std::io::stdin()).ok()).collect();
+    let mut taken: Vec<_> = std::iter::from_fn(|| rustix::io::dup(io::stdin()).ok()).collect();
     taken.truncate(taken.len() - more);
     taken
 }
@@ -276,6 +277,18 @@ fn i34_no_descriptor_reaches_a_child(backend: Backend) {
     assert_eq!(String::from_utf8(of_a_child()), String::from_utf8(given));
 }
 
+async fn messages_to_nobody() {
+    let pipe = |result: io::Result<usize>| assert_eq!(result.unwrap_err().kind(), ErrorKind::BrokenPipe);
+    let (ours, theirs) = Seqpacket::pair().unwrap();
+    drop(theirs);
+    pipe(ours.send(b"x").await);
+    pipe(ours.send_with_fds(b"x", &[io::stdin().as_fd()]).await);
+    let (ours, theirs) = FdStream::pair().unwrap();
+    drop(theirs);
+    pipe(ours.write(b"x").await);
+    pipe(ours.send_with_fds(b"x", &[io::stdin().as_fd()]).await);
+}
+
 /// All ways of writing meet a peer that is gone, and the process is one that SIGPIPE would end.
 fn i33_no_write_raises_sigpipe(backend: Backend) {
     // SAFETY: sets a disposition to its default; no other thread of this process uses it.
@@ -310,6 +323,7 @@ fn i33_no_write_raises_sigpipe(backend: Backend) {
         }
         s.until("it is over", || seen.closed());
     }
+    s.events.block_on(messages_to_nobody()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = listener.local_addr().unwrap();
     let mut stream = s.events.block_on(Stream::connect(at)).unwrap().unwrap();

@@ -19,6 +19,7 @@ use crate::support::{PEER, assert_same, event_loop, pattern, until};
 on_every_backend! {
     parts_of_files_arrive_in_order_with_all_else,
     i35_a_slow_reader_gets_every_byte,
+    what_is_not_in_memory_is_read_without_keeping_the_loop,
     a_file_that_is_short_or_becomes_so_is_told_by_the_count,
     what_has_no_pages_is_sent_all_the_same,
     what_cannot_be_sent_is_an_error,
@@ -149,6 +150,33 @@ fn i35_a_slow_reader_gets_every_byte(backend: Backend) {
     let (n, _stream) = events.block_on(task).unwrap().unwrap().unwrap();
     assert_eq!(n, 20_000_000);
     assert_same(&reading.join().unwrap(), &content);
+}
+
+fn what_is_not_in_memory_is_read_without_keeping_the_loop(backend: Backend) {
+    let mut events = event_loop(backend);
+    let h = events.handle();
+    let content = pattern(3_000_000);
+    let disk = OnDisk::new("cold", backend, &content);
+    let before = OpenOptions::new().read(true).write(true).open(&disk.0).unwrap();
+    before.sync_all().unwrap();
+    // The kernel drops what it has of it, if the file is on a disk.
+    rustix::fs::fadvise(&before, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    let mut byte = [0];
+    let mut first = [io::IoSliceMut::new(&mut byte)];
+    let flags = rustix::io::ReadWriteFlags::NOWAIT;
+    let cold =
+        rustix::io::preadv2(&before, &mut first, 0, flags).is_err_and(|e| e == rustix::io::Errno::AGAIN);
+    let reading = run(&mut events, async || {
+        let (mut stream, peer) = tcp().await;
+        let reading = read_all(peer);
+        let file = File::open(&disk.0).await?;
+        let operations = h.stats().file_ops;
+        assert_eq!(stream.send_file(&file, 0, 3_000_000).await?, 3_000_000);
+        assert!(!cold || h.stats().file_ops > operations, "the disk was waited for on the loop");
+        stream.shutdown().await?;
+        Ok((reading, stream))
+    });
+    assert_same(&reading.0.join().unwrap(), &content);
 }
 
 fn a_file_that_is_short_or_becomes_so_is_told_by_the_count(backend: Backend) {

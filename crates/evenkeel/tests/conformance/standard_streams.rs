@@ -77,9 +77,10 @@ fn i34_input_from_a_pipe(backend: Backend) {
 fn i34_output_to_a_pipe_that_is_full(backend: Backend) {
     let saved = io::stdout().as_fd().try_clone_to_owned().unwrap();
     let (read, write) = rustix::pipe::pipe().unwrap();
+    // First, since it may have something to say on standard error.
+    let mut events = event_loop(backend);
     put(&write, 1);
     put(&write, 2);
-    let mut events = event_loop(backend);
     let sent = pattern(1_000_000);
     let (mut out, mut err) = run(&mut events, async || Ok((stdio::stdout()?, stdio::stderr()?)));
     let mut written = 0;

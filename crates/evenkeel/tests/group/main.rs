@@ -7,9 +7,11 @@ mod support;
 
 mod adopting;
 mod bodies;
+mod crossing;
 mod life;
 mod messages;
 mod moving;
 mod pools;
+mod refusing;
 mod sharing;
 mod tables;

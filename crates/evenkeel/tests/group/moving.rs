@@ -266,7 +266,8 @@ fn i43_a_storm_of_moves_loses_nothing(backend: Backend) {
     drop(ends);
     // Remotes keep the descriptors by which they wake.
     drop((listener, loops, storm));
-    assert_eq!(descriptors(), before);
+    // Fewer, if a loop has closed what an earlier test's group had left in its table.
+    assert!(descriptors() <= before, "{} descriptors, {before} before", descriptors());
 }
 
 fn a_full_mailbox_gives_the_connection_back(backend: Backend) {
@@ -275,15 +276,16 @@ fn a_full_mailbox_gives_the_connection_back(backend: Backend) {
     let (to, listener) = (group.remote(1), TcpListener::bind("127.0.0.1:0").unwrap());
     let (mut far, near) = (connect(listener.local_addr().unwrap()), listener.accept().unwrap().0);
     far.write_all(b"ping").unwrap();
-    let tries = move || async move {
-        let stream = Stream::from_fd(near).unwrap();
+    let tries = move |fd: io::Result<std::os::fd::OwnedFd>| async move {
+        let stream = Stream::from_fd(fd.unwrap()).unwrap();
         let refused = stream.pack().unwrap().send(&to, |_, _| ()).unwrap_err();
         assert_eq!(refused.error.kind(), io::ErrorKind::WouldBlock);
         let mut stream = refused.parcel.unpack(&Handle::current()).unwrap();
         stream.read_with(|bytes, reply| reply.write(bytes)).await.unwrap();
         stream.flush().await.unwrap();
     };
-    group.spawn_on(0, tries).unwrap().wait().unwrap();
+    let arrive = |handle: &Handle, fd| handle.spawn(tries(fd)).detach();
+    group.hand_over(0, near.into(), arrive).unwrap();
     let mut pong = [0; 4];
     far.read_exact(&mut pong).unwrap();
     assert_eq!(&pong, b"ping");

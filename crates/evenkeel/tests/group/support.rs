@@ -1,8 +1,10 @@
 //! The harness: groups that nothing else in the process disturbs, and raw peers.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::RawFd;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -219,4 +221,31 @@ pub fn no_threads(named: &str) {
 /// The descriptors in the table of this thread and of all that share it.
 pub fn descriptors() -> usize {
     fs::read_dir("/proc/thread-self/fd").unwrap().count()
+}
+
+/// A group whose loops have tables of their own.
+pub fn private_on(backend: Backend, loops: usize) -> Group {
+    let each = EventLoop::builder().backend(backend).on_fallback(|_| ());
+    // SAFETY: what these tests open on a loop's thread stays there, but for what they hand over.
+    let builder = unsafe { Group::builder().private_descriptors() };
+    builder.loops(loops).event_loop(each).build(|_, _| Ok(())).unwrap()
+}
+
+/// Runs a call on a loop's thread and waits for what it returns.
+pub fn on<T: Send + 'static>(
+    group: &Group,
+    index: usize,
+    call: impl FnOnce(&Handle) -> T + Send + 'static,
+) -> T {
+    group.spawn_on(index, move || async move { call(&Handle::current()) }).unwrap().wait().unwrap()
+}
+
+/// What the numbers of this thread's table refer to.
+pub fn table() -> HashMap<RawFd, String> {
+    let entries = fs::read_dir("/proc/thread-self/fd").unwrap().filter_map(Result::ok);
+    let named = entries.filter_map(|entry| {
+        let to = fs::read_link(entry.path()).ok()?;
+        Some((entry.file_name().to_str()?.parse().ok()?, to.display().to_string()))
+    });
+    named.filter(|(_, to)| !to.starts_with("/proc")).collect()
 }

@@ -222,7 +222,7 @@ fn a_loop_whose_state_is_late_stops_reading_and_goes_on_after_it() {
 fn i41_newcomers_are_turned_away_while_the_state_is_late() {
     on_each_backend(|backend| {
         let hub = Hub::with(backend, &on_loops(2, "", ""));
-        let mut connections: Vec<Http> = (0..55).map(|_| hub.on_loop(1)).collect();
+        let mut connections: Vec<Http> = (0..30).map(|_| hub.on_loop(1)).collect();
         // Each is a name of its own in memory, which is more than its letter.
         let request = sse_request(&format!("/sse/key-a?channels={}", "c,".repeat(1_900)), "");
         let blocked = hub.block(0);

@@ -13,6 +13,8 @@ use crate::state::{Frame, Refusal, SessionId};
 
 /// What a command weighs beside what it carries, in bytes.
 const COMMAND: usize = 64;
+/// What a name in a list weighs beside its letters, in bytes.
+const NAME: usize = 48;
 /// What a message weighs for each of its receivers, in bytes: an id on the way, a place in a queue at its end.
 const RECEIVER: usize = 64;
 
@@ -43,15 +45,22 @@ pub(super) struct StreamAsked {
     pub(super) head: Vec<u8>,
 }
 
+impl StreamAsked {
+    fn weight(&self) -> usize {
+        let texts = [Some(&self.key), self.auth.as_ref(), self.last_event_id.as_ref()].into_iter().flatten();
+        let texts: usize = texts.map(String::len).sum();
+        let channels: usize = self.channels.iter().map(|name| NAME + name.len()).sum();
+        self.head.len() + texts + channels
+    }
+}
+
 impl Command {
     /// What it weighs in memory, in bytes, more or less.
     pub(super) fn weight(&self) -> usize {
         let own = match self {
             Command::Message { text, .. } => text.len(),
-            Command::Stream { asked, .. } => {
-                asked.head.len() + asked.channels.iter().map(String::len).sum::<usize>()
-            }
-            Command::Connect { key, .. } => key.len(),
+            Command::Stream { asked, .. } => asked.weight(),
+            Command::Connect { key, protocol, .. } => key.len() + protocol.as_ref().map_or(0, String::len),
             Command::Leave { .. } => 0,
         };
         // Not the type's size: two processes must agree on it, which may be of different versions.

@@ -161,6 +161,13 @@ impl Front {
             }
         }
         match server.classify(head) {
+            Class::WebSocket(_) | Class::Stream(_) if server.is_state_late() => {
+                server.refuse("state_overloaded", &[("client", Value::Display(&self.client))]);
+                let why = "the server is overloaded; try again in a second";
+                conn.write(&reply::refusal(503, &[("Retry-After", "1")], &why));
+                conn.close();
+                Next::Become(Role::Over)
+            }
             Class::WebSocket(key) => WebSocket::open(server, conn, head, &key, self.client),
             Class::Stream(key) => EventStream::open(server, conn, head, &key, self.client),
             Class::Http => {

@@ -15,6 +15,9 @@ use crate::state::{Refusal, SessionId};
 /// What a loop may have sent to the state that the state has not done, in bytes: past it, its clients are not read from.
 const MAX_AHEAD: usize = 1 << 20;
 
+/// From where on newcomers are turned away, in bytes: those who are there are not read from by then.
+const MAX_AHEAD_OF_NEWCOMERS: usize = 2 * MAX_AHEAD;
+
 /// What is written to any one client before the kernel is asked to take it, in bytes: what one turn brings may be more than a
 /// client's queue may hold.
 const MAX_WRITTEN: usize = 64 << 10;
@@ -39,9 +42,10 @@ pub(super) struct Link {
 }
 
 impl Server {
-    /// The state, if it is on this loop and in this process.
+    /// The state, if it is on this loop and in this process, and nothing that was said before is still on its way to it: a
+    /// state that has come back, since its successor failed, hears that first.
     fn working_home(&self) -> Option<&Home> {
-        self.home().filter(|home| !home.has_moved())
+        self.home().filter(|home| !home.has_moved() && self.link().ahead.get() == 0)
     }
 
     /// Asks the state to serve a WebSocket. The answer, if it is here already; else it comes by `on_notify`, and then
@@ -94,6 +98,12 @@ impl Server {
             self.link().paused.borrow_mut().push(conn.id());
         }
         ahead
+    }
+
+    /// Whether the state is so late that nobody more can be served: a newcomer costs memory until the state has heard of it,
+    /// even if it has gone again.
+    pub(super) fn is_state_late(&self) -> bool {
+        self.link().ahead.get() > MAX_AHEAD_OF_NEWCOMERS
     }
 
     /// The state's answer to a connection, once.

@@ -6,6 +6,8 @@ use std::io::{ErrorKind, Write};
 use std::sync::Barrier;
 use std::time::Duration;
 
+use evenkeel_hub::config::{Config, Sources};
+use evenkeel_hub::server::Service;
 use serde_json::json;
 
 use crate::support::{
@@ -213,6 +215,50 @@ fn a_loop_whose_state_is_late_stops_reading_and_goes_on_after_it() {
         });
         ws.is_served();
         neighbour.is_served();
+    });
+}
+
+#[test]
+fn i41_newcomers_are_turned_away_while_the_state_is_late() {
+    on_each_backend(|backend| {
+        let hub = Hub::with(backend, &on_loops(2, "", ""));
+        let mut connections: Vec<Http> = (0..30).map(|_| hub.on_loop(1)).collect();
+        // Each is a name of its own in memory, which is more than its letter.
+        let request = sse_request(&format!("/sse/key-a?channels={}", "c,".repeat(1_900)), "");
+        let blocked = hub.block(0);
+        let refused = connections.iter_mut().position(|http| {
+            let before = hub.stats(1).bytes_in;
+            http.send(&request);
+            // One that is served waits; one that is not hears so in the turn that has read it.
+            eventually("it is read", || hub.stats(1).bytes_in >= before + request.len() as u64);
+            hub.stats(1).bytes_out > 0
+        });
+        assert!(refused.is_some(), "so many may wait, and more");
+        let refused = connections.swap_remove(refused.unwrap()).response();
+        assert_eq!((refused.status, refused.field("Retry-After")), (503, Some("1")));
+        drop(blocked);
+        hub.ws_on_loop(1).is_served();
+        hub.refused("state_overloaded", 1);
+    });
+}
+
+#[test]
+fn i28_the_end_of_one_loop_is_the_end_of_the_hub() {
+    on_every_backend(|backend| {
+        let toml = on_loops(3, "", "");
+        let sources = Sources { file: Some(("hub.toml", &toml)), ..Sources::default() };
+        let mut config = Config::load(&sources).unwrap();
+        config.server.backend = backend.name().to_owned();
+        let service = Service::start(config).unwrap();
+        let addr = service.addresses()[0];
+        let mut under_way = Http::connect(addr);
+        under_way.send("POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n");
+        eventually("it is accepted", || service.connections() == 1);
+        let drained = service.drain(Duration::from_secs(600)).unwrap();
+        service.remotes()[2].stop();
+        assert!(drained.wait().is_err(), "there is nobody to wait for it");
+        let _ = crate::support::read_to_end(&mut under_way.stream);
+        service.stop().unwrap();
     });
 }
 

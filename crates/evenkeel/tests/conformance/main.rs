@@ -29,6 +29,7 @@ mod halves;
 mod handover;
 mod inheriting;
 mod limits;
+mod loop_state;
 mod model;
 mod moving;
 mod offloading;

@@ -57,7 +57,7 @@ impl Server {
         self: Rc<Self>,
         successor: Option<Successor>,
     ) -> io::Result<Drained> {
-        let mut signals = Signals::new(&[Signal::Terminate, Signal::Interrupt, Signal::User2])?;
+        let mut signals = self.home().ok_or(io::ErrorKind::NotFound)?.signals()?;
         let outcome = match self.until_the_end(&mut signals, successor).await {
             End::Signal(signal) => self.end_by(signal, &mut signals).await,
             End::Replaced(replaced) => self.end_replaced(replaced, &mut signals).await?,

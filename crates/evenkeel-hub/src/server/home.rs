@@ -5,10 +5,12 @@
 //! connections, while the state spends about a microsecond on a message however many receive it.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use evenkeel::signal::{Signal, Signals};
 use evenkeel::{Handle, RemoteError};
 
 use super::Server;
@@ -41,6 +43,8 @@ pub(super) struct Home {
     predecessor: RefCell<Option<Rc<Channel>>>,
     /// There is such a process, and it cannot be told anything yet: what it is to be told is kept.
     expecting: Cell<bool>,
+    /// Listened for before anybody knows that this process serves.
+    signals: Cell<Option<Signals>>,
 }
 
 impl Home {
@@ -55,7 +59,23 @@ impl Home {
             elsewhere: RefCell::default(),
             predecessor: RefCell::default(),
             expecting: Cell::new(others > 0),
+            signals: Cell::default(),
         }
+    }
+
+    /// From now on signals have none of their default effects, and wait for [`signals`](Self::signals).
+    pub(super) fn listen_for_signals(&self) -> io::Result<()> {
+        self.signals.set(Some(Signals::new(&[Signal::Terminate, Signal::Interrupt, Signal::User2])?));
+        Ok(())
+    }
+
+    /// The signals that have come and those that will, once.
+    pub(super) fn signals(&self) -> io::Result<Signals> {
+        if let Some(signals) = self.signals.take() {
+            return Ok(signals);
+        }
+        self.listen_for_signals()?;
+        self.signals.take().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// Whether nothing is to be done here any more.

@@ -59,15 +59,20 @@ impl Service {
     /// When an address cannot be listened on, a loop cannot be made, or the configuration names what does not exist; the
     /// message says what.
     pub fn start(config: Config) -> io::Result<Service> {
-        Service::start_with(config, Inheritance::default())
+        Service::start_as(config, Inheritance::default(), false)
     }
 
     /// As [`start`](Self::start), with what this process has inherited: sockets, and perhaps everything that a hub had which
-    /// this one replaces.
+    /// this one replaces. Signals are listened for from the beginning, so that [`run`](Self::run) hears of those that come
+    /// as soon as anybody has been told that this process serves.
     ///
     /// # Errors
     /// As for [`start`](Self::start), and when the state of the hub before cannot be taken over; that one goes on then.
-    pub fn start_with(config: Config, mut inherited: Inheritance) -> io::Result<Service> {
+    pub fn start_with(config: Config, inherited: Inheritance) -> io::Result<Service> {
+        Service::start_as(config, inherited, true)
+    }
+
+    fn start_as(config: Config, mut inherited: Inheritance, signals: bool) -> io::Result<Service> {
         let backend: Backend = match config.server.backend.as_str() {
             // The runtime's own variable decides when the hub's configuration leaves the choice open.
             "auto" => Backend::from_env()?,
@@ -89,13 +94,14 @@ impl Service {
         let group = start_loops(&common, backend, (state, api, fronts))?;
         common.set_remotes(group.remotes().to_vec());
         let addresses = listen(&group, &common, share, &mut inherited)?;
-        if let Some(arrived) = arrived {
-            let serving = on_home(&group, |server| async move {
-                let home = server.home().ok_or(io::ErrorKind::NotFound)?;
-                arrived.serve(&server, home)
-            });
-            serving?.wait().map_err(io::Error::other)??;
-        }
+        let serving = on_home(&group, move |server| async move {
+            let home = server.home().ok_or(io::ErrorKind::NotFound)?;
+            if signals {
+                home.listen_for_signals()?;
+            }
+            arrived.map_or(Ok(()), |arrived| arrived.serve(&server, home))
+        });
+        serving?.wait().map_err(io::Error::other)??;
         let facts = group.spawn_on(HOME, || async {
             let handle = Handle::current();
             let fallback = handle.fallback().map(|fallback| FallbackNote {

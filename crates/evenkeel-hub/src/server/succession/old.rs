@@ -18,7 +18,7 @@ use evenkeel::inherit::notify::State;
 use evenkeel::net::Closing;
 
 use super::channel::{Channel, Incoming};
-use super::wire::{ApiReply, ApiRequest, Frame, Reader, ToNew, ToOld, message, state};
+use super::wire::{ApiReply, ApiRequest, Frame, OF_MANAGER, Reader, ToNew, ToOld, message, state};
 use crate::server::Server;
 use crate::server::crossing::Command;
 use crate::server::drain::tell_manager;
@@ -188,8 +188,14 @@ pub(in super::super) async fn replace(server: Rc<Server>, with: Successor) -> io
     let mut succession = Succession::new()?;
     let all = std::mem::take(&mut *server.common().listeners());
     let listeners = Listeners { server: &server, all };
-    for (label, listener) in server.config().server.listen.iter().zip(&listeners.all) {
-        succession.hand_over(label.to_string().as_bytes(), &listener.sockets().await?)?;
+    // Those of the configuration come first, in its order; then those that a service manager has passed beside.
+    let mut configured = server.config().server.listen.iter();
+    for listener in &listeners.all {
+        let label = match configured.next() {
+            Some(address) => address.to_string(),
+            None => format!("{OF_MANAGER}{}", listener.addr()),
+        };
+        succession.hand_over(label.as_bytes(), &listener.sockets().await?)?;
     }
     drop(listeners);
     let mut new = succession.spawn(program)?;

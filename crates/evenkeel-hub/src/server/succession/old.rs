@@ -221,11 +221,11 @@ pub(in super::super) async fn replace(server: Rc<Server>, with: Successor) -> io
                 first = Some(frame);
                 break ready.await?;
             }
-            // How it has failed is to be heard from `ready`.
-            Ok(Ok(None)) => {
-                return Err((&mut ready).await.err().map_or(io::ErrorKind::BrokenPipe.into(), Into::into));
+            Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => return Err(error),
+            // It has ended: how is to be heard from `ready`.
+            Ok(Ok(None) | Err(_)) => {
+                return Err(ready.await.err().map_or(io::ErrorKind::BrokenPipe.into(), Into::into));
             }
-            Ok(Err(error)) => return Err(error),
         }
     };
     // From this process it is believed.

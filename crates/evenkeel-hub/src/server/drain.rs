@@ -132,9 +132,14 @@ impl Server {
     ) -> io::Result<Drained> {
         const WHY: &str = "this process has been replaced";
         let connections = || Value::Number(self.common().connections() as u64);
-        self.note(Level::Info, "replaced", &[("connections", connections())]);
-        let elsewhere = replaced.elsewhere();
+        let (elsewhere, wake_new) = (replaced.elsewhere(), replaced.wake_new());
         let mut serving = evenkeel::spawn(replaced.serve(self.clone()));
+        // First the listeners are told to close, then they are closed.
+        for _ in 0..2 {
+            self.all_loops_have_turned().await;
+        }
+        wake_new.await;
+        self.note(Level::Info, "replaced", &[("connections", connections())]);
         let mut left = self.unless_signalled(self.until_all_left(&mut serving, None), signals, WHY).await;
         if left.is_none() {
             self.note(Level::Info, "ending at once", &[("connections", connections())]);

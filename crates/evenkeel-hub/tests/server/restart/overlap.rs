@@ -1,9 +1,11 @@
 //! Signals and accidents while both processes have clients.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use rustix::process::Signal;
 
 use super::site::Site;
-use crate::support::{End, Record, Ws, on_every_backend};
+use crate::support::{End, Http, Record, Ws, on_every_backend};
 
 /// Only the first client is moved by itself.
 const SLOWLY: &str = "drain_deadline_seconds = 3600\nloops = 2";
@@ -79,5 +81,27 @@ fn i48_the_new_process_is_lost_and_the_old_ones_clients_are_told() {
         assert_eq!(site.ended(old), Some(1));
         assert_eq!(site.ended(site.main), None);
         assert!(site.said("the new process is lost"));
+    });
+}
+
+#[test]
+fn i48_a_lonely_client_that_connects_at_any_moment_is_served_at_once() {
+    // Nobody else comes whose connection would remind the kernel of one that waits.
+    on_every_backend(|backend| {
+        for (share, loops) in [("acceptor", 1), ("acceptor", 2), ("reuse-port", 2), ("shared", 2)] {
+            let top = format!("drain_deadline_seconds = 0\nloops = {loops}\nshare = '{share}'");
+            let mut site = Site::start(backend, &top);
+            let (addr, over) = (site.addr, AtomicBool::new(false));
+            std::thread::scope(|scope| {
+                let client = scope.spawn(|| {
+                    while !over.load(Ordering::SeqCst) {
+                        assert_eq!(Http::connect(addr).get("/health").status, 200);
+                    }
+                });
+                (0..4).for_each(|_| site.replace_wholly());
+                over.store(true, Ordering::SeqCst);
+                client.join().unwrap();
+            });
+        }
     });
 }

@@ -33,6 +33,7 @@ pub(super) struct Site {
     manager: UnixDatagram,
     log: Arc<Mutex<Vec<String>>>,
     all: Vec<Pid>,
+    replaced: usize,
 }
 
 /// A configuration: `top` and `app` as in [`config`].
@@ -94,7 +95,7 @@ impl Site {
         if listening {
             std::thread::spawn(move || printed.for_each(drop));
         }
-        let site = Site { addr: addr.expect(&first), main, dir, manager, log, all: vec![main] };
+        let site = Site { addr: addr.expect(&first), main, dir, manager, log, all: vec![main], replaced: 0 };
         assert_eq!(site.told(), "READY=1");
         site
     }
@@ -173,6 +174,9 @@ impl Site {
         let (true, Some(new)) = (ready, new) else { panic!("{both:?}") };
         let new = Pid::from_raw(new.parse().unwrap()).unwrap();
         self.all.push(new);
+        // Until then the old one may still accept somebody.
+        self.replaced += 1;
+        self.logs(&["INFO replaced "], self.replaced);
         std::mem::replace(&mut self.main, new)
     }
 

@@ -125,11 +125,7 @@ impl Server {
 
     /// Waits for the last connection to leave, as the new process tells each. After a signal they leave at once; after
     /// another, what is left is cut off.
-    async fn end_replaced(
-        self: &Rc<Self>,
-        replaced: Replaced,
-        signals: &mut Signals,
-    ) -> io::Result<Drained> {
+    async fn end_replaced(self: &Rc<Self>, replaced: Replaced, signals: &mut Signals) -> io::Result<Drained> {
         const WHY: &str = "this process has been replaced";
         let connections = || Value::Number(self.common().connections() as u64);
         let (elsewhere, wake_new) = (replaced.elsewhere(), replaced.wake_new());
@@ -151,7 +147,8 @@ impl Server {
             Ok(drained) => Ok(drained),
             Err(why) => {
                 self.orphaned(&elsewhere, &why).await;
-                let what = format!("the process that has replaced this one is lost, and its last clients: {why}");
+                let what =
+                    format!("the process that has replaced this one is lost, and its last clients: {why}");
                 Err(io::Error::other(what))
             }
         }

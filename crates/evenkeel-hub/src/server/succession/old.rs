@@ -288,7 +288,11 @@ impl Replaced {
             for (addr, sockets) in places {
                 let Some(mut addr) = addr else { continue };
                 if addr.ip().is_unspecified() {
-                    addr.set_ip(if addr.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+                    addr.set_ip(if addr.is_ipv4() {
+                        Ipv4Addr::LOCALHOST.into()
+                    } else {
+                        Ipv6Addr::LOCALHOST.into()
+                    });
                 }
                 let visits = if sockets > 1 { sockets * VISITS } else { 1 };
                 for _ in 0..visits {

@@ -43,7 +43,10 @@ fn clients_of_both_processes_are_one_room() {
         // The new process's client sees the old one's, and the other way round.
         let (mut b, members) = site.joins("b");
         let data: Value = serde_json::from_str(&members).unwrap();
-        assert_eq!((&data["presence"]["count"], data["presence"]["hash"].get("a").is_some()), (&2.into(), true));
+        assert_eq!(
+            (&data["presence"]["count"], data["presence"]["hash"].get("a").is_some()),
+            (&2.into(), true)
+        );
         assert_eq!(room(&a.event("pusher_internal:member_added"))["user_id"], "b");
         b.subscribe("c");
         client_event(&mut a, "presence-room", "from a");

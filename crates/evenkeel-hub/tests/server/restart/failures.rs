@@ -34,9 +34,14 @@ fn fails(backend: Backend, spoil: impl Fn(&Site), why: &[&str], mend: impl Fn(&S
 #[test]
 fn i48_a_program_that_ends_at_once() {
     on_every_backend(|backend| {
-        fails(backend, |site| site.put_program(Some("/bin/false")), &["exit status: 1"], |site| {
-            site.put_program(None);
-        });
+        fails(
+            backend,
+            |site| site.put_program(Some("/bin/false")),
+            &["exit status: 1"],
+            |site| {
+                site.put_program(None);
+            },
+        );
     });
 }
 

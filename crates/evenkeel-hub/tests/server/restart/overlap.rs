@@ -89,7 +89,9 @@ fn i48_a_lonely_client_that_connects_at_any_moment_is_served_at_once() {
     // Nobody else comes whose connection would remind the kernel of one that waits.
     on_every_backend(|backend| {
         for (share, loops) in [("acceptor", 1), ("acceptor", 2), ("reuse-port", 2), ("shared", 2)] {
-            let top = format!("drain_deadline_seconds = 0\nloops = {loops}\nshare = '{share}'");
+            let top = format!(
+                "drain_deadline_seconds = 0\nloops = {loops}\nshare = '{share}'\n[limits]\naccept_rate = 0"
+            );
             let mut site = Site::start(backend, &top);
             let (addr, over) = (site.addr, AtomicBool::new(false));
             std::thread::scope(|scope| {

@@ -88,7 +88,9 @@ impl Site {
         let main = Pid::from_child(&child);
         let log = Arc::new(Mutex::new(Vec::new()));
         let (lines, to) = (BufReader::new(child.stderr.take().unwrap()).lines(), log.clone());
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| to.lock().unwrap().push(line)));
+        std::thread::spawn(move || {
+            lines.map_while(Result::ok).for_each(|line| to.lock().unwrap().push(line))
+        });
         let mut printed = BufReader::new(child.stdout.take().unwrap()).lines();
         let first = printed.next().expect("it says where it listens").unwrap();
         let addr = first.strip_prefix("listening on http://").and_then(|addr| addr.parse().ok());
@@ -241,7 +243,6 @@ impl Site {
         let answer = ws.subscribe_as("presence-room", Some(&data));
         (ws, answer["data"].as_str().unwrap().to_owned())
     }
-
 }
 
 /// A command with a listening socket as descriptor 3, as a manager starts it: a shell puts it there, and knows the number

@@ -38,7 +38,6 @@ fn run(config: Config) -> io::Result<Drained> {
     // Found now: when the time comes, the file may be another one, which is the point.
     let program = std::env::current_exe().map(|program| (program, std::env::args_os().skip(1).collect()));
     let service = Service::start_with(config, Inheritance::take()?)?;
-    service.listen_for_signals()?;
     log_backend(&service);
     for warning in warnings {
         service.note(Level::Warn, &warning, &[]);

@@ -173,3 +173,86 @@ mod bytes {
         base64_bytes::deserialize(from).map(Frame::from)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn conn(n: u64) -> ConnId {
+        ConnId::from_bits((n, 7))
+    }
+
+    fn peer(n: u64, stream: bool) -> Peer {
+        Peer { id: conn(n), front: 3, stream }
+    }
+
+    /// What is sent to whom, in order.
+    fn sent(batch: &Batch) -> Vec<(Vec<ConnId>, Vec<u8>)> {
+        let sends = batch.effects.iter().filter_map(|effect| match effect {
+            Effect::Send { to, frame } => Some((to.clone(), frame.as_bytes().to_vec())),
+            _ => None,
+        });
+        sends.collect()
+    }
+
+    #[test]
+    fn a_message_to_many_is_stored_once_and_counted_for_each() {
+        let (one, same_bytes) = (Frame::from(vec![1]), Frame::from(vec![1]));
+        let mut batch = Batch::default();
+        batch.send(conn(1), &one);
+        batch.send(conn(2), &one.clone());
+        batch.send(conn(3), &same_bytes);
+        batch.close(peer(1, false), 4200, "bye");
+        batch.send(conn(2), &same_bytes);
+        let expected = [vec![conn(1), conn(2)], vec![conn(3)], vec![conn(2)]].map(|to| (to, vec![1]));
+        assert_eq!(sent(&batch), expected, "a close keeps its place among the messages");
+        // Three sends of a byte each, to four receivers, and a close.
+        assert_eq!(batch.weight, 4 * RECEIVER + 4 * size_of::<Effect>() + 3);
+    }
+
+    #[test]
+    fn a_batch_behind_another_keeps_the_order_and_adds_up() {
+        let (mut first, mut second) = (Batch::default(), Batch::default());
+        assert!(first.is_empty());
+        first.send(conn(1), &Frame::from(vec![1]));
+        first.processed = 5;
+        second.processed = 6;
+        assert!(!second.is_empty(), "what is done is to be told, too");
+        second.send(conn(1), &Frame::from(vec![2]));
+        let both = first.weight + second.weight;
+        first.append(second);
+        assert_eq!(sent(&first), [(vec![conn(1)], vec![1]), (vec![conn(1)], vec![2])]);
+        assert_eq!((first.weight, first.processed), (both, 11));
+    }
+
+    #[test]
+    fn what_crosses_between_processes_arrives_as_it_was() {
+        let mut batch = Batch { processed: 9, ..Batch::default() };
+        batch.send(conn(u64::MAX), &Frame::from(vec![0, 0xff, b'"']));
+        batch.close(peer(2, true), 4001, "a reason with \"quotes\"");
+        batch.opened(conn(3), Err(Refusal::OverCapacity));
+        let read: Batch = serde_json::from_slice(&serde_json::to_vec(&batch).unwrap()).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{batch:?}"));
+        let asked = StreamAsked {
+            key: "k".into(),
+            channels: vec!["a".into(), "b".into()],
+            auth: None,
+            last_event_id: Some(String::new()),
+            allowed: true,
+            head: vec![0xfe, b'\n'],
+        };
+        let command = Command::Stream { peer: peer(4, true), asked: Box::new(asked) };
+        let read: Command = serde_json::from_slice(&serde_json::to_vec(&command).unwrap()).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{command:?}"));
+        assert_eq!(read.weight(), command.weight());
+    }
+
+    #[test]
+    fn what_a_client_has_sent_weighs_what_it_holds() {
+        let key =
+            |len: usize| Command::Connect { peer: peer(1, false), key: "k".repeat(len), protocol: None };
+        assert_eq!(key(1_000).weight() - key(0).weight(), 1_000);
+    }
+}

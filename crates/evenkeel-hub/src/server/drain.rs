@@ -58,8 +58,7 @@ impl Server {
         self: Rc<Self>,
         successor: Option<Successor>,
     ) -> io::Result<Drained> {
-        let home = self.home().ok_or(io::ErrorKind::NotFound)?;
-        let mut signals = home.signals()?;
+        let mut signals = self.home().ok_or(io::ErrorKind::NotFound)?.signals()?;
         let outcome = match self.until_the_end(&mut signals, successor).await {
             End::Signal(signal) => self.end_by(signal, &mut signals).await,
             End::Replaced(replaced) => self.end_replaced(replaced, &mut signals).await?,
@@ -130,9 +129,14 @@ impl Server {
     async fn end_replaced(self: &Rc<Self>, replaced: Replaced, signals: &mut Signals) -> io::Result<Drained> {
         const WHY: &str = "this process has been replaced";
         let connections = || Value::Number(self.common().connections() as u64);
-        self.note(Level::Info, "replaced", &[("connections", connections())]);
-        let elsewhere = replaced.elsewhere();
+        let (elsewhere, wake_new) = (replaced.elsewhere(), replaced.wake_new());
         let mut serving = evenkeel::spawn(replaced.serve(self.clone()));
+        // First the listeners are told to close, then they are closed.
+        for _ in 0..2 {
+            self.all_loops_have_turned().await;
+        }
+        wake_new.await;
+        self.note(Level::Info, "replaced", &[("connections", connections())]);
         let mut left = self.unless_signalled(self.until_all_left(&mut serving, None), signals, WHY).await;
         if left.is_none() {
             self.note(Level::Info, "ending at once", &[("connections", connections())]);

@@ -39,8 +39,6 @@ pub(super) struct Home {
     dirty: Cell<bool>,
     /// A flush is to come at the end of the turn.
     scheduled: Cell<bool>,
-    /// Listened for since before anybody was told that the hub serves.
-    signals: Cell<Option<Signals>>,
     /// A flush is to come for a loop that had no room.
     retrying: Cell<bool>,
     /// Set while the state is in another process, or on its way there.
@@ -49,6 +47,8 @@ pub(super) struct Home {
     predecessor: RefCell<Option<Rc<Channel>>>,
     /// There is such a process, and it cannot be told anything yet: what it is to be told is kept.
     expecting: Cell<bool>,
+    /// Listened for before anybody knows that this process serves.
+    signals: Cell<Option<Signals>>,
 }
 
 impl Home {
@@ -62,23 +62,26 @@ impl Home {
             dirty: Cell::new(false),
             scheduled: Cell::new(false),
             retrying: Cell::new(false),
-            signals: Cell::default(),
             elsewhere: RefCell::default(),
             predecessor: RefCell::default(),
             expecting: Cell::new(others > 0),
+            signals: Cell::default(),
         }
     }
 
-    /// The signals that end or replace the hub, listened for from the first call on.
+    /// From now on signals have none of their default effects, and wait for [`signals`](Self::signals).
+    pub(super) fn listen_for_signals(&self) -> io::Result<()> {
+        self.signals.set(Some(Signals::new(&[Signal::Terminate, Signal::Interrupt, Signal::User2])?));
+        Ok(())
+    }
+
+    /// The signals that have come and those that will, once.
     pub(super) fn signals(&self) -> io::Result<Signals> {
-        match self.signals.take() {
-            Some(signals) => Ok(signals),
-            None => Signals::new(&[Signal::Terminate, Signal::Interrupt, Signal::User2]),
+        if let Some(signals) = self.signals.take() {
+            return Ok(signals);
         }
-    }
-
-    pub(super) fn keep_signals(&self, signals: Signals) {
-        self.signals.set(Some(signals));
+        self.listen_for_signals()?;
+        self.signals.take().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// Whether nothing is to be done here any more.

@@ -60,15 +60,20 @@ impl Service {
     /// When an address cannot be listened on, a loop cannot be made, or the configuration names what does not exist; the
     /// message says what.
     pub fn start(config: Config) -> io::Result<Service> {
-        Service::start_with(config, Inheritance::default())
+        Service::start_as(config, Inheritance::default(), false)
     }
 
     /// As [`start`](Self::start), with what this process has inherited: sockets, and perhaps everything that a hub had which
-    /// this one replaces.
+    /// this one replaces. Signals are listened for from the beginning, so that [`run`](Self::run) hears of those that come
+    /// as soon as anybody has been told that this process serves.
     ///
     /// # Errors
     /// As for [`start`](Self::start), and when the state of the hub before cannot be taken over; that one goes on then.
-    pub fn start_with(config: Config, mut inherited: Inheritance) -> io::Result<Service> {
+    pub fn start_with(config: Config, inherited: Inheritance) -> io::Result<Service> {
+        Service::start_as(config, inherited, true)
+    }
+
+    fn start_as(config: Config, mut inherited: Inheritance, signals: bool) -> io::Result<Service> {
         let backend: Backend = match config.server.backend.as_str() {
             // The runtime's own variable decides when the hub's configuration leaves the choice open.
             "auto" => Backend::from_env()?,
@@ -91,7 +96,14 @@ impl Service {
             start_loops(&common, backend, (state, api, fronts), arrived.as_ref().map(|a| a.channel()))?;
         common.set_remotes(group.remotes().to_vec());
         let addresses = listen(&group, &common, share, &mut inherited)?;
+        if signals {
+            let listening = on_home(&group, |server| async move {
+                server.home().ok_or(io::ErrorKind::NotFound)?.listen_for_signals()
+            });
+            listening?.wait().map_err(io::Error::other)??;
+        }
         if let Some(mut arrived) = arrived {
+            // On this thread, which has opened what this is said by.
             arrived.ready()?;
             let serving = on_home(&group, |server| async move {
                 let home = server.home().ok_or(io::ErrorKind::NotFound)?;
@@ -152,18 +164,6 @@ impl Service {
     /// Writes one line to the log.
     pub fn note(&self, level: Level, message: &str, fields: &[Field<'_>]) {
         note(self.config(), level, message, fields);
-    }
-
-    /// Listens for signals from now on, for [`run`](Self::run), so that one that comes before it is not the end.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn listen_for_signals(&self) -> io::Result<()> {
-        let listening = self.on_home(|server| async move {
-            let home = server.home().ok_or(io::ErrorKind::NotFound)?;
-            home.signals().map(|signals| home.keep_signals(signals))
-        });
-        listening?.wait().map_err(io::Error::other)?
     }
 
     /// Serves until SIGTERM or SIGINT, then drains; a second signal ends the drain. Blocks this thread.

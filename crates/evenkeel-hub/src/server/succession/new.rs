@@ -12,7 +12,7 @@ use std::time::Duration;
 use evenkeel::inherit::{self, Predecessor, SuccessionError};
 
 use super::channel::{Channel, Incoming};
-use super::wire::{Frame, Reader, ToNew, ToOld, message};
+use super::wire::{Frame, OF_MANAGER, Reader, ToNew, ToOld, message};
 use crate::log::{Level, Value};
 use crate::server::Server;
 use crate::server::crossing::Command;
@@ -57,8 +57,12 @@ impl Inheritance {
         let mut predecessor = inherit::predecessor()?;
         if let Some(old) = &mut predecessor {
             for handed in old.sockets(PATIENCE)? {
-                let label = Some(String::from_utf8_lossy(&handed.label).into_owned());
-                sockets.push(Handed { label, addr: None, sockets: handed.sockets });
+                let label = String::from_utf8_lossy(&handed.label).into_owned();
+                let (label, addr) = match label.strip_prefix(OF_MANAGER) {
+                    Some(addr) => (None, addr.parse().ok()),
+                    None => (Some(label), None),
+                };
+                sockets.push(Handed { label, addr, sockets: handed.sockets });
             }
         }
         Ok(Inheritance { predecessor, sockets })

@@ -4,9 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::pin;
-use std::process::Command as Program;
+use std::process::{Child, Command as Program};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
@@ -15,10 +16,11 @@ use std::time::Duration;
 use evenkeel::group::GroupListener;
 use evenkeel::inherit::Succession;
 use evenkeel::inherit::notify::State;
-use evenkeel::net::Closing;
+use evenkeel::net::{Closing, Stream};
+use evenkeel::time::timeout;
 
 use super::channel::{Channel, Incoming};
-use super::wire::{ApiReply, ApiRequest, Frame, Reader, ToNew, ToOld, message, state};
+use super::wire::{ApiReply, ApiRequest, Frame, OF_MANAGER, Reader, ToNew, ToOld, message, state};
 use crate::server::Server;
 use crate::server::crossing::Command;
 use crate::server::drain::tell_manager;
@@ -27,6 +29,11 @@ use crate::server::outbox::Peer;
 
 /// How long the new process may take until it serves.
 const START: Duration = Duration::from_secs(60);
+
+/// How long a visit to the new process may take.
+const VISIT: Duration = Duration::from_secs(1);
+/// Visits for each of several sockets: that one of four is left out has a probability of one in ten million.
+const VISITS: usize = 14;
 
 /// The program that replaces this one, as this one was started.
 #[derive(Clone, Debug)]
@@ -178,6 +185,29 @@ impl Drop for Handing {
     }
 }
 
+/// Where this process listens, and by how many sockets.
+type Place = (Option<SocketAddr>, usize);
+
+/// Collects the listening sockets for the new process.
+async fn collect_sockets(server: &Server) -> io::Result<(Succession, Vec<Place>)> {
+    let mut succession = Succession::new()?;
+    let all = std::mem::take(&mut *server.common().listeners());
+    let listeners = Listeners { server, all };
+    let mut places = Vec::new();
+    // Those of the configuration come first, in its order; then those that a service manager has passed beside.
+    let mut configured = server.config().server.listen.iter();
+    for listener in &listeners.all {
+        let label = match configured.next() {
+            Some(address) => address.to_string(),
+            None => format!("{OF_MANAGER}{}", listener.addr()),
+        };
+        let sockets = listener.sockets().await?;
+        succession.hand_over(label.as_bytes(), &sockets)?;
+        places.push((listener.addr().socket_addr(), sockets.len()));
+    }
+    Ok((succession, places))
+}
+
 /// Starts the new process and hands everything over. When this returns, it serves.
 ///
 /// Dropping the future gives it up, and so does an error: this process goes on then.
@@ -185,43 +215,13 @@ pub(in super::super) async fn replace(server: Rc<Server>, with: Successor) -> io
     let Some(home) = server.home() else { return Err(io::Error::other("the state is elsewhere")) };
     let mut program = Program::new(&with.program);
     program.args(&with.arguments);
-    let mut succession = Succession::new()?;
-    let all = std::mem::take(&mut *server.common().listeners());
-    let listeners = Listeners { server: &server, all };
-    for (label, listener) in server.config().server.listen.iter().zip(&listeners.all) {
-        succession.hand_over(label.to_string().as_bytes(), &listener.sockets().await?)?;
-    }
-    drop(listeners);
+    let (succession, places) = collect_sockets(&server).await?;
     let mut new = succession.spawn(program)?;
     let socket = new.channel().ok_or_else(|| io::Error::other("the channel is in use"))?;
     let (channel, mut incoming) = Channel::open(socket, Reader::default())?;
     let elsewhere = Rc::new(Elsewhere::new(channel));
     let handing = Handing { server: server.clone(), elsewhere: elsewhere.clone() };
-    let mut ready = pin!(new.ready(START));
-    let mut first = None;
-    let child = loop {
-        let mut said = pin!(incoming.next::<ToOld>());
-        let said = poll_fn(|cx| {
-            if let Poll::Ready(ready) = ready.as_mut().poll(cx) {
-                return Poll::Ready(ready.map(Err));
-            }
-            said.as_mut().poll(cx).map(|said| Ok(Ok(said)))
-        });
-        match said.await? {
-            Err(child) => break child,
-            Ok(Ok(Some(Frame::Message(ToOld::Give)))) => handing.give(home)?,
-            // It serves and has said so, but by another socket, whose word may come later.
-            Ok(Ok(Some(frame))) => {
-                first = Some(frame);
-                break ready.await?;
-            }
-            // How it has failed is to be heard from `ready`.
-            Ok(Ok(None)) => {
-                return Err((&mut ready).await.err().map_or(io::ErrorKind::BrokenPipe.into(), Into::into));
-            }
-            Ok(Err(error)) => return Err(error),
-        }
-    };
+    let (child, first) = until_ready(new, &mut incoming, || handing.give(home)).await?;
     // From this process it is believed.
     tell_manager(&[State::MainPid(child.id())]);
     if !home.has_moved() {
@@ -235,7 +235,36 @@ pub(in super::super) async fn replace(server: Rc<Server>, with: Successor) -> io
         // The new process has the sockets; a loop with a full mailbox goes on accepting, and is a front like this one.
         let _ = listener.close_as(Closing::HandedOver);
     }
-    Ok(Replaced { elsewhere, incoming, first })
+    Ok(Replaced { elsewhere, incoming, first, places })
+}
+
+/// Gives the new process what it asks for until it serves. Returns also what it has said since, if that has been read.
+async fn until_ready(
+    new: evenkeel::inherit::Successor,
+    incoming: &mut Incoming,
+    give: impl Fn() -> io::Result<()>,
+) -> io::Result<(Child, Option<Frame<ToOld>>)> {
+    let mut ready = pin!(new.ready(START));
+    loop {
+        let mut said = pin!(incoming.next::<ToOld>());
+        let said = poll_fn(|cx| {
+            if let Poll::Ready(ready) = ready.as_mut().poll(cx) {
+                return Poll::Ready(ready.map(Err));
+            }
+            said.as_mut().poll(cx).map(|said| Ok(Ok(said)))
+        });
+        match said.await? {
+            Err(child) => return Ok((child, None)),
+            Ok(Ok(Some(Frame::Message(ToOld::Give)))) => give()?,
+            // It serves and has said so, but by another socket, whose word may come later.
+            Ok(Ok(first @ Some(_))) => return Ok((ready.await?, first)),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => return Err(error),
+            // It has ended: how is to be heard from `ready`.
+            Ok(Ok(None) | Err(_)) => {
+                return Err(ready.await.err().map_or(io::ErrorKind::BrokenPipe.into(), Into::into));
+            }
+        }
+    }
 }
 
 /// The new process serves, and this one is a front of it.
@@ -244,9 +273,36 @@ pub(in super::super) struct Replaced {
     incoming: Incoming,
     /// What was read already.
     first: Option<Frame<ToOld>>,
+    places: Vec<Place>,
 }
 
 impl Replaced {
+    /// Whoever came while this process closed its listeners and waits, though nobody knows, is accepted by the new one.
+    ///
+    /// With io_uring the kernel wakes one of those who wait to accept, and not another when that one gives up in the same
+    /// moment. Whoever is woken next takes all who wait, so somebody comes, and goes again: to each of the sockets, if the
+    /// kernel spreads connections over several.
+    pub(in super::super) fn wake_new(&self) -> impl Future<Output = ()> + use<> {
+        let places = self.places.clone();
+        async move {
+            for (addr, sockets) in places {
+                let Some(mut addr) = addr else { continue };
+                if addr.ip().is_unspecified() {
+                    addr.set_ip(if addr.is_ipv4() {
+                        Ipv4Addr::LOCALHOST.into()
+                    } else {
+                        Ipv6Addr::LOCALHOST.into()
+                    });
+                }
+                let visits = if sockets > 1 { sockets * VISITS } else { 1 };
+                for _ in 0..visits {
+                    // If it fails, nobody else is worse off.
+                    let _ = timeout(VISIT, Stream::connect(addr)).await;
+                }
+            }
+        }
+    }
+
     pub(in super::super) fn elsewhere(&self) -> Rc<Elsewhere> {
         self.elsewhere.clone()
     }

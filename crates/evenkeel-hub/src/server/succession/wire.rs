@@ -20,6 +20,10 @@ const JSON: u8 = 0;
 /// The kind of a frame whose content is a state.
 const STATE: u8 = 1;
 
+/// How labels of sockets begin that a service manager has passed for an address that the configuration does not have. The
+/// address follows.
+pub(super) const OF_MANAGER: &str = "manager:";
+
 /// What the new process says.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in super::super) enum ToOld {

@@ -1,7 +1,8 @@
 //! A program that is replaced, and what it tells its manager and its log.
 
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use rustix::process::{
 
 use crate::support::{Canary, Http, Response, Sse, Ws, config, event};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_evenkeel-hub");
+pub(super) const PROGRAM: &str = env!("CARGO_BIN_EXE_evenkeel-hub");
 /// How long a test waits for a process. It is never waited out but in a failure.
 const LONG: Duration = Duration::from_secs(60);
 
@@ -32,6 +33,7 @@ pub(super) struct Site {
     manager: UnixDatagram,
     log: Arc<Mutex<Vec<String>>>,
     all: Vec<Pid>,
+    replaced: usize,
 }
 
 /// A configuration: `top` and `app` as in [`config`].
@@ -46,11 +48,23 @@ impl Site {
     }
 
     pub(super) fn configured(toml: &str) -> Site {
-        Site::launched(toml, true)
+        Site::launched(toml, None, true)
+    }
+
+    /// With a socket that a manager has opened, at an address that the configuration has, too, or does not.
+    pub(super) fn activated(backend: Backend, socket: TcpListener, configured: bool) -> Site {
+        let addr = socket.local_addr().unwrap();
+        let mut toml = settings(backend, "drain_deadline_seconds = 0\nloops = 2", "");
+        if configured {
+            toml = toml.replace("127.0.0.1:0", &addr.to_string());
+        }
+        let mut site = Site::launched(&toml, Some(socket), true);
+        site.addr = addr;
+        site
     }
 
     /// Starts it; if nobody is `listening` to what it prints, the pipe is closed once it has said where it is.
-    pub(super) fn launched(toml: &str, listening: bool) -> Site {
+    pub(super) fn launched(toml: &str, socket: Option<TcpListener>, listening: bool) -> Site {
         static SITES: AtomicU32 = AtomicU32::new(0);
         // Whoever loses the process that has started it is a child of this one.
         set_child_subreaper(Some(getpid())).unwrap();
@@ -64,7 +78,10 @@ impl Site {
         manager.set_read_timeout(Some(LONG)).unwrap();
         std::fs::hard_link(PROGRAM, dir.join("hub")).unwrap();
         std::fs::write(dir.join("hub.toml"), toml).unwrap();
-        let mut command = Command::new(dir.join("hub"));
+        let mut command = match socket {
+            Some(socket) => with_socket(&dir.join("hub"), socket),
+            None => Command::new(dir.join("hub")),
+        };
         command.arg("--config").arg(dir.join("hub.toml"));
         command.env("NOTIFY_SOCKET", format!("@evenkeel-hub-{name}"));
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -80,7 +97,7 @@ impl Site {
         if listening {
             std::thread::spawn(move || printed.for_each(drop));
         }
-        let site = Site { addr: addr.expect(&first), main, dir, manager, log, all: vec![main] };
+        let site = Site { addr: addr.expect(&first), main, dir, manager, log, all: vec![main], replaced: 0 };
         assert_eq!(site.told(), "READY=1");
         site
     }
@@ -159,6 +176,9 @@ impl Site {
         let (true, Some(new)) = (ready, new) else { panic!("{both:?}") };
         let new = Pid::from_raw(new.parse().unwrap()).unwrap();
         self.all.push(new);
+        // Until then the old one may still accept somebody.
+        self.replaced += 1;
+        self.logs(&["INFO replaced "], self.replaced);
         std::mem::replace(&mut self.main, new)
     }
 
@@ -223,16 +243,15 @@ impl Site {
         let answer = ws.subscribe_as("presence-room", Some(&data));
         (ws, answer["data"].as_str().unwrap().to_owned())
     }
+}
 
-    /// A client that is moved at once: the first of all, and with a long deadline the only one.
-    pub(super) fn first(&self) -> Ws {
-        self.ws()
-    }
-
-    /// A connection that nobody can refuse.
-    pub(super) fn tcp(&self) -> TcpStream {
-        crate::support::connect(self.addr)
-    }
+/// A command with a listening socket as descriptor 3, as a manager starts it: a shell puts it there, and knows the number
+/// of the process that it becomes.
+pub(super) fn with_socket(program: &Path, socket: TcpListener) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec 3<&0 </dev/null; export LISTEN_PID=$$; exec \"$@\"", "sh"]).arg(program);
+    shell.env("LISTEN_FDS", "1").stdin(OwnedFd::from(socket));
+    shell
 }
 
 /// As [`eventually`](crate::support::eventually), for processes: they start and end on a machine that does much else.

@@ -73,8 +73,4 @@ impl Session {
         self.got.push((publisher.parse().unwrap(), n.parse().unwrap()));
         true
     }
-
-    pub(super) fn len(&self) -> usize {
-        self.got.len()
-    }
 }

@@ -74,7 +74,7 @@ impl HubHold {
         let mut command = command(program, self.backend);
         command.args(["--set", "private_descriptors=true", "--set", &format!("loops={}", self.loops)]);
         let hub = places.spawn_anywhere(|| Running::start(&mut command))?;
-        let mut crowd = Crowd::gather(hub, transport, self.subscribers as usize)?;
+        let mut crowd = Crowd::gather(hub, self.loops, transport, self.subscribers as usize)?;
         let loops = connections_of_loops(crowd.hub.addr)?;
         let tables = in_tables(crowd.hub.process.pid(), "hub")?;
         let noise = Noise::watch(&[crowd.hub.process])?;

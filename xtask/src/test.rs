@@ -70,6 +70,9 @@ pub(crate) fn count(root: &Path, options: &Options) -> Tally {
         for loops in LOOPS {
             tally += on_loops(root, loops).unwrap_or_else(|error| failure(&error));
         }
+        for loops in HUB_LOOPS {
+            tally += hub_on_loops(root, loops).unwrap_or_else(|error| failure(&error));
+        }
     }
     if options.clients {
         let hub = options.hub.as_deref();
@@ -93,6 +96,21 @@ fn on_loops(root: &Path, loops: &str) -> Result<Tally, String> {
     let mut command = Command::new(cargo());
     command.args(["test", "--package", "evenkeel", "--all-features", "--test", "conformance"]);
     command.args(["--", "--skip", "::alone::", "--skip", "i17_", "--skip", "fallback::the_suite", "--quiet"]);
+    command.env("EVENKEEL_TEST_LOOPS", loops).current_dir(root);
+    let finished = process::run(&mut command, LIMIT)?;
+    Ok(Tally::read(finished.lines.iter().map(String::as_str), finished.success))
+}
+
+/// Numbers of loops that the hub's server has in tests, beside the two of the pass over everything: with one, nothing crosses;
+/// with four, most loops know each other only by way of the state's.
+const HUB_LOOPS: [&str; 2] = ["1", "4"];
+
+/// The hub's server once more, on so many loops. Programs have as many as they are configured to, as before.
+fn hub_on_loops(root: &Path, loops: &str) -> Result<Tally, String> {
+    println!("\nThe hub's server on {loops} loops");
+    let mut command = Command::new(cargo());
+    command.args(["test", "--package", "evenkeel-hub", "--all-features", "--test", "server"]);
+    command.args(["--", "--skip", "program::", "--skip", "loops::", "--quiet"]);
     command.env("EVENKEEL_TEST_LOOPS", loops).current_dir(root);
     let finished = process::run(&mut command, LIMIT)?;
     Ok(Tally::read(finished.lines.iter().map(String::as_str), finished.success))

@@ -1,6 +1,6 @@
 //! The hub as a program. `--help` says how to run it.
 
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use evenkeel_hub::config::Config;
@@ -43,7 +43,8 @@ fn run(config: Config) -> io::Result<Drained> {
     for warning in warnings {
         service.note(Level::Warn, &warning, &[]);
     }
-    announce(&service);
+    // Nobody may be listening any more, least of all to a process that has replaced another.
+    let _ = announce(&service, &mut io::stdout().lock());
     service.run_replaceable(program.ok())
 }
 
@@ -67,16 +68,16 @@ fn log_backend(service: &Service) {
 }
 
 /// Tells a person where everything is.
-fn announce(service: &Service) {
+fn announce(service: &Service, out: &mut impl Write) -> io::Result<()> {
     let prefix = &service.config().server.path_prefix;
     for address in service.addresses() {
-        println!("listening on http://{address}{prefix}");
+        writeln!(out, "listening on http://{address}{prefix}")?;
     }
     if let Some(address) = service.addresses().first() {
-        println!("console       http://{address}{prefix}/console");
+        writeln!(out, "console       http://{address}{prefix}/console")?;
         if let (true, Some(app)) = (service.config().demo, service.config().apps.first()) {
-            println!("demo chat     http://{address}{prefix}/chat");
-            println!("demo app      id={} key={} secret={}", app.id, app.key, app.secret.expose());
+            writeln!(out, "demo chat     http://{address}{prefix}/chat")?;
+            writeln!(out, "demo app      id={} key={} secret={}", app.id, app.key, app.secret.expose())?;
             service.note(
                 Level::Info,
                 "no applications are configured: serving a demonstration on loopback",
@@ -84,6 +85,6 @@ fn announce(service: &Service) {
             );
         }
     }
-    println!("loops         {}", service.loops());
-    println!("backend       {}", service.backend());
+    writeln!(out, "loops         {}", service.loops())?;
+    writeln!(out, "backend       {}", service.backend())
 }

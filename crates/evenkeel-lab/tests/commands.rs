@@ -138,3 +138,10 @@ fn a_wrong_name_lists_the_right_ones() {
     let said = String::from_utf8(lab("wrong", "echo pair tokyo raw").stderr).unwrap();
     assert!(said.contains("tokio, "), "{said}");
 }
+
+#[test]
+fn loops_with_tables_of_their_own_hold_connections() {
+    let text = measured("tables", "tables --secs 0.2 --loops 2 --conns 300");
+    assert!(text.contains("hold 600 connections"), "{text}");
+    assert!(row(&text, "CPU of a send and a recv, no loop")[3].contains('('), "{text}");
+}

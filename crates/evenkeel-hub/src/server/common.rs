@@ -41,6 +41,8 @@ pub(super) struct Common {
     /// What request bodies hold in memory.
     pub(super) bodies: AtomicUsize,
     pub(super) draining: AtomicBool,
+    /// Another process serves, and this one is a front of it.
+    pub(super) replaced: AtomicBool,
     /// While draining, and every subscriber has been told: connections between requests are closed.
     pub(super) closing_idle: AtomicBool,
     /// When the first loop began.
@@ -54,7 +56,7 @@ pub(super) struct Common {
 #[repr(align(64))]
 struct OfLoop {
     connections: AtomicUsize,
-    /// Messages to single connections of the loop that were sent to it and have not been handed to the kernel's queues.
+    /// What the state has for the loop's connections and they have not been given, in bytes.
     undelivered: AtomicUsize,
 }
 
@@ -78,6 +80,7 @@ impl Common {
             loops: (0..loops).map(|_| OfLoop::default()).collect(),
             bodies: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
+            replaced: AtomicBool::new(false),
             closing_idle: AtomicBool::new(false),
             started: OnceLock::new(),
             remotes: OnceLock::new(),
@@ -144,21 +147,29 @@ impl Common {
         self.loops[usize::from(index)].connections.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// `n` messages are on their way to a loop.
-    pub(super) fn sent_to(&self, index: u16, n: usize) {
-        self.loops[usize::from(index)].undelivered.fetch_add(n, Ordering::Relaxed);
+    /// So many more bytes are to go to a loop. What is to go to another process's is not counted.
+    pub(super) fn to_deliver(&self, index: u16, n: usize) {
+        if let Some(of) = self.loops.get(usize::from(index)) {
+            of.undelivered.fetch_add(n, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn delivered(&self, index: u16, n: usize) {
         self.loops[usize::from(index)].undelivered.fetch_sub(n, Ordering::Relaxed);
     }
 
-    /// The most messages that are on their way to any one loop.
+    /// The most bytes that are on their way to any one loop.
     pub(super) fn undelivered(&self) -> usize {
         self.loops.iter().map(|of| of.undelivered.load(Ordering::Relaxed)).max().unwrap_or(0)
     }
 
+    /// Nobody is served any more who comes now.
     pub(super) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Connections are to end, as soon as that disturbs nobody.
+    pub(super) fn is_ending(&self) -> bool {
+        self.is_draining() || self.replaced.load(Ordering::Relaxed)
     }
 }

@@ -11,6 +11,11 @@ use serde::{Deserialize, Serialize};
 use super::outbox::Peer;
 use crate::state::{Frame, Refusal, SessionId};
 
+/// What a command weighs beside what it carries, in bytes.
+const COMMAND: usize = 64;
+/// What a message weighs for each of its receivers, in bytes: an id on the way, a place in a queue at its end.
+const RECEIVER: usize = 64;
+
 /// What a connection asks of the state.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Command {
@@ -39,7 +44,7 @@ pub(super) struct StreamAsked {
 }
 
 impl Command {
-    /// What it weighs in memory, in bytes.
+    /// What it weighs in memory, in bytes, more or less.
     pub(super) fn weight(&self) -> usize {
         let own = match self {
             Command::Message { text, .. } => text.len(),
@@ -49,7 +54,8 @@ impl Command {
             Command::Connect { key, .. } => key.len(),
             Command::Leave { .. } => 0,
         };
-        size_of::<Command>() + own
+        // Not the type's size: two processes must agree on it, which may be of different versions.
+        COMMAND + own
     }
 }
 
@@ -83,8 +89,8 @@ pub(super) enum Effect {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Batch {
     pub(super) effects: Vec<Effect>,
-    /// How many messages they are, each counted for each receiver.
-    pub(super) messages: usize,
+    /// What they weigh in memory, in bytes, with the places of the messages in their receivers' queues.
+    pub(super) weight: usize,
     /// How much the state has done of what the loop has sent it, by [`Command::weight`].
     pub(super) processed: usize,
 }
@@ -97,26 +103,34 @@ impl Batch {
     /// Adds another batch behind this one.
     pub(super) fn append(&mut self, other: Batch) {
         self.effects.extend(other.effects);
-        self.messages += other.messages;
+        self.weight += other.weight;
         self.processed += other.processed;
     }
 
     /// Adds a message; one that goes to many is stored once.
     pub(super) fn send(&mut self, to: ConnId, frame: &Frame) {
-        self.messages += 1;
+        self.weight += RECEIVER;
         match self.effects.last_mut() {
             Some(Effect::Send { to: others, frame: same }) if same.is_same(frame) => others.push(to),
-            _ => self.effects.push(Effect::Send { to: vec![to], frame: frame.clone() }),
+            _ => {
+                self.weight += frame.as_bytes().len();
+                self.push(Effect::Send { to: vec![to], frame: frame.clone() });
+            }
         }
     }
 
     pub(super) fn close(&mut self, to: Peer, code: u16, reason: &'static str) {
         let Peer { id, stream, .. } = to;
-        self.effects.push(Effect::Close { to: id, stream, code, reason: reason.into() });
+        self.push(Effect::Close { to: id, stream, code, reason: reason.into() });
     }
 
     pub(super) fn opened(&mut self, to: ConnId, result: Result<SessionId, Refusal>) {
-        self.effects.push(Effect::Opened { to, result });
+        self.push(Effect::Opened { to, result });
+    }
+
+    fn push(&mut self, effect: Effect) {
+        self.weight += size_of::<Effect>();
+        self.effects.push(effect);
     }
 }
 

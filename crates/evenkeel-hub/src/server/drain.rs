@@ -12,16 +12,21 @@ use std::time::{Duration, Instant};
 use evenkeel::inherit::notify::{State, notify};
 use evenkeel::net::Closing;
 use evenkeel::signal::{Signal, Signals};
+use evenkeel::task::JoinHandle;
 
 use super::home::Home;
 use super::outbox::Peer;
-use super::succession::{Replaced, Successor, replace};
-use super::{Server, seconds};
+use super::succession::{Elsewhere, Replaced, Successor, replace};
+use super::{Server, process, seconds};
 use crate::log::{Level, Value};
 use crate::state::Outbox;
 
 /// How often a part of the connections is closed.
 const STEP: Duration = Duration::from_millis(50);
+/// How long clients have to leave that are told to at once.
+const AT_ONCE: Duration = Duration::from_secs(5);
+/// How often nobody must be seen before nobody is there: one whom a loop has just accepted may be on the way to another.
+const QUIET: u32 = 4;
 /// The close code of a drain: clients come back at once, and the spreading keeps them from coming all together.
 pub(super) const COME_BACK: u16 = 4200;
 
@@ -48,7 +53,7 @@ impl Server {
     /// one; then this ends when its last connection has.
     ///
     /// # Errors
-    /// When signals cannot be listened for.
+    /// When signals cannot be listened for, or the new process is lost while this one has connections.
     pub(super) async fn run_until_signal(
         self: Rc<Self>,
         successor: Option<Successor>,
@@ -57,7 +62,7 @@ impl Server {
         let mut signals = home.signals()?;
         let outcome = match self.until_the_end(&mut signals, successor).await {
             End::Signal(signal) => self.end_by(signal, &mut signals).await,
-            End::Replaced(replaced) => self.end_replaced(replaced, &mut signals).await,
+            End::Replaced(replaced) => self.end_replaced(replaced, &mut signals).await?,
         };
         self.note(Level::Info, "stopped", &[("how", Value::Display(&format_args!("{outcome:?}")))]);
         Ok(outcome)
@@ -116,64 +121,91 @@ impl Server {
         ];
         self.note(Level::Info, "draining", &fields);
         tell_manager(&[State::Stopping]);
-        self.unless_signalled(self.drain(deadline), signals).await
+        let drained = self.unless_signalled(self.drain(deadline), signals, "this process is stopping").await;
+        drained.unwrap_or_else(|| self.forced())
     }
 
-    /// Waits for the last connection to leave, as the new process tells each.
-    async fn end_replaced(self: &Rc<Self>, replaced: Replaced, signals: &mut Signals) -> Drained {
-        let connections = self.common().connections() as u64;
-        self.note(Level::Info, "replaced", &[("connections", Value::Number(connections))]);
-        let serving = evenkeel::spawn(replaced.serve(self.clone()));
-        let leave = async {
-            // The new process may have a longer deadline than this one.
-            let mut serving = serving;
-            while self.common().connections() > 0 {
-                let end = evenkeel::time::now() + STEP;
-                let over = poll_fn(|cx| match Pin::new(&mut serving).poll(cx) {
-                    Poll::Ready(over) => Poll::Ready(Some(over)),
-                    Poll::Pending => Poll::Ready(None),
-                });
-                if let Some(over) = over.await {
-                    self.orphaned(over.map_err(io::Error::other).and_then(|over| over)).await;
-                    break;
-                }
-                evenkeel::time::sleep_until(end).await;
+    /// Waits for the last connection to leave, as the new process tells each. After a signal they leave at once; after
+    /// another, what is left is cut off.
+    async fn end_replaced(
+        self: &Rc<Self>,
+        replaced: Replaced,
+        signals: &mut Signals,
+    ) -> io::Result<Drained> {
+        const WHY: &str = "this process has been replaced";
+        let connections = || Value::Number(self.common().connections() as u64);
+        self.note(Level::Info, "replaced", &[("connections", connections())]);
+        let elsewhere = replaced.elsewhere();
+        let mut serving = evenkeel::spawn(replaced.serve(self.clone()));
+        let mut left = self.unless_signalled(self.until_all_left(&mut serving, None), signals, WHY).await;
+        if left.is_none() {
+            self.note(Level::Info, "ending at once", &[("connections", connections())]);
+            elsewhere.hurry();
+            let end = evenkeel::time::now() + AT_ONCE;
+            left = self.unless_signalled(self.until_all_left(&mut serving, Some(end)), signals, WHY).await;
+        }
+        match left.unwrap_or_else(|| Ok(self.forced())) {
+            Ok(drained) => Ok(drained),
+            Err(why) => {
+                self.orphaned(&elsewhere, &why).await;
+                let what = format!("the process that has replaced this one is lost, and its last clients: {why}");
+                Err(io::Error::other(what))
             }
-            self.forced()
-        };
-        self.unless_signalled(leave, signals).await
+        }
+    }
+
+    /// Waits until the new process has brought over the last client, at most until `end`. An error when that process is gone
+    /// before.
+    async fn until_all_left(
+        &self,
+        serving: &mut JoinHandle<io::Result<()>>,
+        end: Option<Instant>,
+    ) -> io::Result<Drained> {
+        let mut quiet = 0;
+        while quiet < QUIET && end.is_none_or(|end| evenkeel::time::now() < end) {
+            if serving.is_finished() && self.common().connections() > 0 {
+                serving.await.map_err(io::Error::other)??;
+                return Err(io::Error::other("it has ended"));
+            }
+            self.all_loops_have_turned().await;
+            quiet = if self.common().connections() == 0 { quiet + 1 } else { 0 };
+            step().await;
+        }
+        Ok(self.forced())
     }
 
     /// The new process is gone, and with it the state: nobody is served here any more.
-    async fn orphaned(self: &Rc<Self>, how: io::Result<()>) {
-        let why = how.err().map_or_else(|| "it has ended".to_owned(), |error| error.to_string());
-        self.note(Level::Error, "the new process is lost", &[("why", Value::Text(&why))]);
-        let home = self.home();
-        let peers: Vec<Peer> = home.iter().flat_map(|home| home.peers()).collect();
-        for (home, peer) in home.iter().flat_map(|home| peers.iter().map(move |peer| (home, *peer))) {
+    async fn orphaned(self: &Rc<Self>, elsewhere: &Elsewhere, why: &io::Error) {
+        self.note(Level::Error, "the new process is lost", &[("why", Value::Display(why))]);
+        let Some(home) = self.home() else { return };
+        for peer in home.peers().into_iter().chain(elsewhere.newcomers()) {
             self.close_peer(home, peer, COME_BACK, "the server is going away");
         }
         self.close_idle();
-        let end = evenkeel::time::now() + Duration::from_secs(5);
+        let end = evenkeel::time::now() + AT_ONCE;
         while self.common().connections() > 0 && evenkeel::time::now() < end {
             step().await;
         }
     }
 
-    async fn unless_signalled(
+    /// None when a signal ends it before. Another process is not started any more, for this reason.
+    async fn unless_signalled<T>(
         &self,
-        ending: impl Future<Output = Drained>,
+        ending: impl Future<Output = T>,
         signals: &mut Signals,
-    ) -> Drained {
+        why: &str,
+    ) -> Option<T> {
         let mut ending = pin!(ending);
         poll_fn(|cx| {
             if let Poll::Ready(outcome) = ending.as_mut().poll(cx) {
-                return Poll::Ready(outcome);
+                return Poll::Ready(Some(outcome));
             }
             loop {
                 match signals.poll_recv(cx) {
-                    Poll::Ready(Signal::User2) => {}
-                    Poll::Ready(_) => return Poll::Ready(self.forced()),
+                    Poll::Ready(Signal::User2) => {
+                        self.note(Level::Warn, "not replaced", &[("why", Value::Text(why))]);
+                    }
+                    Poll::Ready(_) => return Poll::Ready(None),
                     Poll::Pending => return Poll::Pending,
                 }
             }
@@ -210,9 +242,14 @@ impl Server {
         let end = started + deadline;
         // The last tenth is for what is still being sent.
         let spread = deadline * 9 / 10;
-        let mut peers: VecDeque<Peer> = home.state.borrow().sessions().map(|(_, peer, _)| peer).collect();
+        let mut peers = home.peers();
+        // In no order that the clients had before: neighbours in time are often neighbours elsewhere, too.
+        fastrand::Rng::with_seed(process::random_seed_pair()).shuffle(&mut peers);
+        let mut peers = VecDeque::from(peers);
         let total = peers.len();
-        while self.common().connections() > 0 && evenkeel::time::now() < end {
+        // The clients of a process that this one has replaced are this one's.
+        let anybody = || self.common().connections() > 0 || home.has_predecessor();
+        while anybody() && evenkeel::time::now() < end {
             let closed_by_now = due(total, evenkeel::time::now().saturating_duration_since(started), spread);
             while total - peers.len() < closed_by_now {
                 let Some(peer) = peers.pop_front() else { break };

@@ -1,12 +1,17 @@
 //! Asking other loops: the one that has the state, or all of them.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use evenkeel::{Descriptors, Handle, LoopStats};
 
 use super::home::{HOME, Home};
 use super::{Server, process};
 use crate::metrics::Counted;
+
+/// How long a loop may take to answer what only a person or a monitor asks: whoever looks after a hub of which a loop is
+/// stuck is to be told so, rather than nothing.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A loop did not answer: it is overloaded, or has ended.
 #[derive(Clone, Copy, Debug)]
@@ -22,8 +27,12 @@ pub(super) struct OfLoop {
     pub(super) descriptors: Option<u64>,
 }
 
+async fn soon<T>(answer: impl Future<Output = T>) -> Result<T, NoAnswer> {
+    evenkeel::time::timeout(PATIENCE, answer).await.map_err(|_| NoAnswer)
+}
+
 impl Server {
-    /// Calls where the state is. On that loop itself it is called at once.
+    /// Calls where the state is. On that loop itself it is called at once. One that does not answer soon may still do it.
     pub(super) async fn at_home<R: Send + 'static>(
         self: &Rc<Self>,
         call: impl FnOnce(&Rc<Server>, &Home) -> R + Send + 'static,
@@ -38,7 +47,7 @@ impl Server {
         };
         let remote = self.common().remotes().get(HOME).ok_or(NoAnswer)?;
         let answer = remote.spawn(here).map_err(|_| NoAnswer)?;
-        answer.await.ok().flatten().ok_or(NoAnswer)
+        soon(answer).await?.ok().flatten().ok_or(NoAnswer)
     }
 
     /// Runs a task where the state is, or was.
@@ -65,12 +74,15 @@ impl Server {
             remote.spawn(|| async { Handle::current().local::<Server>().map(|server| server.of_loop()) })
         };
         let answers: Vec<_> = self.common().remotes().iter().map(ask).collect();
-        let mut all = Vec::with_capacity(answers.len());
-        for answer in answers {
-            let answer = answer.map_err(|_| NoAnswer)?.await;
-            all.push(answer.ok().flatten().ok_or(NoAnswer)?);
-        }
-        Ok(all)
+        soon(async {
+            let mut all = Vec::with_capacity(answers.len());
+            for answer in answers {
+                let answer = answer.map_err(|_| NoAnswer)?.await;
+                all.push(answer.ok().flatten().ok_or(NoAnswer)?);
+            }
+            Ok(all)
+        })
+        .await?
     }
 
     fn of_loop(&self) -> OfLoop {
@@ -83,6 +95,16 @@ impl Server {
                 Descriptors::Private => process::descriptors_here(),
                 _ => None,
             },
+        }
+    }
+
+    /// Waits until every loop has done what it was sent before.
+    pub(super) async fn all_loops_have_turned(&self) {
+        let ask = |remote: &evenkeel::Remote| remote.spawn(|| async {});
+        let answers: Vec<_> = self.common().remotes().iter().map(ask).collect();
+        for answer in answers.into_iter().flatten() {
+            // One that has ended does nothing any more.
+            let _ = answer.await;
         }
     }
 

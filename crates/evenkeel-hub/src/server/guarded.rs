@@ -184,6 +184,17 @@ impl Guarded {
         }
     }
 
+    /// As [`poll_more`](Self::poll_more); between requests it is the end while the server closes idle connections. A
+    /// request that has arrived is still served.
+    fn poll_more_or_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let more = self.poll_more(cx);
+        let idle = self.owes == Owes::Nothing && self.unpassed.is_empty();
+        if more.is_pending() && idle && self.server.is_closing_idle() {
+            return Poll::Ready(Ok(0));
+        }
+        more
+    }
+
     fn tell_guard(&mut self, cx: &Context<'_>) {
         let mut shared = self.shared.borrow_mut();
         for _ in 0..std::mem::take(&mut shared.finished) {
@@ -246,9 +257,6 @@ impl Read for Guarded {
                 return Poll::Ready(Ok(()));
             }
             this.settle_debt();
-            if this.owes == Owes::Nothing && this.unpassed.is_empty() && this.server.is_closing_idle() {
-                return this.end(Ending::Client);
-            }
             match this.guard.next(&this.unpassed) {
                 Verdict::Pass(n) => {
                     if this.is_slow(n) {
@@ -262,7 +270,7 @@ impl Read for Guarded {
                     Some(Judged::Wait) => return Poll::Pending,
                     Some(Judged::Reject(error)) => return this.end(Ending::Rejected(error)),
                 },
-                Verdict::NeedMore => match ready!(this.poll_more(cx)) {
+                Verdict::NeedMore => match ready!(this.poll_more_or_close(cx)) {
                     Ok(0) => return this.end(Ending::Client),
                     Ok(_) => {}
                     Err(e) if e.kind() == io::ErrorKind::TimedOut => {

@@ -14,6 +14,7 @@ use evenkeel::signal::{Signal, Signals};
 use evenkeel::{Handle, RemoteError};
 
 use super::Server;
+use super::common::Common;
 use super::crossing::{Batch, Command, StreamAsked};
 use super::outbox::{Codec, Effects, Keys, Peer};
 use super::succession::{Channel, Elsewhere};
@@ -24,8 +25,8 @@ use crate::state::{Connect, Hub, Refusal, SessionId, StreamChannel, StreamConnec
 pub(super) const HOME: usize = 0;
 /// How long until a loop whose mailbox is full is tried again.
 pub(super) const RETRY: Duration = Duration::from_millis(10);
-/// Messages that may be on their way to a loop before publishing is refused: 16 bytes each.
-const MAX_UNDELIVERED: usize = 1 << 20;
+/// What may be on its way to a loop before publishing is refused, in bytes: a million messages, or fewer that are large.
+const MAX_UNDELIVERED: usize = 64 << 20;
 
 /// The state and what goes out from it.
 pub(super) struct Home {
@@ -33,29 +34,38 @@ pub(super) struct Home {
     pub(super) api: RefCell<Api>,
     /// For each loop, what has not been sent to it.
     outgoing: RefCell<Vec<Batch>>,
+    common: Arc<Common>,
     /// Something is in `outgoing`.
     dirty: Cell<bool>,
-    /// A flush is to come.
+    /// A flush is to come at the end of the turn.
     scheduled: Cell<bool>,
     /// Listened for since before anybody was told that the hub serves.
     signals: Cell<Option<Signals>>,
+    /// A flush is to come for a loop that had no room.
+    retrying: Cell<bool>,
     /// Set while the state is in another process, or on its way there.
     elsewhere: RefCell<Option<Rc<Elsewhere>>>,
     /// The process whose state this was, while it has connections. For the state its loops come after this one's.
     predecessor: RefCell<Option<Rc<Channel>>>,
+    /// There is such a process, and it cannot be told anything yet: what it is to be told is kept.
+    expecting: Cell<bool>,
 }
 
 impl Home {
-    pub(super) fn new(state: Hub<Peer, Codec>, api: Api, loops: usize) -> Home {
+    /// The loops are those of `common`, and after them `others` of a process before this one.
+    pub(super) fn new(state: Hub<Peer, Codec>, api: Api, others: usize, common: Arc<Common>) -> Home {
         Home {
             state: RefCell::new(state),
             api: RefCell::new(api),
-            outgoing: RefCell::new((0..loops).map(|_| Batch::default()).collect()),
+            outgoing: RefCell::new((0..common.loops() + others).map(|_| Batch::default()).collect()),
+            common,
             dirty: Cell::new(false),
             scheduled: Cell::new(false),
+            retrying: Cell::new(false),
             signals: Cell::default(),
             elsewhere: RefCell::default(),
             predecessor: RefCell::default(),
+            expecting: Cell::new(others > 0),
         }
     }
 
@@ -94,6 +104,9 @@ impl Home {
 
     pub(super) fn set_predecessor(&self, channel: Option<Rc<Channel>>) {
         *self.predecessor.borrow_mut() = channel;
+        self.expecting.set(false);
+        // What was kept.
+        self.dirty.set(true);
     }
 
     /// Every subscriber that the state here knows.
@@ -109,7 +122,10 @@ impl Home {
     /// Adds to what goes out to a loop.
     pub(super) fn outgoing(&self, front: u16, add: impl FnOnce(&mut Batch)) {
         if let Some(batch) = self.outgoing.borrow_mut().get_mut(usize::from(front)) {
+            let before = batch.weight;
             add(batch);
+            // From here on, and not from when it is sent: what a full mailbox has no room for waits here.
+            self.common.to_deliver(front, batch.weight - before);
             self.dirty.set(true);
         }
     }
@@ -139,15 +155,16 @@ impl Home {
             if batch.is_empty() {
                 continue;
             }
-            let messages = batch.messages;
             let own = server.common().loops();
             if front >= own {
-                if let Some(channel) = &*self.predecessor.borrow() {
-                    channel.send_effects((front - own) as u16, batch);
+                match &*self.predecessor.borrow() {
+                    Some(channel) => channel.send_effects((front - own) as u16, batch),
+                    None if self.expecting.get() => self.outgoing.borrow_mut()[front] = batch,
+                    // With it all of its connections are gone.
+                    None => {}
                 }
                 continue;
             }
-            server.common().sent_to(front as u16, messages);
             if front == usize::from(server.index()) {
                 server.perform(batch);
                 continue;
@@ -155,17 +172,16 @@ impl Home {
             if let Err(batch) = cross(server, front, batch, |server, batch| server.perform(batch)) {
                 // Nothing has been added meanwhile.
                 self.outgoing.borrow_mut()[front] = batch;
-                server.common().delivered(front as u16, messages);
                 full = true;
             }
         }
-        if full {
-            self.dirty.set(true);
-            self.scheduled.set(true);
+        // One timer, however often others are served meanwhile.
+        if full && !self.retrying.replace(true) {
             let this = server.weak();
             server.handle().after(RETRY, move || {
                 let Some(server) = this.upgrade() else { return };
                 if let Some(home) = server.home() {
+                    home.retrying.set(false);
                     home.flush(&server);
                 }
             });
@@ -204,7 +220,9 @@ impl Server {
         call: impl FnOnce(&mut Hub<Peer, Codec>, &mut Effects<'_>) -> R,
     ) -> R {
         let mut effects = Effects::new(self, home);
-        call(&mut home.state.borrow_mut(), &mut effects)
+        let mut hub = home.state.borrow_mut();
+        hub.set_overloaded(self.is_overloaded());
+        call(&mut hub, &mut effects)
     }
 
     /// Performs what another loop's connections ask.

@@ -77,7 +77,7 @@ async fn serve_until_done(server: &Rc<Server>, stream: Stream, client: IpAddr, s
         let (server, shared) = (server.clone(), shared.clone());
         Box::pin(async move {
             let mut response = answer(&server, client, request, &shared).await;
-            if server.common().is_draining() {
+            if server.common().is_ending() {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Shared::response_finished(&shared);

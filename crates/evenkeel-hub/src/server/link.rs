@@ -15,7 +15,8 @@ use crate::state::{Refusal, SessionId};
 /// What a loop may have sent to the state that the state has not done, in bytes: past it, its clients are not read from.
 const MAX_AHEAD: usize = 1 << 20;
 
-/// What is written before the kernel is asked to take it, in bytes: a batch may be more than one client's queue holds.
+/// What is written to any one client before the kernel is asked to take it, in bytes: what one turn brings may be more than a
+/// client's queue may hold.
 const MAX_WRITTEN: usize = 64 << 10;
 
 /// What the state answered to a connection.
@@ -33,6 +34,8 @@ pub(super) struct Link {
     paused: RefCell<Vec<ConnId>>,
     /// Answers that their connections have not seen.
     opened: RefCell<BTreeMap<(u64, u32), Opened>>,
+    /// The most that any one client was sent since the kernel was asked to take it, in bytes and in messages.
+    written: Cell<(usize, usize)>,
 }
 
 impl Server {
@@ -83,12 +86,14 @@ impl Server {
         }
     }
 
-    /// Stops reading from a client if this loop is too far ahead of the state.
-    pub(super) fn keep_pace(&self, conn: &mut Conn<'_>) {
-        if self.link().ahead.get() > MAX_AHEAD {
+    /// Stops reading from a client if this loop is too far ahead of the state. Whether it did.
+    pub(super) fn keep_pace(&self, conn: &mut Conn<'_>) -> bool {
+        let ahead = self.link().ahead.get() > MAX_AHEAD;
+        if ahead {
             conn.pause();
             self.link().paused.borrow_mut().push(conn.id());
         }
+        ahead
     }
 
     /// The state's answer to a connection, once.
@@ -130,16 +135,11 @@ impl Server {
 
     /// Performs what the state asks of this loop's connections.
     pub(super) fn perform(self: &Rc<Self>, batch: Batch) {
-        let mut written = 0;
         for effect in batch.effects {
-            if written > MAX_WRITTEN {
-                self.handle().flush();
-                written = 0;
-            }
             match effect {
                 Effect::Send { to, frame } => {
                     let message = Message::from(frame.into_shared());
-                    written += message.len() * to.len();
+                    self.make_room(message.len());
                     for id in to {
                         // A connection that is gone has said so.
                         let _ = self.handle().send(id, &message);
@@ -149,7 +149,7 @@ impl Server {
                 Effect::Opened { to, result } => self.opened(to, result),
             }
         }
-        self.common().delivered(self.index(), batch.messages);
+        self.common().delivered(self.index(), batch.weight);
         let link = self.link();
         link.ahead.set(link.ahead.get().saturating_sub(batch.processed));
         if link.ahead.get() <= MAX_AHEAD / 2 {
@@ -157,6 +157,20 @@ impl Server {
                 let _ = self.handle().resume(id);
             }
         }
+    }
+
+    /// Before a message of so many bytes is sent to any number of this loop's clients: the kernel is asked to take what they
+    /// were sent before, when that and this may be too much for one's queue. So the limits of the queues count what a client
+    /// does not read, and not what comes in one turn.
+    pub(super) fn make_room(&self, len: usize) {
+        let limits = &self.config().limits;
+        let (most_bytes, most) = (limits.max_queue_bytes / 2, limits.max_queue_messages as usize / 2);
+        let (bytes, messages) = self.link().written.get();
+        let full = bytes + len > MAX_WRITTEN.min(most_bytes) || messages + 1 > most;
+        if full && messages > 0 {
+            self.handle().flush();
+        }
+        self.link().written.set(if full { (len, 1) } else { (bytes + len, messages + 1) });
     }
 
     fn opened(&self, to: ConnId, result: Opened) {

@@ -62,11 +62,13 @@ pub(super) struct Effects<'a> {
     home: &'a Home,
     /// A stream that has not been answered yet: what is sent to it is held back until its head is.
     held: Option<(Peer, Vec<Frame>)>,
+    /// What connections of this loop were sent last.
+    last: Option<Frame>,
 }
 
 impl<'a> Effects<'a> {
     pub(super) fn new(server: &'a Server, home: &'a Home) -> Self {
-        Effects { server, home, held: None }
+        Effects { server, home, held: None, last: None }
     }
 
     /// Holds back what is sent to `peer`.
@@ -89,6 +91,10 @@ impl Outbox for Effects<'_> {
         {
             frames.push(frame.clone());
         } else if to.front == self.server.index() {
+            if !self.last.as_ref().is_some_and(|last| last.is_same(frame)) {
+                self.server.make_room(frame.as_bytes().len());
+                self.last = Some(frame.clone());
+            }
             // A connection that is gone will say so to the state itself.
             let _ = self.server.handle().send(to.id, &Message::from(frame.clone().into_shared()));
         } else {

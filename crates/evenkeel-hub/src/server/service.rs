@@ -90,7 +90,7 @@ impl Service {
         let group = start_loops(
             &common,
             backend,
-            (state, api, loops + fronts),
+            (state, api, fronts),
             arrived.as_ref().map(|a| a.channel()),
         )?;
         common.set_remotes(group.remotes().to_vec());
@@ -253,8 +253,8 @@ fn share(name: &str) -> io::Result<Share> {
     }
 }
 
-/// Starts the loops, of which the first gets the state, with so many loops to send to. The channel to a process before is to
-/// be there, too.
+/// Starts the loops, of which the first gets the state, with so many loops of a process before this one to send to. The
+/// channel to that process is to be there, too.
 fn start_loops(
     common: &Arc<Common>,
     backend: Backend,
@@ -289,7 +289,7 @@ fn start_loops(
             HOME => state.lock().unwrap_or_else(PoisonError::into_inner).take(),
             _ => None,
         };
-        let home = home.map(|(state, api, fronts)| Home::new(state, api, fronts));
+        let home = home.map(|(state, api, fronts)| Home::new(state, api, fronts, of_loops.clone()));
         Server::start(handle, index as u16, of_loops.clone(), home);
         Ok(())
     })?;

@@ -138,8 +138,10 @@ impl WebSocket {
             conn.write(&frame);
         }
         self.mind_the_rest(conn, completed);
-        if completed {
-            server.keep_pace(conn);
+        if completed && server.keep_pace(conn) {
+            // What is incomplete has its deadline when it is read on: until then it is not the client who is late.
+            conn.message_done();
+            self.owing = false;
         }
     }
 

@@ -118,6 +118,7 @@ pub struct Hub<C, W> {
     /// How many epochs were given out.
     epochs: u64,
     draining: bool,
+    overloaded: bool,
     /// Refusals that no application can be blamed for.
     refusals: Refusals,
     wire: PhantomData<fn() -> W>,
@@ -143,6 +144,7 @@ impl<C: Copy, W: Wire> Hub<C, W> {
             socket_ids: 0,
             epochs: 0,
             draining: false,
+            overloaded: false,
             refusals: Refusals::new(),
             wire: PhantomData,
         }
@@ -215,6 +217,11 @@ impl<C: Copy, W: Wire> Hub<C, W> {
     /// Refuses new connections from now on. Those that are there stay until the server closes them, at its own pace.
     pub fn begin_drain(&mut self) {
         self.draining = true;
+    }
+
+    /// Refuses events of any publisher while so much waits to be sent that there must not be more.
+    pub fn set_overloaded(&mut self, overloaded: bool) {
+        self.overloaded = overloaded;
     }
 
     /// Every session, for the server that drains.

@@ -98,6 +98,9 @@ impl<C: Copy, W: Wire> Hub<C, W> {
         if !config.enabled {
             return Err(Refusal::AppDisabled);
         }
+        if self.overloaded {
+            return Err(Refusal::Overloaded);
+        }
         if name.is_empty() || name.starts_with("pusher:") || name.starts_with("pusher_internal:") {
             return Err(Refusal::EventName);
         }
@@ -184,6 +187,9 @@ impl<C: Copy, W: Wire> Hub<C, W> {
         }
         if data.is_some_and(|data| data.get().len() > limits.max_payload as usize) {
             return Err(Refusal::PayloadTooLarge);
+        }
+        if self.overloaded {
+            return Err(Refusal::Overloaded);
         }
         let rate = limits.client_event_rate;
         let session = &mut self.sessions[index];

@@ -52,6 +52,7 @@ pub enum Refusal {
     PublishRate,
     TooManyPublishChannels,
     BatchTooLarge,
+    Overloaded,
     InvalidSocketId,
     // Users.
     SignInDisabled,
@@ -104,6 +105,7 @@ const TABLE: [Row; Refusal::COUNT] = [
     (Refusal::PublishRate, "publish_rate", 4300, 429, "the application publishes too many events"),
     (Refusal::TooManyPublishChannels, "too_many_publish_channels", 4300, 400, "the event is for too many channels"),
     (Refusal::BatchTooLarge, "batch_too_large", 4300, 400, "the batch has too many events"),
+    (Refusal::Overloaded, "overloaded", 4301, 503, "the server cannot take the event now: try again in a second"),
     (Refusal::InvalidSocketId, "invalid_socket_id", 4300, 400, "the socket id is not valid"),
     (Refusal::SignInDisabled, "sign_in_disabled", 4300, 403, "signing in is disabled for the application"),
     (Refusal::UserUnauthorized, "user_unauthorized", 4009, 401, "the user's signature is not valid"),

@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn figures_are_of_the_loops() {
         assert_eq!(figures(&[2, 4, 4, 6]), ["2", "6", "4.00", "1.41"]);
-        assert_eq!(figures(&[7])[3], "0");
+        assert_eq!(figures(&[7])[3], "0.000");
     }
 
     #[test]

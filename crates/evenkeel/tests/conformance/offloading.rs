@@ -330,9 +330,9 @@ fn i28_threads_end_with_their_pool(backend: Backend) {
         .unwrap();
     let stats = h.work_pool().unwrap().stats();
     assert!((1..=3).contains(&stats.work.threads) && (1..=2).contains(&stats.names.threads), "{stats:?}");
-    // A thread names itself when it runs, which one that found nothing to do may not have done yet.
-    let named = stats.work.threads + stats.names.threads;
-    until(&mut events, "all have their names", || threads() == named);
+    // A thread counts from when it was started, and has its name a moment later.
+    let named = || threads() == stats.work.threads + stats.names.threads;
+    until(&mut events, "all have their names", named);
     drop((events, h));
     let mut other = event_loop(backend);
     until(&mut other, "they have ended", || threads() == 0);

@@ -1,5 +1,6 @@
 //! The new process: takes over sockets and state, serves, and brings the old process's clients over.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -8,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
-use evenkeel::inherit::{self, Predecessor};
+use evenkeel::inherit::{self, Predecessor, SuccessionError};
 
 use super::channel::{Channel, Incoming};
 use super::wire::{Frame, Reader, ToNew, ToOld, message};
@@ -145,7 +146,11 @@ impl Arrived {
 
     /// This process listens: says so to the old one, for which there is no way back then.
     pub(in super::super) fn ready(&mut self) -> io::Result<()> {
-        self.predecessor.take().map_or(Ok(()), |predecessor| Ok(predecessor.ready()?))
+        match self.predecessor.take().map_or(Ok(()), Predecessor::ready) {
+            // It has ended in the last moment, and this process serves.
+            Ok(()) | Err(SuccessionError::Orphaned) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Goes on with what the old process passes on, and brings its clients over.
@@ -163,14 +168,15 @@ impl Arrived {
                 out.close(refused.conn, refused.refusal.code(), refused.refusal.message());
             }
         });
-        evenkeel::spawn(hear(server.clone(), incoming, channel.clone())).detach();
-        evenkeel::spawn(bring_over(server.clone(), channel)).detach();
+        let hurry = Rc::new(Cell::new(false));
+        evenkeel::spawn(hear(server.clone(), incoming, channel.clone(), hurry.clone())).detach();
+        evenkeel::spawn(bring_over(server.clone(), channel, hurry)).detach();
         Ok(())
     }
 }
 
 /// Does what the old process's connections ask, until it ends.
-async fn hear(server: Rc<Server>, mut incoming: Incoming, channel: Rc<Channel>) {
+async fn hear(server: Rc<Server>, mut incoming: Incoming, channel: Rc<Channel>, hurry: Rc<Cell<bool>>) {
     let Some(home) = server.home() else { return };
     let own = server.common().loops() as u16;
     let reason = loop {
@@ -184,6 +190,7 @@ async fn hear(server: Rc<Server>, mut incoming: Incoming, channel: Rc<Channel>) 
                 let reply = server.answer_api_here(home, &request);
                 channel.send(message(&ToOld::Answer { id, reply }));
             }
+            Ok(Some(Frame::Message(ToNew::Hurry))) => hurry.set(true),
             Ok(Some(_)) => break "it says what it has said already".to_owned(),
             Ok(None) => break "its last connection has ended".to_owned(),
             Err(error) => break error.to_string(),
@@ -213,8 +220,9 @@ fn moved(hub: &Hub<Peer, Codec>, own: u16) -> VecDeque<(SessionId, Peer)> {
     hub.sessions().filter(|(_, peer, _)| peer.front >= own).map(|(id, peer, _)| (id, peer)).collect()
 }
 
-/// Closes the old process's clients one after another, so that they come back to this one.
-async fn bring_over(server: Rc<Server>, channel: Rc<Channel>) {
+/// Closes the old process's clients one after another, so that they come back to this one; all at once when the old one is
+/// in a hurry.
+async fn bring_over(server: Rc<Server>, channel: Rc<Channel>, hurry: Rc<Cell<bool>>) {
     let Some(home) = server.home() else { return };
     let own = server.common().loops() as u16;
     let spread = seconds(server.config().server.drain_deadline_seconds) * 9 / 10;
@@ -223,7 +231,10 @@ async fn bring_over(server: Rc<Server>, channel: Rc<Channel>) {
     let total = waiting.len();
     let mut told = false;
     while home.has_predecessor() {
-        let elapsed = evenkeel::time::now().saturating_duration_since(started);
+        let elapsed = match hurry.get() {
+            true => spread,
+            false => evenkeel::time::now().saturating_duration_since(started),
+        };
         if waiting.is_empty() && elapsed >= spread {
             // Those that connected there meanwhile.
             waiting = moved(&home.state.borrow(), own);

@@ -23,6 +23,7 @@ use crate::server::Server;
 use crate::server::crossing::Command;
 use crate::server::drain::tell_manager;
 use crate::server::home::Home;
+use crate::server::outbox::Peer;
 
 /// How long the new process may take until it serves.
 const START: Duration = Duration::from_secs(60);
@@ -41,6 +42,8 @@ pub(in super::super) struct Elsewhere {
     committed: Cell<bool>,
     /// What was passed on before, to be done here if the new process fails.
     passed_on: RefCell<Vec<(u16, Vec<Command>)>>,
+    /// Subscribers that have come since, whom the state here does not know.
+    newcomers: RefCell<Vec<Peer>>,
     asked: RefCell<BTreeMap<u64, Rc<Asked>>>,
     next: Cell<u64>,
 }
@@ -69,6 +72,7 @@ impl Elsewhere {
             channel,
             committed: Cell::new(false),
             passed_on: RefCell::default(),
+            newcomers: RefCell::default(),
             asked: RefCell::default(),
             next: Cell::new(0),
         }
@@ -76,6 +80,11 @@ impl Elsewhere {
 
     /// Passes commands on.
     pub(in super::super) fn pass_on(&self, front: u16, commands: Vec<Command>) {
+        let newcomers = commands.iter().filter_map(|command| match command {
+            Command::Connect { peer, .. } | Command::Stream { peer, .. } => Some(*peer),
+            Command::Message { .. } | Command::Leave { .. } => None,
+        });
+        self.newcomers.borrow_mut().extend(newcomers);
         let said = ToNew::Commands { front, commands };
         self.channel.send(message(&said));
         if let (false, ToNew::Commands { front, commands }) = (self.committed.get(), said) {
@@ -98,6 +107,16 @@ impl Elsewhere {
             Poll::Pending
         })
         .await
+    }
+
+    /// Subscribers that have come since the state went. Some may have gone again.
+    pub(in super::super) fn newcomers(&self) -> Vec<Peer> {
+        self.newcomers.borrow().clone()
+    }
+
+    /// Has all clients brought over at once.
+    pub(in super::super) fn hurry(&self) {
+        self.channel.send(message(&ToNew::Hurry));
     }
 
     fn answered(&self, id: u64, reply: ApiReply) {
@@ -179,7 +198,8 @@ pub(in super::super) async fn replace(server: Rc<Server>, with: Successor) -> io
     let elsewhere = Rc::new(Elsewhere::new(channel));
     let handing = Handing { server: server.clone(), elsewhere: elsewhere.clone() };
     let mut ready = pin!(new.ready(START));
-    loop {
+    let mut first = None;
+    let child = loop {
         let mut said = pin!(incoming.next::<ToOld>());
         let said = poll_fn(|cx| {
             if let Poll::Ready(ready) = ready.as_mut().poll(cx) {
@@ -188,45 +208,57 @@ pub(in super::super) async fn replace(server: Rc<Server>, with: Successor) -> io
             said.as_mut().poll(cx).map(|said| Ok(Ok(said)))
         });
         match said.await? {
-            Err(child) => {
-                // From this one it is believed.
-                tell_manager(&[State::MainPid(child.id())]);
-                break;
-            }
+            Err(child) => break child,
             Ok(Ok(Some(Frame::Message(ToOld::Give)))) => handing.give(home)?,
-            Ok(Ok(Some(_))) => return Err(io::Error::other("the new process speaks before it serves")),
+            // It serves and has said so, but by another socket, whose word may come later.
+            Ok(Ok(Some(frame))) => {
+                first = Some(frame);
+                break ready.await?;
+            }
             // How it has failed is to be heard from `ready`.
             Ok(Ok(None)) => {
                 return Err((&mut ready).await.err().map_or(io::ErrorKind::BrokenPipe.into(), Into::into));
             }
             Ok(Err(error)) => return Err(error),
         }
-    }
+    };
+    // From this process it is believed.
+    tell_manager(&[State::MainPid(child.id())]);
     if !home.has_moved() {
         return Err(io::Error::other("the new process serves without the state"));
     }
     elsewhere.committed.set(true);
     elsewhere.passed_on.take();
-    server.common().draining.store(true, Ordering::Relaxed);
+    server.common().replaced.store(true, Ordering::Relaxed);
     let listeners = std::mem::take(&mut *server.common().listeners());
     for listener in listeners {
         // The new process has the sockets; a loop with a full mailbox goes on accepting, and is a front like this one.
         let _ = listener.close_as(Closing::HandedOver);
     }
-    Ok(Replaced { elsewhere, incoming })
+    Ok(Replaced { elsewhere, incoming, first })
 }
 
 /// The new process serves, and this one is a front of it.
 pub(in super::super) struct Replaced {
     elsewhere: Rc<Elsewhere>,
     incoming: Incoming,
+    /// What was read already.
+    first: Option<Frame<ToOld>>,
 }
 
 impl Replaced {
+    pub(in super::super) fn elsewhere(&self) -> Rc<Elsewhere> {
+        self.elsewhere.clone()
+    }
+
     /// Does what the new process says until it says no more, which is when it ends.
     pub(in super::super) async fn serve(mut self, server: Rc<Server>) -> io::Result<()> {
         let result = loop {
-            match self.incoming.next::<ToOld>().await {
+            let said = match self.first.take() {
+                None => self.incoming.next::<ToOld>().await,
+                first => Ok(first),
+            };
+            match said {
                 Ok(Some(Frame::Message(said))) => self.perform(&server, said),
                 Ok(Some(Frame::State(_))) => break Err(io::Error::other("a state came back")),
                 Ok(None) => break Ok(()),

@@ -42,6 +42,8 @@ pub(in super::super) enum ToNew {
     Commands { front: u16, commands: Vec<Command> },
     /// A request to the HTTP API, and the number for its answer.
     Ask { id: u64, request: ApiRequest },
+    /// It is to end soon: all of its clients are to come over at once.
+    Hurry,
 }
 
 /// A request to the HTTP API, as it was received.

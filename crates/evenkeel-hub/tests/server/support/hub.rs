@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use evenkeel::Backend;
+use evenkeel::{Backend, Remote};
 use evenkeel_hub::config::{Config, Sources};
 use evenkeel_hub::server::{Drained, Service};
 
@@ -40,9 +40,10 @@ struct Held {
     panics: u64,
 }
 
-/// How many loops a server of the tests has: what is asked for, or two, so that commands and effects cross.
+/// How many loops a server of the tests has: what is asked for, or two, so that commands and effects cross. The variable is
+/// not named as those are that configure a hub.
 fn loops() -> u32 {
-    std::env::var("EVENKEEL_HUB_TEST_LOOPS").map_or(2, |loops| loops.parse().unwrap())
+    std::env::var("EVENKEEL_TEST_LOOPS").map_or(2, |loops| loops.parse().unwrap())
 }
 
 impl Hub {
@@ -112,6 +113,61 @@ impl Hub {
         let answer = self.service().drain(deadline).unwrap();
         std::thread::spawn(move || outcome.send(answer.wait().unwrap()));
         outcomes
+    }
+
+    // ---- loops ----
+
+    pub(crate) fn remote(&self, index: usize) -> &Remote {
+        &self.service().remotes()[index]
+    }
+
+    /// What a loop says of itself.
+    pub(crate) fn stats(&self, index: usize) -> evenkeel::LoopStats {
+        let (answer, answers) = mpsc::channel();
+        self.remote(index).run(move |handle| answer.send(handle.stats()).unwrap()).unwrap();
+        answers.recv_timeout(super::PATIENCE).expect("the loop answers")
+    }
+
+    /// Keeps a loop from doing anything, until what this returns is dropped.
+    pub(crate) fn block(&self, index: usize) -> mpsc::Sender<()> {
+        let (until, released) = mpsc::channel::<()>();
+        let (answer, answers) = mpsc::channel();
+        let block = move |_: &evenkeel::Handle| {
+            answer.send(()).unwrap();
+            // Its end is that the sender is gone.
+            let _ = released.recv();
+        };
+        self.remote(index).run(block).unwrap();
+        answers.recv_timeout(super::PATIENCE).expect("the loop blocks");
+        until
+    }
+
+    /// A connection to one of the loops, while nobody else comes or goes.
+    pub(crate) fn on_loop(&self, index: usize) -> Http {
+        let loops = self.service().loops();
+        let mut others = Vec::new();
+        loop {
+            let before: Vec<_> = (0..loops).map(|index| self.stats(index).sources).collect();
+            let http = self.http();
+            let mut at = None;
+            eventually("it is accepted", || {
+                at = (0..loops).find(|index| self.stats(*index).sources > before[*index]);
+                at.is_some()
+            });
+            if at == Some(index) {
+                let all = 1 + before.iter().sum::<usize>() - others.len();
+                drop(others);
+                eventually("the others are gone", || {
+                    (0..loops).map(|index| self.stats(index).sources).sum::<usize>() == all
+                });
+                return http;
+            }
+            others.push(http);
+        }
+    }
+
+    pub(crate) fn ws_on_loop(&self, index: usize) -> Ws {
+        Ws::on(self.on_loop(index), "/app/key-a?protocol=7", "")
     }
 
     // ---- clients ----

@@ -110,7 +110,8 @@ impl Ws {
         }
     }
 
-    fn parse(&mut self) -> Option<Frame> {
+    /// A frame that has been read already.
+    pub(crate) fn parse(&mut self) -> Option<Frame> {
         let (&first, &second) = (self.buffer.first()?, self.buffer.get(1)?);
         assert_eq!(second & 0x80, 0, "a server does not mask");
         assert_eq!(first & 0xf0, 0x80, "one frame, no reserved bits");

@@ -127,11 +127,7 @@ impl Server {
 
     /// Waits for the last connection to leave, as the new process tells each. After a signal they leave at once; after
     /// another, what is left is cut off.
-    async fn end_replaced(
-        self: &Rc<Self>,
-        replaced: Replaced,
-        signals: &mut Signals,
-    ) -> io::Result<Drained> {
+    async fn end_replaced(self: &Rc<Self>, replaced: Replaced, signals: &mut Signals) -> io::Result<Drained> {
         const WHY: &str = "this process has been replaced";
         let connections = || Value::Number(self.common().connections() as u64);
         self.note(Level::Info, "replaced", &[("connections", connections())]);
@@ -148,7 +144,8 @@ impl Server {
             Ok(drained) => Ok(drained),
             Err(why) => {
                 self.orphaned(&elsewhere, &why).await;
-                let what = format!("the process that has replaced this one is lost, and its last clients: {why}");
+                let what =
+                    format!("the process that has replaced this one is lost, and its last clients: {why}");
                 Err(io::Error::other(what))
             }
         }

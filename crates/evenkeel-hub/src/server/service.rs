@@ -87,12 +87,8 @@ impl Service {
             inherited.predecessor().map(|old| take_over(old, &mut state, loops as u16)).transpose()?;
         let fronts = arrived.as_ref().map_or(0, |arrived| usize::from(arrived.fronts));
         let common = Arc::new(Common::new(config, apps, loops));
-        let group = start_loops(
-            &common,
-            backend,
-            (state, api, fronts),
-            arrived.as_ref().map(|a| a.channel()),
-        )?;
+        let group =
+            start_loops(&common, backend, (state, api, fronts), arrived.as_ref().map(|a| a.channel()))?;
         common.set_remotes(group.remotes().to_vec());
         let addresses = listen(&group, &common, share, &mut inherited)?;
         if let Some(mut arrived) = arrived {

@@ -4,15 +4,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::holder::Holder;
+use super::holder::{Holder, held_by_one};
 use super::hub::WARM;
 use super::idle::settled;
 use crate::hub::{Audience, Publisher, Transport, fill_buffers, subscribe};
 use crate::machine::meminfo;
 use crate::server::Running;
 
-/// Subscribers of one holder, whose table has other descriptors, too.
-const OF_HOLDER: usize = 19_000;
 /// Data of a message, which makes it 127 bytes on the wire to a WebSocket.
 const DATA: usize = 84;
 
@@ -53,8 +51,9 @@ impl Crowd {
         let warm = hold(hub.addr, transport, 0, WARM)?;
         warm.opened()?;
         let (own, kernel, start) = (settled(hub.process)?, meminfo("Slab")?, Instant::now());
-        let others = (WARM..count).step_by(OF_HOLDER);
-        let others = others.map(|from| hold(hub.addr, transport, from, OF_HOLDER.min(count - from)));
+        let most = held_by_one();
+        let others = (WARM..count).step_by(most);
+        let others = others.map(|from| hold(hub.addr, transport, from, most.min(count - from)));
         let mut holders = others.collect::<io::Result<Vec<_>>>()?;
         holders.iter().try_for_each(Holder::opened)?;
         holders.push(warm);

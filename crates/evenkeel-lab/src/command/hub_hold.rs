@@ -65,7 +65,7 @@ impl HubHold {
         println!(
             "Idle: the hub's own memory. Kernel: slab memory of the whole machine, with both ends' sockets."
         );
-        println!("A loop's connections count the one that asked for the metrics.\n");
+        println!("The publisher and who asks for the metrics are connections, too.\n");
         println!("{table}\n!: other programs used more than a fifth of a processor meanwhile.");
         Ok(())
     }

@@ -71,7 +71,9 @@ impl Site {
         let main = Pid::from_child(&child);
         let log = Arc::new(Mutex::new(Vec::new()));
         let (lines, to) = (BufReader::new(child.stderr.take().unwrap()).lines(), log.clone());
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| to.lock().unwrap().push(line)));
+        std::thread::spawn(move || {
+            lines.map_while(Result::ok).for_each(|line| to.lock().unwrap().push(line))
+        });
         let mut printed = BufReader::new(child.stdout.take().unwrap()).lines();
         let first = printed.next().expect("it says where it listens").unwrap();
         let addr = first.strip_prefix("listening on http://").and_then(|addr| addr.parse().ok());

@@ -53,7 +53,8 @@ impl Tally {
             assert_eq!(*n, *last + 1, "each of publisher {publisher}, once and in order");
             *last = *n;
         }
-        let last = session.got.iter().filter_map(|message| published.get(message)).map(|(start, _)| *start).max();
+        let last =
+            session.got.iter().filter_map(|message| published.get(message)).map(|(start, _)| *start).max();
         let Some(last) = last else { return };
         let must = published.iter().filter(|(_, (start, end))| *start > session.since && *end < last);
         for ((publisher, n), _) in must {

@@ -5,8 +5,11 @@ use std::process::{Command, Output};
 
 /// Runs the lab with a lock of its own: a test need not wait for a measurement.
 fn lab(name: &str, words: &str) -> Output {
+    run(Command::new(env!("CARGO_BIN_EXE_evenkeel-lab")), name, words)
+}
+
+fn run(mut command: Command, name: &str, words: &str) -> Output {
     let lock = std::env::temp_dir().join(format!("evenkeel-lab-{}-{name}.lock", std::process::id()));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel-lab"));
     let output = command.args(words.split(' ')).env("EVENKEEL_LAB_LOCK", &lock).output().unwrap();
     // Other commands are refused before they would take the lock.
     let _ = std::fs::remove_file(lock);
@@ -15,7 +18,10 @@ fn lab(name: &str, words: &str) -> Output {
 
 /// What it prints when all is well.
 fn measured(name: &str, words: &str) -> String {
-    let output = lab(name, words);
+    checked(lab(name, words), words)
+}
+
+fn checked(output: Output, words: &str) -> String {
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{words}: {error}");
     let text = String::from_utf8(output.stdout).unwrap();
@@ -98,6 +104,34 @@ fn subscribers_of_the_hub_are_measured() {
         assert!(["127", "128"].contains(&cells[6]), "{text}");
         assert!(cells[2].trim_end_matches(" !").replace(',', "").parse::<f64>().unwrap() > 0.0, "{text}");
     }
+}
+
+/// More of them than a descriptor table allows.
+#[test]
+fn a_hub_holds_more_than_a_table_of_descriptors() {
+    let mut limited = Command::new("sh");
+    limited.args(["-c", r#"ulimit -n 1300 && exec "$0" "$@""#, env!("CARGO_BIN_EXE_evenkeel-lab")]);
+    let words = "hub-hold --subscribers 2000 --loops 2 --messages 2";
+    let text = checked(run(limited, "hold", words), words);
+    for subscriber in ["WebSocket", "event stream"] {
+        let cells = row(&text, subscriber);
+        // 1,000 each, one publisher, and one who asks.
+        assert_eq!(cells[1], "1001 1001", "{text}");
+        let tables: Vec<usize> = cells[2].split(' ').map(|count| count.parse().unwrap()).collect();
+        assert!(tables.len() == 2 && tables.iter().all(|count| (1001..1300).contains(count)), "{text}");
+    }
+}
+
+#[test]
+fn a_hub_on_several_loops_takes_turns_with_one_loop() {
+    let text = measured(
+        "hub-loops",
+        "hub-loops --loops 2 --subscribers 200 --messages 4 --few 4 --secs 0.5 --backend epoll",
+    );
+    let tables: Vec<&str> = text.split("Messages to 4 subscribers").collect();
+    assert_eq!(tables.len(), 2, "{text}");
+    assert_eq!((row(tables[0], "2").len(), row(tables[1], "2").len()), (7, 5), "{text}");
+    assert!(row(tables[1], "2")[2].contains('('), "{text}");
 }
 
 #[test]

@@ -278,7 +278,9 @@ impl Server {
 fn api_reply(answer: ApiReply) -> Reply {
     let mut response = reply(answer.status, "text/plain", answer.body);
     let headers = response.headers_mut();
-    headers.extend(HeaderValue::from_str(&answer.content_type).ok().map(|value| (CONTENT_TYPE, value)));
+    if let Ok(value) = HeaderValue::from_str(&answer.content_type) {
+        headers.insert(CONTENT_TYPE, value);
+    }
     if let Some(seconds) = answer.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }

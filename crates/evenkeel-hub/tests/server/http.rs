@@ -45,6 +45,20 @@ fn pipelined_requests_are_answered_in_order() {
     });
 }
 
+#[test]
+fn an_answer_has_one_type() {
+    let hub = Hub::start("auto");
+    let mut http = hub.http();
+    for (method, path, body, wanted) in [
+        ("POST", "/apps/1/events", event("c", "1"), "application/json"),
+        ("GET", "/apps/1/channels", String::new(), "application/json"),
+    ] {
+        let head = http.api(method, path, &body).head.to_ascii_lowercase();
+        let types: Vec<_> = head.lines().filter_map(|line| line.strip_prefix("content-type: ")).collect();
+        assert_eq!(types, [wanted], "{head}");
+    }
+}
+
 /// Opens a socket and subscribes it to many channels with long names, so that their list is long.
 fn occupy(hub: &Hub, channels: usize) -> Ws {
     let mut ws = hub.ws();

@@ -4,17 +4,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::holder::Holder;
+use super::holder::{Holder, held_by_one};
 use super::hub::WARM;
 use super::idle::settled;
-use crate::hub::{Audience, Publisher, Transport, subscribe};
+use crate::hub::{Audience, Publisher, Transport, fill_buffers, subscribe};
 use crate::machine::meminfo;
 use crate::server::Running;
 
-/// Subscribers of one holder, whose table has other descriptors, too.
-const OF_HOLDER: usize = 19_000;
 /// Data of a message, which makes it 127 bytes on the wire to a WebSocket.
-const DATA: usize = 76;
+const DATA: usize = 84;
 
 /// The hub and its subscribers.
 pub(super) struct Crowd {
@@ -47,13 +45,15 @@ pub(super) struct Delivery {
 }
 
 impl Crowd {
-    /// Subscribes so many to a hub that has just been started.
-    pub(super) fn gather(hub: Running, transport: Transport, count: usize) -> io::Result<Self> {
+    /// Subscribes so many to a hub with so many loops that has just been started.
+    pub(super) fn gather(hub: Running, loops: u32, transport: Transport, count: usize) -> io::Result<Self> {
+        fill_buffers(hub.addr, loops as usize)?;
         let warm = hold(hub.addr, transport, 0, WARM)?;
         warm.opened()?;
         let (own, kernel, start) = (settled(hub.process)?, meminfo("Slab")?, Instant::now());
-        let others = (WARM..count).step_by(OF_HOLDER);
-        let others = others.map(|from| hold(hub.addr, transport, from, OF_HOLDER.min(count - from)));
+        let most = held_by_one();
+        let others = (WARM..count).step_by(most);
+        let others = others.map(|from| hold(hub.addr, transport, from, most.min(count - from)));
         let mut holders = others.collect::<io::Result<Vec<_>>>()?;
         holders.iter().try_for_each(Holder::opened)?;
         holders.push(warm);

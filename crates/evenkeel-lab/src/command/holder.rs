@@ -8,6 +8,20 @@ use evenkeel::Descriptors;
 
 use super::tables::private;
 
+/// Descriptors that a loop or a holder has beside its connections, with room for those that are on their way to others.
+const ASIDE: usize = 1_000;
+
+/// What one table allows.
+pub(super) fn descriptors() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX)
+}
+
+/// Connections in one table.
+pub(super) fn held_by_one() -> usize {
+    descriptors().saturating_sub(ASIDE).max(1)
+}
+
 /// Holds connections until it is dropped, and reports an `R` of each thing that is done with them.
 pub(super) struct Holder<R> {
     go: Option<Sender<()>>,

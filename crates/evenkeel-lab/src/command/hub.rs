@@ -12,7 +12,7 @@ use evenkeel::Backend;
 
 use super::idle::settled;
 use crate::client::open;
-use crate::hub::{Audience, Framing, Publisher, Transport, command, subscribe};
+use crate::hub::{Audience, Framing, Publisher, Transport, command, fill_buffers, subscribe};
 use crate::machine::{Noise, Places, mark};
 use crate::peers;
 use crate::server::{Running, own_command};
@@ -98,6 +98,8 @@ impl Hub {
     fn measure(&self, places: &Places, program: &Path, transport: Transport) -> io::Result<Outcome> {
         let hub = self.start(places, program)?;
         let count = self.subscribers as usize;
+        // It has one processor, and so one loop.
+        fill_buffers(hub.addr, 1)?;
         let mut streams = subscribe(hub.addr, transport, 0, WARM)?;
         let before = settled(hub.process)?;
         streams.extend(subscribe(hub.addr, transport, WARM, count - WARM)?);

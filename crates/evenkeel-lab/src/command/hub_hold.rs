@@ -65,7 +65,7 @@ impl HubHold {
         println!(
             "Idle: the hub's own memory. Kernel: slab memory of the whole machine, with both ends' sockets."
         );
-        println!("A loop's connections count the one that asked for the metrics.\n");
+        println!("The publisher and who asks for the metrics are connections, too.\n");
         println!("{table}\n!: other programs used more than a fifth of a processor meanwhile.");
         Ok(())
     }
@@ -74,7 +74,7 @@ impl HubHold {
         let mut command = command(program, self.backend);
         command.args(["--set", "private_descriptors=true", "--set", &format!("loops={}", self.loops)]);
         let hub = places.spawn_anywhere(|| Running::start(&mut command))?;
-        let mut crowd = Crowd::gather(hub, transport, self.subscribers as usize)?;
+        let mut crowd = Crowd::gather(hub, self.loops, transport, self.subscribers as usize)?;
         let loops = connections_of_loops(crowd.hub.addr)?;
         let tables = in_tables(crowd.hub.process.pid(), "hub")?;
         let noise = Noise::watch(&[crowd.hub.process])?;

@@ -110,7 +110,7 @@ impl HubLoops {
     fn many(&self, places: &Places, program: &Path, loops: u32) -> io::Result<(Many, f64)> {
         let gather = |loops| {
             let hub = self.start(places, program, loops)?;
-            Crowd::gather(hub, Transport::Ws, self.subscribers as usize)
+            Crowd::gather(hub, loops, Transport::Ws, self.subscribers as usize)
         };
         let mut crowds = [gather(loops)?, gather(1)?];
         crowds.iter_mut().try_for_each(|crowd| crowd.deliver().map(drop))?;

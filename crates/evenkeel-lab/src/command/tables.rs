@@ -14,7 +14,7 @@ use evenkeel::{Backend, Descriptors, EventLoop};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::holder::Holder;
+use super::holder::{Holder, descriptors, held_by_one};
 use super::seconds;
 use crate::client::{Side, open_echo};
 use crate::machine::{MARK, Noise, Places, mark, meminfo, quietest};
@@ -30,8 +30,6 @@ const BUSY: usize = 50;
 const CALLS: u32 = 20_000;
 /// Slices of each of two that take turns.
 const SLICES: usize = 30;
-/// Descriptors that a loop has beside its connections, with room for those that are on their way to others.
-const ASIDE: usize = 1_000;
 
 #[derive(Args)]
 pub(crate) struct Tables {
@@ -137,9 +135,8 @@ impl Tables {
 
     /// All connections at once, in one process, held from threads that have tables of their own too.
     fn hold(&self, places: &Places) -> io::Result<()> {
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        let limit = limit.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
-        let each = (self.conns as usize).min(limit.saturating_sub(ASIDE));
+        let limit = descriptors();
+        let each = (self.conns as usize).min(held_by_one());
         let loops = self.loops as usize;
         eprintln!("{} connections", loops * each);
         let server = start(places, Backend::Auto, loops, true)?;

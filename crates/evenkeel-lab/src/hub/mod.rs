@@ -1,6 +1,7 @@
 //! What it takes to measure the hub from outside: subscribers, a publisher, and the counting of what arrives.
 
 mod audience;
+mod buffers;
 mod framing;
 mod metrics;
 mod program;
@@ -8,6 +9,7 @@ mod publisher;
 mod subscribe;
 
 pub(crate) use audience::Audience;
+pub(crate) use buffers::fill_buffers;
 pub(crate) use framing::Framing;
 pub(crate) use metrics::connections_of_loops;
 pub(crate) use program::command;

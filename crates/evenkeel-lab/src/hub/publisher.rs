@@ -37,21 +37,26 @@ impl Publisher {
 
     /// Waits for the response to what was published.
     pub(crate) fn answer(&mut self) -> io::Result<()> {
-        let mut text = Vec::new();
-        let mut buffer = [0; 2048];
-        loop {
-            if let Some(whole) = response(&text) {
-                return match whole {
-                    200 => Ok(()),
-                    _ => Err(io::Error::other(String::from_utf8_lossy(&text).into_owned())),
-                };
+        answer(&mut self.stream)
+    }
+}
+
+/// Waits for a response, which must be a good one.
+pub(super) fn answer(stream: &mut TcpStream) -> io::Result<()> {
+    let mut text = Vec::new();
+    let mut buffer = [0; 2048];
+    loop {
+        if let Some(whole) = response(&text) {
+            return match whole {
+                200 => Ok(()),
+                _ => Err(io::Error::other(String::from_utf8_lossy(&text).into_owned())),
+            };
+        }
+        match stream.read(&mut buffer)? {
+            0 => {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the hub closed the connection"));
             }
-            match self.stream.read(&mut buffer)? {
-                0 => {
-                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the hub closed the publisher"));
-                }
-                n => text.extend_from_slice(&buffer[..n]),
-            }
+            n => text.extend_from_slice(&buffer[..n]),
         }
     }
 }

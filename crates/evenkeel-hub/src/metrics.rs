@@ -25,7 +25,7 @@ use text::{Kind, Text};
 
 use crate::state::AppSnapshot;
 
-/// The value of `Content-Type` for [`Metrics::render`].
+/// The value of `Content-Type` for [`Counted::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// A number that only grows.

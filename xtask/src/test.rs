@@ -110,7 +110,7 @@ fn hub_on_loops(root: &Path, loops: &str) -> Result<Tally, String> {
     println!("\nThe hub's server on {loops} loops");
     let mut command = Command::new(cargo());
     command.args(["test", "--package", "evenkeel-hub", "--all-features", "--test", "server"]);
-    command.args(["--", "--skip", "program::", "--skip", "restart::", "--skip", "loops::", "--quiet"]);
+    command.args(["--", "--skip", "program::", "--skip", "loops::", "--quiet"]);
     command.env("EVENKEEL_TEST_LOOPS", loops).current_dir(root);
     let finished = process::run(&mut command, LIMIT)?;
     Ok(Tally::read(finished.lines.iter().map(String::as_str), finished.success))

@@ -18,7 +18,6 @@ mod loops;
 mod messages;
 mod order;
 mod program;
-mod restart;
 mod slow;
 mod smuggling;
 mod stream;

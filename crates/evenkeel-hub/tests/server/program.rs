@@ -347,7 +347,7 @@ fn the_log_and_the_metrics_tell_which_backend_runs_and_why() {
     // By name it runs, or what refuses it is worth a warning.
     let (log, info) = told_of_the_backend(&[("EVENKEEL_BACKEND", "io_uring")]);
     if runs(Backend::IoUring) == Backend::IoUring {
-        assert!(log.ends_with(" INFO event loop backend=io_uring"), "{log}");
+        assert!(log.contains(" INFO event loop backend=io_uring loops="), "{log}");
         assert_eq!(info, r#"{backend="io_uring",fallback=""} 1"#);
     } else {
         assert!(log.contains(" WARN event loop: epoll runs instead of io_uring backend=epoll"), "{log}");

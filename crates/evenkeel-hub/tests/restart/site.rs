@@ -84,6 +84,10 @@ impl Site {
         };
         command.arg("--config").arg(dir.join("hub.toml"));
         command.env("NOTIFY_SOCKET", format!("@evenkeel-hub-{name}"));
+        // The tests' own variables, which are no options.
+        let own =
+            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("EVENKEEL_HUB_TEST_"));
+        own.for_each(|(name, _)| _ = command.env_remove(name));
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let main = Pid::from_child(&child);
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -92,7 +96,11 @@ impl Site {
             lines.map_while(Result::ok).for_each(|line| to.lock().unwrap().push(line))
         });
         let mut printed = BufReader::new(child.stdout.take().unwrap()).lines();
-        let first = printed.next().expect("it says where it listens").unwrap();
+        let first = printed.next().unwrap_or_else(|| {
+            let status = child.wait().unwrap();
+            panic!("{status} instead of saying where it listens; the log: {:#?}", log.lock().unwrap())
+        });
+        let first = first.unwrap();
         let addr = first.strip_prefix("listening on http://").and_then(|addr| addr.parse().ok());
         if listening {
             std::thread::spawn(move || printed.for_each(drop));

@@ -348,7 +348,9 @@ fn i48_a_crowd_is_moved_under_a_steady_publish_and_nobody_misses_anything() {
 fn crowd_is_moved(backend: Backend) {
     let clients = crowd();
     let app = "publish_rate = 0\nhistory_messages = 100000\nhistory_bytes = 100000000";
-    let top = "drain_deadline_seconds = 5\nloops = 2\n[limits]\naccept_rate = 0";
+    // Of so many clients in so few threads some are slow on a busy machine, which is not what is tried here.
+    let top = "drain_deadline_seconds = 5\nloops = 2\nping_interval_seconds = 3600\n\
+               [limits]\naccept_rate = 0\nmax_queue_age_seconds = 600";
     let mut site = Site::configured(&settings(backend, top, app));
     let storm = Storm::on(&site);
     std::thread::scope(|scope| {
@@ -369,7 +371,12 @@ fn crowd_is_moved(backend: Backend) {
         eventually("it is published", || storm.tally.count() >= before + 5);
         let old = site.replace();
         assert_eq!(site.ended(old), Some(0));
-        eventually("all have been moved", || storm.moved.load(Ordering::SeqCst) >= clients);
+        // A crowd may take its time, as long as it moves.
+        let moved = || storm.moved.load(Ordering::SeqCst);
+        while moved() < clients {
+            let before = moved();
+            eventually(&format!("of {clients} clients more than {before} are moved"), || moved() > before);
+        }
         let before = storm.tally.count();
         eventually("it is published still", || storm.tally.count() >= before + 5);
         storm.over.store(true, Ordering::SeqCst);

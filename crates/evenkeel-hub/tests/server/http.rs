@@ -47,7 +47,7 @@ fn pipelined_requests_are_answered_in_order() {
 
 #[test]
 fn an_answer_has_one_type() {
-    let hub = Hub::start("auto");
+    let hub = Hub::start(evenkeel::Backend::Auto);
     let mut http = hub.http();
     for (method, path, body, wanted) in [
         ("POST", "/apps/1/events", event("c", "1"), "application/json"),

@@ -41,6 +41,17 @@ pub(crate) fn connect_from(to: SocketAddr, from: Ipv4Addr) -> io::Result<TcpStre
     Ok(socket.into())
 }
 
+/// Repeats a call while a signal interrupts it: a loop is woken by one where it has a descriptor table of its own, and a
+/// call with a time limit is not restarted by the kernel.
+pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 /// Opens connections number `from` to `from + count`, each of which `greet` brings to where it shall be; that also
 /// proves that the server has accepted it. `greet` is called in two steps, send and receive, over a chunk of
 /// connections at a time.

@@ -10,7 +10,7 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 
 use super::Framing;
-use crate::client::PATIENCE;
+use crate::client::{PATIENCE, uninterrupted};
 
 /// Subscribers, and what each has received of a message that is not whole.
 pub(crate) struct Audience {
@@ -72,7 +72,7 @@ impl Audience {
         let mut messages = 0;
         let mut buffer = [0; 4096];
         loop {
-            let n = match stream.read(&mut buffer) {
+            let n = match uninterrupted(|| stream.read(&mut buffer)) {
                 Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a subscriber was closed")),
                 Ok(n) => n,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(messages),

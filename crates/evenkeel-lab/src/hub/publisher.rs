@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use evenkeel_hub::proto::auth::AppKey;
 
 use super::{APP, CHANNEL, KEY, SECRET};
-use crate::client::connect;
+use crate::client::{connect, uninterrupted};
 
 /// A publisher.
 pub(crate) struct Publisher {
@@ -52,7 +52,7 @@ pub(super) fn answer(stream: &mut TcpStream) -> io::Result<()> {
                 _ => Err(io::Error::other(String::from_utf8_lossy(&text).into_owned())),
             };
         }
-        match stream.read(&mut buffer)? {
+        match uninterrupted(|| stream.read(&mut buffer))? {
             0 => {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the hub closed the connection"));
             }

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 
 use super::framing::frame;
 use super::{CHANNEL, Framing, KEY};
-use crate::client::open;
+use crate::client::{open, uninterrupted};
 
 /// How a subscriber is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -82,7 +82,7 @@ struct Input(Vec<u8>);
 impl Input {
     fn more(&mut self, stream: &mut TcpStream) -> io::Result<()> {
         let mut buffer = [0; 2048];
-        match stream.read(&mut buffer)? {
+        match uninterrupted(|| stream.read(&mut buffer))? {
             0 => {
                 let said = String::from_utf8_lossy(&self.0).into_owned();
                 Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("the hub closed after: {said}")))

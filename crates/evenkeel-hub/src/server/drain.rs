@@ -21,6 +21,8 @@ use super::{Server, process, seconds};
 use crate::log::{Level, Value};
 use crate::state::Outbox;
 
+/// Turns of all loops after which listeners that were told to close are closed, with some to spare.
+const CLOSED_AFTER: usize = 8;
 /// How often a part of the connections is closed.
 const STEP: Duration = Duration::from_millis(50);
 /// How long clients have to leave that are told to at once.
@@ -129,13 +131,12 @@ impl Server {
     async fn end_replaced(self: &Rc<Self>, replaced: Replaced, signals: &mut Signals) -> io::Result<Drained> {
         const WHY: &str = "this process has been replaced";
         let connections = || Value::Number(self.common().connections() as u64);
-        let (elsewhere, wake_new) = (replaced.elsewhere(), replaced.wake_new());
+        let elsewhere = replaced.elsewhere();
         let mut serving = evenkeel::spawn(replaced.serve(self.clone()));
-        // First the listeners are told to close, then they are closed.
-        for _ in 0..2 {
+        // The listeners are told to close, stop waiting for newcomers, serve those who wait, and are closed.
+        for _ in 0..CLOSED_AFTER {
             self.all_loops_have_turned().await;
         }
-        wake_new.await;
         self.note(Level::Info, "replaced", &[("connections", connections())]);
         let mut left = self.unless_signalled(self.until_all_left(&mut serving, None), signals, WHY).await;
         if left.is_none() {

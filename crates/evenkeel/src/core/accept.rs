@@ -101,7 +101,9 @@ impl Shared {
             return core.end(token, CloseReason::Local);
         }
         let (first, by_task) = (!s.has(flag::CLOSING), s.kind() == Kind::TaskListener);
-        s.set(flag::CLOSING | if closing == Closing::Drained { flag::LINGER } else { 0 });
+        // Handed over or not, the queue is looked at once more when nothing waits for newcomers here any longer: the kernel may
+        // have woken this loop, and nobody else, for one who came meanwhile.
+        s.set(flag::CLOSING);
         let pool = s.pool;
         if by_task {
             // The task finds out, and has as long as it likes.

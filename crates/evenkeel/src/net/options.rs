@@ -56,8 +56,8 @@ impl Default for ListenOptions {
 pub enum Closing {
     /// The kernel resets them, unless another process has the socket, too. The listener closes at once.
     Now,
-    /// Another process has the socket and serves them. What this loop has taken from the queue already is still served here.
-    /// A Unix socket's file stays: it is the other process's.
+    /// Another process has the socket and serves who comes. Those that wait now are still served here: the kernel may have told
+    /// nobody else of them. A Unix socket's file stays: it is the other process's.
     HandedOver,
     /// They are served here, until the queue is empty; it closes then. Whoever comes between the last look at the queue and
     /// the closing is reset, which no process can prevent that has no successor.

@@ -10,7 +10,6 @@ use super::uring::Uring;
 use crate::core::accept::{ACCEPTS_PER_TURN, REST, is_of_one_connection};
 use crate::core::shared::Timer;
 use crate::core::{Kind, Shared, Token, flag};
-use crate::handler::CloseReason;
 use crate::net::{Addr, SocketOption};
 use crate::sys::ring::Done;
 use crate::sys::{Fd, Sys};
@@ -149,9 +148,6 @@ impl<Y: Sys> Uring<Y> {
             return core.list(token);
         }
         let ahead = self.accepted.borrow().iter().any(|(index, _)| *index == token.index);
-        if !ahead && flags & flag::LINGER == 0 {
-            return core.end(token, CloseReason::Local);
-        }
         if flags & flag::PAUSED != 0 {
             // It is listed again when its rest is over.
             return;
@@ -232,9 +228,8 @@ impl<Y: Sys> Uring<Y> {
         let mut core = lp.core.borrow_mut();
         let Some(s) = core.sources.get_mut(token) else { return Err(io::ErrorKind::NotConnected.into()) };
         if s.flags & (flag::CLOSING | flag::ARMED_READ) == flag::CLOSING {
-            let drained = s.has(flag::LINGER);
             drop(core);
-            return if drained { self.accept_the_rest(lp, token) } else { Err(Shared::no_more_to_accept()) };
+            return self.accept_the_rest(lp, token);
         }
         s.clear(flag::READABLE);
         if s.has(flag::CLOSING) {

@@ -5,10 +5,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::{Readiness, Ready, Selector};
+use crate::backend::Driver;
 use crate::core::accept::{ACCEPTS_PER_TURN, REST, is_of_one_connection};
 use crate::core::shared::Timer;
 use crate::core::{Kind, Shared, Token, flag};
-use crate::handler::CloseReason;
 use crate::net::Addr;
 use crate::sys::{Fd, Sys};
 
@@ -21,9 +21,9 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         let listener = core.listeners.get(slot as usize).and_then(Option::as_ref);
         let Some((make, pool)) = listener.map(|l| (l.make.clone(), l.pool)) else { return };
         drop(core);
-        if flags & (flag::CLOSING | flag::LINGER) == flag::CLOSING {
-            // Another process has the socket, and nothing was taken from it ahead.
-            return lp.abort(token, CloseReason::Local);
+        if flags & flag::CLOSING != 0 {
+            // Before the last look, so that whoever the kernel wakes for a newcomer behind it is somebody else.
+            self.deregister(lp, token);
         }
         let most = lp.pool(pool).limits().max_connections;
         for _ in 0..ACCEPTS_PER_TURN {
@@ -86,8 +86,8 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
     pub(super) fn accept_for_task(&self, lp: &Shared, token: Token) -> io::Result<(Fd, Addr)> {
         let listener = lp.fd(token)?;
         let flags = lp.flags(token);
-        if flags & (flag::CLOSING | flag::LINGER) == flag::CLOSING {
-            return Err(Shared::no_more_to_accept());
+        if flags & flag::CLOSING != 0 {
+            self.deregister(lp, token);
         }
         if flags & flag::PAUSED != 0 {
             return Err(io::ErrorKind::WouldBlock.into());

@@ -202,7 +202,12 @@ fn a_file_that_is_short_or_becomes_so_is_told_by_the_count(backend: Backend) {
             stream.shutdown().await?;
             Ok::<_, io::Error>((n, stream))
         });
-        time::sleep(Duration::from_millis(20)).await;
+        // It has begun, and more than will be left has come.
+        peer.set_nonblocking(true)?;
+        while !matches!(peer.peek(&mut [0; 200]), Ok(n) if n > 100) {
+            time::sleep(Duration::from_millis(1)).await;
+        }
+        peer.set_nonblocking(false)?;
         Ok((task, peer))
     });
     assert!(!task.is_finished());

@@ -4,7 +4,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::process::{Child, Command as Program};
@@ -16,8 +15,7 @@ use std::time::Duration;
 use evenkeel::group::GroupListener;
 use evenkeel::inherit::Succession;
 use evenkeel::inherit::notify::State;
-use evenkeel::net::{Closing, Stream};
-use evenkeel::time::timeout;
+use evenkeel::net::Closing;
 
 use super::channel::{Channel, Incoming};
 use super::wire::{ApiReply, ApiRequest, Frame, OF_MANAGER, Reader, ToNew, ToOld, message, state};
@@ -29,11 +27,6 @@ use crate::server::outbox::Peer;
 
 /// How long the new process may take until it serves.
 const START: Duration = Duration::from_secs(60);
-
-/// How long a visit to the new process may take.
-const VISIT: Duration = Duration::from_secs(1);
-/// Visits for each of several sockets: that one of four is left out has a probability of one in ten million.
-const VISITS: usize = 14;
 
 /// The program that replaces this one, as this one was started.
 #[derive(Clone, Debug)]
@@ -185,15 +178,11 @@ impl Drop for Handing {
     }
 }
 
-/// Where this process listens, and by how many sockets.
-type Place = (Option<SocketAddr>, usize);
-
 /// Collects the listening sockets for the new process.
-async fn collect_sockets(server: &Server) -> io::Result<(Succession, Vec<Place>)> {
+async fn collect_sockets(server: &Server) -> io::Result<Succession> {
     let mut succession = Succession::new()?;
     let all = std::mem::take(&mut *server.common().listeners());
     let listeners = Listeners { server, all };
-    let mut places = Vec::new();
     // Those of the configuration come first, in its order; then those that a service manager has passed beside.
     let mut configured = server.config().server.listen.iter();
     for listener in &listeners.all {
@@ -203,9 +192,8 @@ async fn collect_sockets(server: &Server) -> io::Result<(Succession, Vec<Place>)
         };
         let sockets = listener.sockets().await?;
         succession.hand_over(label.as_bytes(), &sockets)?;
-        places.push((listener.addr().socket_addr(), sockets.len()));
     }
-    Ok((succession, places))
+    Ok(succession)
 }
 
 /// Starts the new process and hands everything over. When this returns, it serves.
@@ -215,7 +203,7 @@ pub(in super::super) async fn replace(server: Rc<Server>, with: Successor) -> io
     let Some(home) = server.home() else { return Err(io::Error::other("the state is elsewhere")) };
     let mut program = Program::new(&with.program);
     program.args(&with.arguments);
-    let (succession, places) = collect_sockets(&server).await?;
+    let succession = collect_sockets(&server).await?;
     let mut new = succession.spawn(program)?;
     let socket = new.channel().ok_or_else(|| io::Error::other("the channel is in use"))?;
     let (channel, mut incoming) = Channel::open(socket, Reader::default())?;
@@ -235,7 +223,7 @@ pub(in super::super) async fn replace(server: Rc<Server>, with: Successor) -> io
         // The new process has the sockets; a loop with a full mailbox goes on accepting, and is a front like this one.
         let _ = listener.close_as(Closing::HandedOver);
     }
-    Ok(Replaced { elsewhere, incoming, first, places })
+    Ok(Replaced { elsewhere, incoming, first })
 }
 
 /// Gives the new process what it asks for until it serves. Returns also what it has said since, if that has been read.
@@ -273,36 +261,9 @@ pub(in super::super) struct Replaced {
     incoming: Incoming,
     /// What was read already.
     first: Option<Frame<ToOld>>,
-    places: Vec<Place>,
 }
 
 impl Replaced {
-    /// Whoever came while this process closed its listeners and waits, though nobody knows, is accepted by the new one.
-    ///
-    /// With io_uring the kernel wakes one of those who wait to accept, and not another when that one gives up in the same
-    /// moment. Whoever is woken next takes all who wait, so somebody comes, and goes again: to each of the sockets, if the
-    /// kernel spreads connections over several.
-    pub(in super::super) fn wake_new(&self) -> impl Future<Output = ()> + use<> {
-        let places = self.places.clone();
-        async move {
-            for (addr, sockets) in places {
-                let Some(mut addr) = addr else { continue };
-                if addr.ip().is_unspecified() {
-                    addr.set_ip(if addr.is_ipv4() {
-                        Ipv4Addr::LOCALHOST.into()
-                    } else {
-                        Ipv6Addr::LOCALHOST.into()
-                    });
-                }
-                let visits = if sockets > 1 { sockets * VISITS } else { 1 };
-                for _ in 0..visits {
-                    // If it fails, nobody else is worse off.
-                    let _ = timeout(VISIT, Stream::connect(addr)).await;
-                }
-            }
-        }
-    }
-
     pub(in super::super) fn elsewhere(&self) -> Rc<Elsewhere> {
         self.elsewhere.clone()
     }

@@ -164,7 +164,7 @@ fn i37_flushing_in_any_callback(backend: Backend) {
     let h = s.h.clone();
     let probe = Probe::new()
         .on_open(|conn| write(conn, b"open"))
-        .on_data(|conn, bytes| write(conn, bytes))
+        .on_data(write)
         .on_notify(|conn| write(conn, b"told"))
         .on_eof(|conn| {
             write(conn, b"end");

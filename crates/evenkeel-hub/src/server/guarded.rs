@@ -319,7 +319,9 @@ impl Write for Guarded {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let result = Pin::new(&mut this.stream).poll_flush(cx);
+        // Hyper flushes after each response. They leave with what else this batch has written, which for a publisher is what
+        // its subscribers get.
+        let result = this.stream.poll_drained(cx);
         this.slow_reader(cx, result)
     }
 

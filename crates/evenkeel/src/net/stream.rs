@@ -342,6 +342,25 @@ impl Stream {
         Poll::Ready(self.shared.take_failure(self.token).map_or(Ok(()), Err))
     }
 
+    /// Ready unless the kernel has refused some of what was written, and then when it has taken all of it. What was written in
+    /// this batch of calls leaves with it, together with other connections' writes; a [flush](Self::flush) makes it leave at
+    /// once, at the price of a system call or submission of its own. For the flushing of a protocol that flushes after each
+    /// message.
+    ///
+    /// # Errors
+    /// The kernel's, from writing what had been queued.
+    pub fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flags = self.shared.flags(self.token);
+        if flags & flag::QUEUED != 0 {
+            self.shared.wait_for(self.token, Half::Write, cx);
+            return Poll::Pending;
+        }
+        if flags & flag::HUNG_UP == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Ready(self.shared.take_failure(self.token).map_or(Ok(()), Err))
+    }
+
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.shared.poll_io(self.token, Half::Write, cx, || Ok(()))
     }

@@ -23,6 +23,7 @@ on_every_backend! {
     i35_two_streams_of_one_loop_exchange_megabytes,
     i03_a_lent_answer_and_a_message_leave_while_the_peer_waits,
     flush_hands_everything_to_the_kernel,
+    a_stream_is_drained_when_the_kernel_has_refused_nothing,
     i30_flush_and_shutdown_do_not_wait_for_what_is_not_queued,
     writes_come_after_the_answers_before_them,
     two_tasks_share_the_halves,
@@ -156,6 +157,31 @@ fn flush_hands_everything_to_the_kernel(backend: Backend) {
 }
 
 /// The kernel's buffer is full and the peer has ended its half: there is nothing in the queue to wait for.
+fn a_stream_is_drained_when_the_kernel_has_refused_nothing(backend: Backend) {
+    let mut events = event_loop(backend);
+    let (mut stream, mut peer) = pair(&mut events);
+    let drained = async |stream: &mut Stream| std::future::poll_fn(|cx| stream.poll_drained(cx)).await;
+    events
+        .block_on(async {
+            stream.write_all(b"small").await.unwrap();
+            assert!(once(drained(&mut stream)).await.is_some(), "it leaves with the batch");
+            time::sleep(Duration::from_millis(1)).await;
+            assert_eq!(exactly(&mut peer, 5), b"small");
+            // More than the kernel takes, as a message that the stream's queue holds.
+            let piece = Message::from(pattern(64 << 10));
+            let mut sent = 0;
+            while once(stream.flush()).await.is_some() {
+                stream.send(&piece);
+                sent += piece.len();
+            }
+            assert!(once(drained(&mut stream)).await.is_none(), "the peer does not read");
+            let reading = std::thread::spawn(move || exactly(&mut peer, sent).len());
+            drained(&mut stream).await.unwrap();
+            assert_eq!(reading.join().unwrap(), sent);
+        })
+        .unwrap();
+}
+
 fn i30_flush_and_shutdown_do_not_wait_for_what_is_not_queued(backend: Backend) {
     let mut events = event_loop(backend);
     let (mut stream, mut peer) = pair(&mut events);

@@ -216,10 +216,13 @@ fn groups_are_joined_and_left(backend: Backend) {
     let mut events = event_loop(backend);
     events
         .block_on(async {
-            let (group, here) = (Ipv4Addr::new(239, 255, 77, 7), Ipv4Addr::LOCALHOST);
+            let here = Ipv4Addr::LOCALHOST;
             let member = UdpSocket::bind("0.0.0.0:0").unwrap();
-            member.set_option(UdpOption::Join(group, here)).unwrap();
             let port = member.local_addr().unwrap().port();
+            // A group of this body's own: what a host has joined by any socket reaches all that are bound to the port.
+            let [high, low] = port.to_be_bytes();
+            let group = Ipv4Addr::new(239, 255, high, low);
+            member.set_option(UdpOption::Join(group, here)).unwrap();
             let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
             sender.set_option(UdpOption::MulticastInterface(here)).unwrap();
             sender.set_option(UdpOption::MulticastLoop(true)).unwrap();

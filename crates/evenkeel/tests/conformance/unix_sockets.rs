@@ -48,7 +48,7 @@ fn datagrams_at_paths_and_names(backend: Backend) {
     events
         .block_on(async {
             let at_path = UnixDatagram::bind(&path).unwrap();
-            let name = format!("evenkeel-{}-{backend}", std::process::id());
+            let name = unique(&format!("name-{backend}"));
             let name = SocketAddr::from_abstract_name(name).unwrap();
             let at_name = UnixDatagram::bind_addr(&name).unwrap();
             assert_eq!(at_path.local_addr().unwrap().as_pathname(), Some(&*path));

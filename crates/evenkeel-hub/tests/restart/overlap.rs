@@ -1,5 +1,6 @@
 //! Signals and accidents while both processes have clients.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::Signal;
@@ -100,9 +101,11 @@ fn i48_a_lonely_client_that_connects_at_any_moment_is_served_at_once() {
                         assert_eq!(Http::connect(addr).get("/health").status, 200);
                     }
                 });
-                (0..4).for_each(|_| site.replace_wholly());
+                // A failure must end the client, too, for which the scope waits.
+                let replaced = catch_unwind(AssertUnwindSafe(|| (0..4).for_each(|_| site.replace_wholly())));
                 over.store(true, Ordering::SeqCst);
                 client.join().unwrap();
+                replaced.unwrap_or_else(|failure| resume_unwind(failure));
             });
         }
     });

@@ -190,10 +190,12 @@ impl Site {
         std::mem::replace(&mut self.main, new)
     }
 
-    /// As [`replace`](Self::replace), and waits until the old process has ended with success.
+    /// As [`replace`](Self::replace), and waits until the old process has ended with success, and the new one knows, which
+    /// may be replaced then.
     pub(super) fn replace_wholly(&mut self) {
         let old = self.replace();
         assert_eq!(self.ended(old), Some(0), "{:#?}", self.log.lock().unwrap());
+        self.logs(&["INFO the process before is gone "], self.replaced);
     }
 
     /// Waits for the process that the one that serves has started, and does not know to serve yet.

@@ -17,7 +17,6 @@ on_every_backend! {
     tasks_accept_from_an_inherited_socket,
     tasks_that_hand_over_serve_what_they_have_taken,
     tasks_that_drain_serve_the_queue,
-    closing_after_handing_over_resets_nobody,
     a_full_pool_that_hands_over_keeps_what_it_has_taken,
     a_drained_listener_serves_its_queue_and_then_closes,
     a_drained_listener_of_a_full_pool_closes_in_the_end,
@@ -25,6 +24,11 @@ on_every_backend! {
     a_unix_sockets_file_stays_with_its_successor,
     a_unix_sockets_file_that_is_anothers_by_now_stays,
     duplicates_outlive_their_listener,
+}
+
+// It needs half of the descriptors that `select` can watch.
+in_processes! {
+    closing_after_handing_over_resets_nobody,
 }
 
 /// Peers that have been connected by the kernel, have said something, and wait for somebody to accept them.

@@ -96,6 +96,10 @@ fn on_loops(root: &Path, loops: &str) -> Result<Tally, String> {
     let mut command = Command::new(cargo());
     command.args(["test", "--package", "evenkeel", "--all-features", "--test", "conformance"]);
     command.args(["--", "--skip", "::alone::", "--skip", "i17_", "--skip", "fallback::the_suite", "--quiet"]);
+    if loops == "4" {
+        // Four copies of a crowd take more descriptors than `select` can watch; on two loops it takes part.
+        command.args(["--skip", "::select"]);
+    }
     command.env("EVENKEEL_TEST_LOOPS", loops).current_dir(root);
     let finished = process::run(&mut command, LIMIT)?;
     Ok(Tally::read(finished.lines.iter().map(String::as_str), finished.success))

@@ -12,7 +12,6 @@ use evenkeel::{Backend, EventLoop};
 use crate::support::{Probe, Server, connect, event_loop, exactly, no_limits, read_all, unique, until};
 
 on_every_backend! {
-    i24_a_crowd_of_newcomers_is_accepted_in_portions,
     a_full_pool_pauses_its_listener,
     a_pool_has_room_again_when_a_connection_is_detached,
     i38_a_panic_in_make_ends_one_connection,
@@ -24,6 +23,10 @@ on_every_backend! {
     an_address_in_use_is_an_error,
     accepting_can_be_cancelled,
     i05_connections_that_are_gone_before_they_are_accepted,
+}
+
+in_processes! {
+    i24_a_crowd_of_newcomers_is_accepted_in_portions,
 }
 
 fn i24_a_crowd_of_newcomers_is_accepted_in_portions(backend: Backend) {

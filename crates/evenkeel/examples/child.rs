@@ -39,8 +39,7 @@ async fn show(mut from: Receiver) -> Result<()> {
 }
 
 /// Waits for the child, and passes signals on to it meanwhile.
-async fn wait(child: &mut Child) -> Result<ExitStatus> {
-    let mut signals = Signals::new(&[Signal::Terminate, Signal::Interrupt])?;
+async fn wait(child: &mut Child, mut signals: Signals) -> Result<ExitStatus> {
     loop {
         let signal = match select(Box::pin(child.wait()), Box::pin(signals.recv())).await {
             Either::Left((status, _)) => return status,
@@ -59,13 +58,15 @@ fn main() -> Result<()> {
     // EVENKEEL_BACKEND chooses the backend.
     let mut events = EventLoop::new()?;
     let status = events.block_on(async {
+        // Before there is a child: from its first output on, a signal is for it.
+        let signals = Signals::new(&[Signal::Terminate, Signal::Interrupt])?;
         let mut child = command.spawn()?;
         let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Error::other("both are piped"));
         };
         // It may end before it has read everything, which is no failure.
         evenkeel::spawn(feed(to)).detach();
-        let ((), status) = try_join(show(from), wait(&mut child)).await?;
+        let ((), status) = try_join(show(from), wait(&mut child, signals)).await?;
         Ok(status)
     })??;
     std::process::exit(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default()));

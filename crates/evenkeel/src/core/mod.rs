@@ -15,6 +15,7 @@ pub(crate) mod shared;
 mod slab;
 pub(crate) mod source;
 pub(crate) mod watch;
+pub(crate) mod whole;
 mod write;
 
 pub(crate) use caught::{Payload, caught};

@@ -5,6 +5,7 @@ use std::io;
 use std::rc::Rc;
 
 use super::Stream;
+use crate::core::whole;
 
 /// The reading half of a borrowed stream.
 #[derive(Debug)]
@@ -72,12 +73,8 @@ impl<'a> WriteHalf<'a> {
     ///
     /// # Errors
     /// The kernel's.
-    pub async fn write_all(&mut self, mut from: &[u8]) -> io::Result<()> {
-        while !from.is_empty() {
-            let n = poll_fn(|cx| self.0.poll_write_ref(cx, from)).await?;
-            from = &from[n..];
-        }
-        Ok(())
+    pub async fn write_all(&mut self, from: &[u8]) -> io::Result<()> {
+        whole::write_all(from, |cx, rest| self.0.poll_write_ref(cx, rest)).await
     }
 
     /// As [`Stream::flush`]. Cancel safe.

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::core::async_io::Half;
 use crate::core::shared::Timer;
+use crate::core::whole;
 use crate::core::{Kind, Shared, Token, flag};
 use crate::handle::Handle;
 use crate::handler::{CloseReason, Flow};
@@ -173,14 +174,8 @@ impl Stream {
     ///
     /// # Errors
     /// The kernel's, or `UnexpectedEof` at the end of the stream.
-    pub async fn read_exact(&mut self, mut into: &mut [u8]) -> io::Result<()> {
-        while !into.is_empty() {
-            match self.read(into).await? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                n => into = &mut into[n..],
-            }
-        }
-        Ok(())
+    pub async fn read_exact(&mut self, into: &mut [u8]) -> io::Result<()> {
+        whole::read_exact(into, |cx, rest| self.poll_read_ref(cx, rest)).await
     }
 
     /// Lends the next bytes, at least one and in the loop's own memory, to `take`, which can answer them beside.
@@ -264,14 +259,8 @@ impl Stream {
     ///
     /// # Errors
     /// The kernel's; `BrokenPipe` after [`shutdown`](Self::shutdown).
-    pub fn write_all(&mut self, mut from: &[u8]) -> impl Future<Output = io::Result<()>> {
-        poll_fn(move |cx| {
-            while !from.is_empty() {
-                let n = ready!(self.poll_write_ref(cx, from))?;
-                from = &from[n..];
-            }
-            Poll::Ready(Ok(()))
-        })
+    pub fn write_all(&mut self, from: &[u8]) -> impl Future<Output = io::Result<()>> {
+        whole::write_all(from, |cx, rest| self.poll_write_ref(cx, rest))
     }
 
     /// Queues a shared message, without a copy and without waiting; see [`Reply::send`].

@@ -14,6 +14,7 @@ use rustix::fs::OFlags;
 use crate::core::Shared;
 use crate::core::async_io::Half;
 use crate::core::watch::{Interest, Watched};
+use crate::core::whole;
 use crate::handle::Handle;
 use crate::sys::{Fd, PollEntry, Sys, poll_bits};
 
@@ -97,14 +98,8 @@ impl Receiver {
     ///
     /// # Errors
     /// The kernel's, or `UnexpectedEof` at the end.
-    pub async fn read_exact(&mut self, mut into: &mut [u8]) -> io::Result<()> {
-        while !into.is_empty() {
-            match self.read(into).await? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                n => into = &mut into[n..],
-            }
-        }
-        Ok(())
+    pub async fn read_exact(&mut self, into: &mut [u8]) -> io::Result<()> {
+        whole::read_exact(into, |cx, rest| self.poll_read(cx, rest)).await
     }
 
     /// Appends everything up to the end to `into`, and returns how much that was. There is no bound: for a writer that is

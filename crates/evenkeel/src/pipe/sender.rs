@@ -6,13 +6,14 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use rustix::fs::OFlags;
 
 use crate::core::Shared;
 use crate::core::async_io::Half;
 use crate::core::watch::{Interest, Watched};
+use crate::core::whole;
 use crate::handle::Handle;
 use crate::sys::Fd;
 
@@ -111,14 +112,8 @@ impl Sender {
     ///
     /// # Errors
     /// As for [`write`](Self::write).
-    pub fn write_all(&mut self, mut from: &[u8]) -> impl Future<Output = io::Result<()>> {
-        poll_fn(move |cx| {
-            while !from.is_empty() {
-                let n = ready!(self.poll_write(cx, from))?;
-                from = &from[n..];
-            }
-            Poll::Ready(Ok(()))
-        })
+    pub fn write_all(&mut self, from: &[u8]) -> impl Future<Output = io::Result<()>> {
+        whole::write_all(from, |cx, rest| self.poll_write(cx, rest))
     }
 
     /// Closes it, as dropping it does: the reader reads the end after what was written. Writing is `BrokenPipe` then.

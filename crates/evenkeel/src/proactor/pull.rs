@@ -2,12 +2,12 @@
 
 use std::io;
 
-use super::receive::{UNREAD, is_caught_up};
+use super::receive::{UNREAD, is_caught_up, is_read_by_calls};
 use super::uring::Uring;
 use crate::core::out::Ended;
 use crate::core::{Core, Kind, Shared, Source, Token, flag};
 use crate::sys::buffers::{Buffers, Span};
-use crate::sys::{Fd, Sys};
+use crate::sys::{Fd, Sys, uninterrupted};
 
 /// A span for as long as it is lent, whatever the borrower does.
 pub(super) struct Lent<'a> {
@@ -96,8 +96,7 @@ impl<Y: Sys> Uring<Y> {
         }
         let list = &mut core.tasks[s.slot as usize].held;
         let Some(span) = self.held.borrow_mut().pop(list) else {
-            const DRY: u32 = flag::FLOOD | flag::ARMED_READ | flag::EOF;
-            if s.flags & DRY == flag::FLOOD && is_caught_up(s) {
+            if is_read_by_calls(s) {
                 drop(guard);
                 return self.pull_flood(lp, token, most, take);
             }
@@ -132,14 +131,10 @@ impl<Y: Sys> Uring<Y> {
         most: usize,
         take: impl FnOnce(&[u8]) -> R,
     ) -> io::Result<R> {
+        let fd = lp.fd(token)?;
         let mut memory = lp.take_scratch();
         let room = most.min(memory.len());
-        let got = loop {
-            match self.sys.recv(lp.fd(token)?, &mut memory[..room]) {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                other => break other,
-            }
-        };
+        let got = uninterrupted(|| self.sys.recv(fd, &mut memory[..room]));
         self.note_flood(lp, token, &got);
         let result = got.map(|n| take(&memory[..n]));
         lp.put_scratch(memory);
@@ -172,19 +167,13 @@ impl<Y: Sys> Uring<Y> {
     ) -> io::Result<Option<usize>> {
         let core = lp.core.borrow();
         let s = core.sources.get(token).ok_or(io::ErrorKind::NotConnected)?;
-        const DRY: u32 = flag::FLOOD | flag::ARMED_READ | flag::EOF;
         let held = core.tasks[s.slot as usize].held != 0;
-        if held || s.flags & DRY != flag::FLOOD || !is_caught_up(s) {
+        if held || !is_read_by_calls(s) {
             return Ok(None);
         }
         let fd = s.fd;
         drop(core);
-        let got = loop {
-            match receive(&self.sys, fd) {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                other => break other,
-            }
-        };
+        let got = uninterrupted(|| receive(&self.sys, fd));
         // A call that is refused for what it is has read nothing, and tells nothing of the stream.
         if got.as_ref().is_ok() || got.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock) {
             self.note_flood(lp, token, &got);

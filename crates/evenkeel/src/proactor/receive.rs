@@ -31,6 +31,11 @@ const READS_PER_TURN: usize = 8;
 /// Everything that can be in flight on a descriptor.
 pub(super) const ARMED: u32 = flag::ARMED_READ | flag::ARMED_WRITE;
 
+/// A stream that floods, of which the ring has given everything: what comes next is read by plain calls.
+pub(super) fn is_read_by_calls(s: &Source) -> bool {
+    s.flags & (flag::FLOOD | flag::ARMED_READ | flag::EOF) == flag::FLOOD && is_caught_up(s)
+}
+
 /// Nothing waits to be read before what comes next.
 pub(super) fn is_caught_up(s: &Source) -> bool {
     s.extra.as_ref().is_none_or(|extra| extra.unread.is_empty() && extra.ended.is_none())

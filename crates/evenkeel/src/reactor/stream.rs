@@ -8,7 +8,7 @@ use crate::core::out::Ended;
 use crate::core::pool::Event as Call;
 use crate::core::{Kind, Shared, Source, Token, flag};
 use crate::handler::CloseReason;
-use crate::sys::{Fd, Sys};
+use crate::sys::{Fd, Sys, uninterrupted};
 
 /// Reads of one source in one turn; a source that has more stays on the ready list (I24).
 const READS_PER_TURN: usize = 8;
@@ -272,12 +272,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
         if flags & flag::EOF != 0 {
             return Ok(Some(0));
         }
-        let got = loop {
-            match receive(&self.sys, fd) {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                other => break other,
-            }
-        };
+        let got = uninterrupted(|| receive(&self.sys, fd));
         // As if it had been asked for no more than it took: how much was there is not known.
         let room = got.as_ref().map_or(1, |n| (*n).max(1));
         self.note_pulled(lp, token, room, got).map(Some)

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use super::open::Way;
 use crate::core::async_io::Half;
+use crate::core::whole;
 
 /// Standard output or standard error, made by [`stdout`](super::stdout) and [`stderr`](super::stderr). It stays on its loop's
 /// thread.
@@ -37,14 +38,8 @@ impl Writer {
     ///
     /// # Errors
     /// As for [`write`](Self::write).
-    pub fn write_all(&mut self, mut from: &[u8]) -> impl Future<Output = io::Result<()>> {
-        poll_fn(move |cx| {
-            while !from.is_empty() {
-                let n = ready!(self.poll_write(cx, from))?;
-                from = &from[n..];
-            }
-            Poll::Ready(Ok(()))
-        })
+    pub fn write_all(&mut self, from: &[u8]) -> impl Future<Output = io::Result<()>> {
+        whole::write_all(from, |cx, rest| self.poll_write(cx, rest))
     }
 
     /// Waits until everything written has been handed to the kernel.

@@ -42,6 +42,16 @@ use ring::RingParams;
 
 use crate::net::{Addr, ConnectOptions, ListenOptions, SocketOption};
 
+/// Makes a call again for as long as a signal interrupts it.
+pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
 /// A descriptor's number in the table of the loop's thread, or in the simulated host's.
 pub(crate) type Fd = i32;
 

@@ -80,6 +80,8 @@ pub mod process;
 mod reactor;
 mod remote;
 pub mod signal;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod stats;
 pub mod stdio;
 mod sys;

@@ -11,7 +11,7 @@ pub(crate) mod buffers;
 pub(crate) mod inherit;
 #[cfg(feature = "udp-offload")]
 mod offload;
-mod packet;
+pub(crate) mod packet;
 pub(crate) mod post;
 pub(crate) mod processors;
 mod real;
@@ -31,8 +31,7 @@ use std::time::{Duration, Instant};
 
 #[cfg(feature = "udp-offload")]
 pub(crate) use offload::Offload;
-#[cfg(test)]
-pub(crate) use packet::Received;
+
 pub(crate) use packet::{MOST_FDS, PacketAddr, PacketKind, Packets};
 pub(crate) use real::Real;
 pub(crate) use rustix::event::FdSetElement;

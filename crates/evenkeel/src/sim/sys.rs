@@ -1,0 +1,482 @@
+//! The seam below the drivers, answered by the model: a driver's own code runs over it unchanged.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::ptr::NonNull;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::EventData;
+use rustix::io::Errno;
+
+use super::fault::Fault;
+use super::kernel::{HostId, Kernel, Kind, bits};
+use super::net::nanos;
+use crate::net::{Addr, ConnectOptions, ListenOptions, SocketOption};
+use crate::sys::ring::RingParams;
+use crate::sys::{
+    EpollEvent, EpollFlags, EpollOp, Fd, FdSetElement, Listening, PollEntry, SocketFile, Sys, WakeFn,
+};
+
+/// A world, as its kernels and loops share it.
+pub(crate) struct Sim {
+    pub(crate) kernel: RefCell<Kernel>,
+    /// What the virtual clock's zero is on the real one. Only differences are ever looked at.
+    base: Instant,
+    sleepers: RefCell<Vec<Sleeper>>,
+    /// What a wait costs, in nanoseconds; none where time stands still unless somebody waits for it.
+    pub(crate) cost: Cell<u64>,
+}
+
+/// A loop of a world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LoopId(usize);
+
+/// What a loop waits for.
+pub(crate) enum Waited {
+    Epoll(Fd),
+    Poll(Vec<PollEntry>),
+    Select(i32, Box<[[FdSetElement; 16]; 3]>),
+}
+
+struct Sleeper {
+    host: HostId,
+    /// The world takes its turns; else it waits in its own call until time has moved on.
+    stepped: bool,
+    sleep: Option<(Waited, Option<u64>)>,
+}
+
+impl Sim {
+    pub(crate) fn new(kernel: Kernel) -> Rc<Self> {
+        Rc::new(Sim {
+            kernel: RefCell::new(kernel),
+            base: Instant::now(),
+            sleepers: RefCell::default(),
+            cost: Cell::new(0),
+        })
+    }
+
+    pub(crate) fn add_loop(&self, host: HostId, stepped: bool) -> LoopId {
+        let mut sleepers = self.sleepers.borrow_mut();
+        sleepers.push(Sleeper { host, stepped, sleep: None });
+        LoopId(sleepers.len() - 1)
+    }
+
+    /// Lets happen what is due.
+    pub(crate) fn settle(&self) {
+        loop {
+            let calls = self.kernel.borrow_mut().settle();
+            if calls.is_empty() {
+                return;
+            }
+            calls.into_iter().for_each(|call| call());
+        }
+    }
+
+    /// Moves the clock, past nothing that is due before.
+    pub(crate) fn advance(&self, to: u64) {
+        loop {
+            self.settle();
+            let mut kernel = self.kernel.borrow_mut();
+            let next = kernel.next_due().map_or(to, |due| due.min(to));
+            if next > kernel.now {
+                kernel.now = next;
+            }
+            if kernel.now >= to && kernel.next_due().is_none_or(|due| due > to) {
+                return;
+            }
+        }
+    }
+
+    fn is_ready(&self, host: HostId, waited: &Waited) -> bool {
+        let kernel = &mut *self.kernel.borrow_mut();
+        match waited {
+            Waited::Epoll(ep) => kernel.epoll_has(host, *ep),
+            Waited::Poll(entries) => kernel.poll(host, &mut entries.clone()) > 0,
+            Waited::Select(bound, sets) => kernel.select(host, *bound, &mut sets.clone()) != Ok(0),
+        }
+    }
+
+    /// Whether a loop would find something, or its time is over. One that does not sleep always would.
+    pub(crate) fn may_run(&self, id: LoopId) -> bool {
+        let sleepers = self.sleepers.borrow();
+        let sleeper = &sleepers[id.0];
+        let Some((waited, until)) = &sleeper.sleep else { return true };
+        let now = self.kernel.borrow().now;
+        until.is_some_and(|until| until <= now) || self.is_ready(sleeper.host, waited)
+    }
+
+    /// When a sleeping loop's time is over.
+    pub(crate) fn wakes_at(&self, id: LoopId) -> Option<u64> {
+        self.sleepers.borrow()[id.0].sleep.as_ref().and_then(|(_, until)| *until)
+    }
+
+    /// A loop takes a turn.
+    pub(crate) fn wake_up(&self, id: LoopId) {
+        self.sleepers.borrow_mut()[id.0].sleep = None;
+    }
+
+    /// A wait that found nothing.
+    fn sleep(&self, id: LoopId, waited: Waited, timeout: Option<u64>) {
+        let (host, stepped) = {
+            let sleepers = self.sleepers.borrow();
+            (sleepers[id.0].host, sleepers[id.0].stepped)
+        };
+        let until = timeout.map(|timeout| self.kernel.borrow_mut().deadline(timeout));
+        if stepped {
+            self.sleepers.borrow_mut()[id.0].sleep = Some((waited, until));
+            return;
+        }
+        loop {
+            self.settle();
+            let (now, next) = {
+                let kernel = self.kernel.borrow();
+                (kernel.now, kernel.next_due())
+            };
+            if until.is_some_and(|until| until <= now) || self.is_ready(host, &waited) {
+                return;
+            }
+            match next.into_iter().chain(until).min() {
+                Some(next) => self.advance(next.max(now)),
+                None => self.wait_for_others(),
+            }
+        }
+    }
+
+    /// Nothing will happen in this world by itself: waits for a wake from another thread.
+    fn wait_for_others(&self) {
+        let doorbell = self.kernel.borrow().doorbell.clone();
+        let mut rung = doorbell.lock();
+        while rung.is_empty() {
+            rung = match doorbell.heard.wait(rung) {
+                Ok(rung) => rung,
+                Err(poisoned) => poisoned.into_inner(),
+            };
+        }
+    }
+}
+
+impl Kernel {
+    /// When a wait ends that may take so long. Kernels are a little early or late at times.
+    fn deadline(&mut self, timeout: u64) -> u64 {
+        let until = self.now.saturating_add(timeout);
+        if !self.strikes(Fault::TimerSlack) {
+            return until;
+        }
+        let dice = self.faults.dice(Fault::TimerSlack);
+        if dice.bool() {
+            until.saturating_sub(dice.u64(..1_000_000)).max(self.now)
+        } else {
+            until.saturating_add(dice.u64(..50_000_000))
+        }
+    }
+
+    /// Whether a call is interrupted before it has done anything.
+    fn interrupted(&mut self) -> Result<(), Errno> {
+        if self.strikes(Fault::Interrupted) { Err(Errno::INTR) } else { Ok(()) }
+    }
+}
+
+/// The kernel of one host, for one of its loops.
+#[derive(Clone)]
+pub(crate) struct SimSys {
+    pub(crate) sim: Rc<Sim>,
+    pub(crate) host: HostId,
+    pub(crate) id: LoopId,
+}
+
+/// Waits take whole milliseconds, rounded up, as real ones are made to.
+fn round_up(timeout: Duration) -> u64 {
+    nanos(timeout).div_ceil(1_000_000).saturating_mul(1_000_000)
+}
+
+pub(super) fn unsupported<T>(what: &str) -> io::Result<T> {
+    let text = format!("the simulated kernel has no {what}");
+    Err(io::Error::new(io::ErrorKind::Unsupported, text))
+}
+
+impl SimSys {
+    pub(super) fn call<T>(
+        &self,
+        call: impl FnOnce(&mut Kernel, HostId) -> Result<T, Errno>,
+    ) -> io::Result<T> {
+        Ok(call(&mut self.sim.kernel.borrow_mut(), self.host)?)
+    }
+
+    /// A call that a signal may interrupt.
+    pub(super) fn slow<T>(
+        &self,
+        call: impl FnOnce(&mut Kernel, HostId) -> Result<T, Errno>,
+    ) -> io::Result<T> {
+        self.call(|kernel, host| {
+            kernel.interrupted()?;
+            call(kernel, host)
+        })
+    }
+
+    /// A wait: collects, and sleeps if there is nothing and it may. Under a world that takes the loop's turns, the sleep is
+    /// noted, and the call ends as if its time were over.
+    pub(super) fn wait<T>(
+        &self,
+        timeout: Option<Duration>,
+        waited: impl FnOnce() -> Waited,
+        mut collect: impl FnMut(&mut Kernel, HostId) -> Result<Option<T>, Errno>,
+    ) -> io::Result<Option<T>> {
+        let now = self.sim.kernel.borrow().now;
+        self.sim.advance(now + self.sim.cost.get());
+        if let Some(found) = self.slow(&mut collect)? {
+            return Ok(Some(found));
+        }
+        let timeout = timeout.map(round_up);
+        if timeout == Some(0) || self.sim.kernel.borrow_mut().strikes(Fault::SpuriousWake) {
+            return Ok(None);
+        }
+        self.sim.sleep(self.id, waited(), timeout);
+        self.call(collect)
+    }
+}
+
+impl Sys for SimSys {
+    fn clock(&self) -> Instant {
+        self.sim.base + Duration::from_nanos(self.sim.kernel.borrow().now)
+    }
+
+    fn listen(&self, at: &Addr, options: &ListenOptions) -> io::Result<Fd> {
+        self.call(|kernel, host| kernel.listen(host, at, options))
+    }
+
+    fn connect(&self, to: &Addr, options: &ConnectOptions) -> io::Result<(Fd, bool)> {
+        self.call(|kernel, host| kernel.connect(host, to, options))
+    }
+
+    fn accept(&self, listener: Fd) -> io::Result<(Fd, Addr)> {
+        self.slow(|kernel, host| kernel.accept(host, listener))
+    }
+
+    fn recv(&self, fd: Fd, into: &mut [u8]) -> io::Result<usize> {
+        self.slow(|kernel, host| kernel.recv(host, fd, into))
+    }
+
+    fn send(&self, fd: Fd, from: &[u8]) -> io::Result<usize> {
+        self.slow(|kernel, host| kernel.send(host, fd, &[from]))
+    }
+
+    fn send_vectored(&self, fd: Fd, from: &[IoSlice<'_>]) -> io::Result<usize> {
+        let parts: Vec<&[u8]> = from.iter().map(|part| &**part).collect();
+        self.slow(|kernel, host| kernel.send(host, fd, &parts))
+    }
+
+    fn send_file(&self, fd: Fd, file: BorrowedFd<'_>, at: &mut u64, most: usize) -> io::Result<usize> {
+        // Files are memory of this process, whatever the host.
+        let mut piece = vec![0; most.min(64 << 10)];
+        let there = rustix::io::pread(file, &mut piece, *at)?;
+        if there == 0 {
+            return Ok(0);
+        }
+        let sent = self.send(fd, &piece[..there])?;
+        *at += sent as u64;
+        Ok(sent)
+    }
+
+    fn shutdown(&self, fd: Fd, how: Shutdown) -> io::Result<()> {
+        let (read, write) = (how != Shutdown::Write, how != Shutdown::Read);
+        self.call(|kernel, host| kernel.shutdown(host, fd, read, write))
+    }
+
+    fn close(&self, fd: Fd) {
+        let closed = self.call(|kernel, host| kernel.close(host, fd));
+        assert!(closed.is_ok(), "descriptor {fd} was closed that is not open: {closed:?}");
+    }
+
+    fn take_error(&self, fd: Fd) -> io::Result<Option<io::Error>> {
+        Ok(self.call(|kernel, host| kernel.take_error(host, fd))?.map(Into::into))
+    }
+
+    fn set_option(&self, fd: Fd, option: SocketOption) -> io::Result<()> {
+        self.call(|kernel, host| kernel.set_option(host, fd, option))
+    }
+
+    fn local_addr(&self, fd: Fd) -> io::Result<Addr> {
+        self.call(|kernel, host| kernel.address(host, fd, false))
+    }
+
+    fn peer_addr(&self, fd: Fd) -> io::Result<Addr> {
+        self.call(|kernel, host| kernel.address(host, fd, true))
+    }
+
+    fn import(&self, _: OwnedFd) -> io::Result<Fd> {
+        unsupported("descriptors of the real one")
+    }
+
+    fn duplicate(&self, _: BorrowedFd<'_>) -> io::Result<Fd> {
+        unsupported("descriptors of the real one")
+    }
+
+    fn is_pollable(&self, _: Fd) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    fn export(&self, _: Fd) -> io::Result<OwnedFd> {
+        unsupported("descriptors that could leave it")
+    }
+
+    fn spare(&self) -> io::Result<Fd> {
+        self.call(|kernel, host| kernel.open(host, Kind::Spare))
+    }
+
+    fn copy(&self, _: Fd) -> io::Result<OwnedFd> {
+        unsupported("descriptors that could leave it")
+    }
+
+    fn listening(&self, _: BorrowedFd<'_>) -> io::Result<Listening> {
+        unsupported("descriptors of the real one")
+    }
+
+    fn socket_file(&self, path: &Path) -> Option<SocketFile> {
+        let kernel = self.sim.kernel.borrow();
+        let inode = kernel.hosts[self.host.0 as usize].socket_files.get(path)?.0;
+        Some(SocketFile { device: u64::from(self.host.0), inode })
+    }
+
+    fn remove_socket_file(&self, path: &Path, only: Option<SocketFile>) {
+        let there = self.socket_file(path);
+        if there.is_some_and(|there| only.is_none_or(|only| only == there)) {
+            self.sim.kernel.borrow_mut().host(self.host).socket_files.remove(path);
+        }
+    }
+
+    fn wake_pair(&self) -> io::Result<(Fd, WakeFn)> {
+        self.call(|kernel, host| kernel.bell(host))
+    }
+
+    fn end_wakes(&self, fd: Fd) {
+        self.close(fd);
+    }
+
+    fn clear_wake(&self, fd: Fd) {
+        self.sim.kernel.borrow_mut().clear_bell(self.host, fd);
+    }
+
+    fn epoll_create(&self) -> io::Result<Fd> {
+        self.call(|kernel, host| kernel.epoll_create(host))
+    }
+
+    fn epoll_ctl(&self, ep: Fd, op: EpollOp, fd: Fd, data: u64, flags: EpollFlags) -> io::Result<()> {
+        self.call(|kernel, host| kernel.epoll_ctl(host, ep, op, fd, data, flags.bits()))
+    }
+
+    fn epoll_wait(&self, ep: Fd, events: &mut Vec<EpollEvent>, timeout: Option<Duration>) -> io::Result<()> {
+        events.clear();
+        let most = events.capacity();
+        let found = self.wait(
+            timeout,
+            || Waited::Epoll(ep),
+            |kernel, host| {
+                let reports = kernel.epoll_collect(host, ep, most)?;
+                Ok((!reports.is_empty()).then_some(reports))
+            },
+        )?;
+        events.extend(found.into_iter().flatten().map(|report| EpollEvent {
+            flags: EpollFlags::from_bits_retain(report.mask & !bits::ONESHOT),
+            data: EventData::new_u64(report.data),
+        }));
+        Ok(())
+    }
+
+    fn poll(&self, entries: &mut [PollEntry], timeout: Option<Duration>) -> io::Result<usize> {
+        let asked = entries.to_vec();
+        let found = self.wait(
+            timeout,
+            || Waited::Poll(asked),
+            |kernel, host| {
+                let found = kernel.poll_with_faults(host, entries);
+                Ok((found > 0).then_some(found))
+            },
+        )?;
+        Ok(found.unwrap_or(0))
+    }
+
+    fn select(
+        &self,
+        bound: i32,
+        sets: &mut [[FdSetElement; 16]; 3],
+        timeout: Option<Duration>,
+    ) -> io::Result<usize> {
+        let asked = *sets;
+        let found = self.wait(
+            timeout,
+            || Waited::Select(bound, Box::new(asked)),
+            |kernel, host| {
+                *sets = asked;
+                let found = kernel.select(host, bound, sets)?;
+                Ok((found > 0).then_some(found))
+            },
+        )?;
+        Ok(found.unwrap_or(0))
+    }
+
+    fn splice(&self, _: Fd, _: Fd, _: usize) -> io::Result<usize> {
+        unsupported("pipes")
+    }
+
+    fn pipe(&self) -> io::Result<(Fd, Fd)> {
+        unsupported("pipes")
+    }
+
+    fn read(&self, _: Fd, _: &mut [u8]) -> io::Result<usize> {
+        unsupported("pipes")
+    }
+
+    fn write(&self, _: Fd, _: &[u8]) -> io::Result<usize> {
+        unsupported("pipes")
+    }
+
+    fn write_vectored(&self, _: Fd, _: &[IoSlice<'_>]) -> io::Result<usize> {
+        unsupported("pipes")
+    }
+
+    fn pidfd(&self, _: u32) -> io::Result<Fd> {
+        unsupported("child processes")
+    }
+
+    fn signal(&self, _: Fd, _: i32) -> io::Result<()> {
+        unsupported("child processes")
+    }
+
+    fn socket_pair(&self) -> io::Result<(Fd, Fd)> {
+        self.call(|kernel, host| kernel.socket_pair(host))
+    }
+
+    fn ring_setup(&self, _: u32, _: &mut RingParams) -> io::Result<Fd> {
+        unsupported("io_uring")
+    }
+
+    fn ring_map(&self, _: Fd, _: u64, _: usize) -> io::Result<NonNull<u8>> {
+        unsupported("io_uring")
+    }
+
+    fn ring_provide(&self, _: Fd, _: NonNull<u8>, _: u16, _: bool) -> io::Result<()> {
+        unsupported("io_uring")
+    }
+
+    fn ring_operations(&self, _: Fd) -> io::Result<u128> {
+        unsupported("io_uring")
+    }
+
+    fn ring_threads(&self, _: Fd, _: u32) -> io::Result<()> {
+        unsupported("io_uring")
+    }
+
+    fn ring_enter(&self, _: Fd, _: u32, _: u32, _: bool, _: Option<Duration>) -> io::Result<u32> {
+        unsupported("io_uring")
+    }
+
+    fn map(&self, _: usize) -> io::Result<NonNull<u8>> {
+        unsupported("io_uring")
+    }
+
+    fn unmap(&self, _: NonNull<u8>, _: usize) {}
+}

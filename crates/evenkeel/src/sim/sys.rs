@@ -27,6 +27,8 @@ pub(crate) struct Sim {
     /// What the virtual clock's zero is on the real one. Only differences are ever looked at.
     base: Instant,
     sleepers: RefCell<Vec<Sleeper>>,
+    /// What the wall clock shows at the virtual clock's zero, in seconds since 1970.
+    pub(crate) wall: Cell<i64>,
     /// What a wait costs, in nanoseconds; none where time stands still unless somebody waits for it.
     pub(crate) cost: Cell<u64>,
 }
@@ -55,6 +57,8 @@ impl Sim {
             kernel: RefCell::new(kernel),
             base: Instant::now(),
             sleepers: RefCell::default(),
+            // The first of January 2030: no world depends on the day it runs.
+            wall: Cell::new(1_893_456_000),
             cost: Cell::new(0),
         })
     }
@@ -63,6 +67,11 @@ impl Sim {
         let mut sleepers = self.sleepers.borrow_mut();
         sleepers.push(Sleeper { host, stepped, sleep: None });
         LoopId(sleepers.len() - 1)
+    }
+
+    /// The loop that was added last.
+    pub(crate) fn last_loop(&self) -> LoopId {
+        LoopId(self.sleepers.borrow().len() - 1)
     }
 
     /// Lets happen what is due.
@@ -174,6 +183,11 @@ impl Kernel {
         }
     }
 
+    /// Whether panics are among what is to happen.
+    pub(crate) fn panics_are_planned(&self) -> bool {
+        self.faults.rate(Fault::Panic) > 0.0
+    }
+
     /// Whether a call is interrupted before it has done anything.
     fn interrupted(&mut self) -> Result<(), Errno> {
         if self.strikes(Fault::Interrupted) { Err(Errno::INTR) } else { Ok(()) }
@@ -186,6 +200,8 @@ pub(crate) struct SimSys {
     pub(crate) sim: Rc<Sim>,
     pub(crate) host: HostId,
     pub(crate) id: LoopId,
+    /// Which of the host's processes, one after the other, this is a loop of.
+    life: u32,
 }
 
 /// Waits take whole milliseconds, rounded up, as real ones are made to.
@@ -199,11 +215,25 @@ pub(super) fn unsupported<T>(what: &str) -> io::Result<T> {
 }
 
 impl SimSys {
+    pub(crate) fn new(sim: Rc<Sim>, host: HostId, id: LoopId) -> Self {
+        let life = sim.kernel.borrow_mut().host(host).life;
+        SimSys { sim, host, id, life }
+    }
+
+    /// Whether its process has been killed: what is left of it reaches nothing any more.
+    fn is_dead(&self, kernel: &Kernel) -> bool {
+        kernel.hosts[self.host.0 as usize].life != self.life
+    }
+
     pub(super) fn call<T>(
         &self,
         call: impl FnOnce(&mut Kernel, HostId) -> Result<T, Errno>,
     ) -> io::Result<T> {
-        Ok(call(&mut self.sim.kernel.borrow_mut(), self.host)?)
+        let kernel = &mut self.sim.kernel.borrow_mut();
+        if self.is_dead(kernel) {
+            return Err(Errno::BADF.into());
+        }
+        Ok(call(kernel, self.host)?)
     }
 
     /// A call that a signal may interrupt.
@@ -227,6 +257,7 @@ impl SimSys {
     ) -> io::Result<Option<T>> {
         let now = self.sim.kernel.borrow().now;
         self.sim.advance(now + self.sim.cost.get());
+        self.sim.kernel.borrow_mut().waits += 1;
         if let Some(found) = self.slow(&mut collect)? {
             return Ok(Some(found));
         }
@@ -287,8 +318,11 @@ impl Sys for SimSys {
     }
 
     fn close(&self, fd: Fd) {
-        let closed = self.call(|kernel, host| kernel.close(host, fd));
-        assert!(closed.is_ok(), "descriptor {fd} was closed that is not open: {closed:?}");
+        let kernel = &mut self.sim.kernel.borrow_mut();
+        if !self.is_dead(kernel) {
+            let closed = kernel.close(self.host, fd);
+            assert!(closed.is_ok(), "descriptor {fd} was closed that is not open: {closed:?}");
+        }
     }
 
     fn take_error(&self, fd: Fd) -> io::Result<Option<io::Error>> {
@@ -343,7 +377,8 @@ impl Sys for SimSys {
 
     fn remove_socket_file(&self, path: &Path, only: Option<SocketFile>) {
         let there = self.socket_file(path);
-        if there.is_some_and(|there| only.is_none_or(|only| only == there)) {
+        let is_it = there.is_some_and(|there| only.is_none_or(|only| only == there));
+        if is_it && !self.is_dead(&self.sim.kernel.borrow()) {
             self.sim.kernel.borrow_mut().host(self.host).socket_files.remove(path);
         }
     }
@@ -357,7 +392,11 @@ impl Sys for SimSys {
     }
 
     fn clear_wake(&self, fd: Fd) {
-        self.sim.kernel.borrow_mut().clear_bell(self.host, fd);
+        // Fails only for a process that was killed, whose wakes nobody waits for.
+        let _ = self.call(|kernel, host| {
+            kernel.clear_bell(host, fd);
+            Ok(())
+        });
     }
 
     fn epoll_create(&self) -> io::Result<Fd> {

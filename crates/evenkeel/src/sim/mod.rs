@@ -88,7 +88,7 @@ mod world;
 
 pub use check::Check;
 pub use fault::Fault;
-pub use inside::{elapsed, fail, hit, is_simulated, note, random, strikes, wall_clock};
+pub use inside::{elapsed, fail, hit, is_simulated, note, random, remotes, strikes, wall_clock};
 pub use report::{Failure, Report};
 pub use world::{Host, World};
 

@@ -88,6 +88,7 @@ fn breaking(world: &mut World, backend: Backend) -> Result<(), Failure> {
     world.swarm_more(BREAKING);
     world.set_limit(Duration::from_secs(100_000));
     let server = world.host("server", serve);
+    world.supervise(server);
     world.set_descriptors(server, 12);
     let address = SocketAddr::new(world.ip(server), 7000);
     for i in 0..5 {

@@ -136,8 +136,8 @@ impl Sim {
         self.sleepers.borrow_mut()[id.0].sleep = None;
     }
 
-    /// A wait that found nothing.
-    fn sleep(&self, id: LoopId, waited: Waited, timeout: Option<u64>) {
+    /// A wait that found nothing. False: the loop sleeps from now on, and its call is over; else it has slept.
+    fn sleep(&self, id: LoopId, waited: Waited, timeout: Option<u64>) -> bool {
         let (host, stepped) = {
             let sleepers = self.sleepers.borrow();
             (sleepers[id.0].host, sleepers[id.0].stepped)
@@ -145,7 +145,7 @@ impl Sim {
         let until = timeout.map(|timeout| self.kernel.borrow_mut().deadline(timeout));
         if stepped {
             self.sleepers.borrow_mut()[id.0].sleep = Some((waited, until));
-            return;
+            return false;
         }
         loop {
             self.settle();
@@ -154,7 +154,7 @@ impl Sim {
                 (kernel.now, kernel.next_due())
             };
             if until.is_some_and(|until| until <= now) || self.is_ready(host, &waited) {
-                return;
+                return true;
             }
             match next.into_iter().chain(until).min() {
                 Some(next) => self.advance(next.max(now)),
@@ -316,8 +316,7 @@ impl SimSys {
         if timeout == Some(0) || self.sim.kernel.borrow_mut().strikes(Fault::SpuriousWake) {
             return Ok(None);
         }
-        self.sim.sleep(self.id, waited(), timeout);
-        self.call(collect)
+        if self.sim.sleep(self.id, waited(), timeout) { self.call(collect) } else { Ok(None) }
     }
 }
 

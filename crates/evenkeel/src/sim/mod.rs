@@ -2,6 +2,8 @@
 
 mod chaos;
 mod check;
+#[doc(hidden)]
+pub mod differ;
 pub(crate) mod fault;
 mod inside;
 pub(crate) mod kernel;

@@ -28,6 +28,7 @@ use rustix::io::Errno;
 
 pub(crate) use bind::Binding;
 pub(crate) use object::{Kind, Object, ObjectId, Objects, Watcher};
+pub(crate) use stream::Stream;
 pub(crate) use table::Table;
 pub(crate) use wake::Doorbell;
 

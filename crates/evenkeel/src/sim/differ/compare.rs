@@ -57,10 +57,15 @@ pub(super) fn model(seed: u64) -> SimSys {
 
 /// How often the kernel is looked at before its answer counts, a millisecond apart. Acknowledgements may be held back
 /// for forty, and other processes may have the processor.
-const LOOKS: u32 = 150;
+pub(super) const LOOKS: u32 = 150;
 
-/// Runs a program on both. The number of calls that were made, and the first difference.
-pub(super) fn run(seed: u64, program: &[Op], folder: &Path) -> io::Result<(u64, Option<Difference>)> {
+/// Runs a program on both, with so many looks after each call. The number of calls that were made, and the first difference.
+pub(super) fn run(
+    seed: u64,
+    program: &[Op],
+    folder: &Path,
+    looks: u32,
+) -> io::Result<(u64, Option<Difference>)> {
     let mut kernel = Side::new(Real, folder.to_owned())?;
     let mut model = Side::new(model(seed), folder.to_owned())?;
     let mut calls = 0;
@@ -76,7 +81,7 @@ pub(super) fn run(seed: u64, program: &[Op], folder: &Path) -> io::Result<(u64, 
             continue;
         }
         calls += 1;
-        if let Some((kernel, model)) = states(&kernel, &model) {
+        if let Some((kernel, model)) = states(&kernel, &model, looks) {
             difference = Some(Difference { at, what: What::States { kernel, model } });
             break;
         }
@@ -87,11 +92,11 @@ pub(super) fn run(seed: u64, program: &[Op], folder: &Path) -> io::Result<(u64, 
 }
 
 /// What is open in both, once the kernel is quiet; none if it is the same.
-fn states(kernel: &Side<Real>, model: &Side<SimSys>) -> Option<(Vec<Look>, Vec<Look>)> {
+fn states(kernel: &Side<Real>, model: &Side<SimSys>, looks: u32) -> Option<(Vec<Look>, Vec<Look>)> {
     model.sys.settle();
     let expected = model.look();
     let mut seen = kernel.look();
-    for _ in 0..LOOKS {
+    for _ in 0..looks {
         if seen == expected && kernel.is_quiet(&seen) {
             return None;
         }

@@ -225,7 +225,8 @@ impl Generator {
     fn close(&mut self) -> Option<Op> {
         Some(match self.dice.u8(..10) {
             0..6 => {
-                let how = *self.dice.choice(&[Shutdown::Read, Shutdown::Write, Shutdown::Write, Shutdown::Both])?;
+                let how =
+                    *self.dice.choice(&[Shutdown::Read, Shutdown::Write, Shutdown::Write, Shutdown::Both])?;
                 Op::Shutdown { on: self.pick_stream()?, how }
             }
             6..8 => Op::Close { on: self.pick_stream()? },
@@ -254,7 +255,9 @@ impl Generator {
 
     fn flags(&mut self) -> u32 {
         let mut flags = 0;
-        for (bit, chance) in [(bits::IN, 8), (bits::OUT, 6), (bits::RDHUP, 4), (bits::PRI, 2), (bits::EDGE, 5)] {
+        for (bit, chance) in
+            [(bits::IN, 8), (bits::OUT, 6), (bits::RDHUP, 4), (bits::PRI, 2), (bits::EDGE, 5)]
+        {
             if self.dice.u8(..10) < chance {
                 flags |= bit;
             }

@@ -23,7 +23,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use compare::Difference;
+use compare::LOOKS;
 use program::Op;
 
 use crate::sys::{Real, Sys, alone};
@@ -60,7 +60,7 @@ pub fn run(seeds: Range<u64>, budget: Duration, mut report: impl FnMut(&str) + S
                 break;
             }
             let program = generate::program(seed, &folder.0)?;
-            let (calls, difference) = compare::run(seed, &program, &folder.0)?;
+            let (calls, difference) = compare::run(seed, &program, &folder.0, LOOKS)?;
             totals.operations += calls;
             totals.sequences += 1;
             if difference.is_none() {
@@ -80,29 +80,23 @@ pub fn run(seeds: Range<u64>, budget: Duration, mut report: impl FnMut(&str) + S
 
 /// Shortens a program that differs, and describes it. None if it does not differ again.
 fn confirm(seed: u64, program: Vec<Op>, folder: &Path) -> io::Result<Option<String>> {
-    let mut last = None;
     for _ in 0..AGAIN {
-        last = compare::run(seed, &program, folder)?.1;
-        if last.is_none() {
+        if compare::run(seed, &program, folder, LOOKS)?.1.is_none() {
             return Ok(None);
         }
     }
-    let calls = program.len();
-    let short = shrink::shrink(program, TRIES, |program| {
-        (0..2).all(|_| matches!(compare::run(seed, program, folder), Ok((_, Some(_)))))
+    let short = shrink::shrink(program.clone(), TRIES, |program| {
+        (0..2).all(|_| matches!(compare::run(seed, program, folder, LOOKS / 5), Ok((_, Some(_)))))
     });
-    let again = compare::run(seed, &short, folder)?.1;
-    let Some(Difference { .. }) = last else { return Ok(None) };
-    let mut text = format!("seed {seed}: {calls} calls, of which {} suffice\n", short.len());
-    let at = again.as_ref().map_or(short.len(), |difference| difference.at + 1);
-    for op in &short[..at.min(short.len())] {
-        text += &format!("  {op}\n");
+    for shown in [&short, &program] {
+        if let Some(difference) = compare::run(seed, shown, folder, LOOKS)?.1 {
+            let mut text =
+                format!("seed {seed}: {} calls, of which {} suffice\n", program.len(), short.len());
+            shown[..=difference.at].iter().for_each(|op| text += &format!("  {op}\n"));
+            return Ok(Some(format!("{text}{difference}")));
+        }
     }
-    match again.or(last) {
-        Some(difference) => text += &format!("{difference}"),
-        None => return Ok(None),
-    }
-    Ok(Some(text))
+    Ok(None)
 }
 
 /// A folder for sockets' files, removed at the end.

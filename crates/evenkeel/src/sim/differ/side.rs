@@ -23,8 +23,14 @@ pub(super) enum Answer {
     Done,
     Number(Fd),
     Pair(Fd, Fd),
-    Connected { number: Fd, already: bool },
-    Accepted { number: Fd, from: Whence },
+    Connected {
+        number: Fd,
+        already: bool,
+    },
+    Accepted {
+        number: Fd,
+        from: Whence,
+    },
     Sent(usize),
     Received(Vec<u8>),
     Pending(Option<i32>),

@@ -15,7 +15,15 @@ impl Kernel {
             Kind::Stream(stream) => self.stream_mask(stream),
             Kind::Listener(listener) => listener.mask(),
             Kind::Bell(bell) => bell.mask(),
-            Kind::Epoll(_) | Kind::Spare => 0,
+            Kind::Epoll(epoll) => {
+                if self.epoll_is_ready(epoll) {
+                    bits::IN
+                } else {
+                    0
+                }
+            }
+            // A counter, as a real one is.
+            Kind::Spare => bits::OUT,
         }
     }
 

@@ -97,12 +97,12 @@ fn states(kernel: &Side<Real>, model: &Side<SimSys>, looks: u32) -> Option<(Vec<
     let expected = model.look();
     let mut seen = kernel.look();
     for _ in 0..looks {
-        if seen == expected && kernel.is_quiet(&seen) {
+        if seen == expected && kernel.is_quiet() {
             return None;
         }
         kernel.hurry();
         seen = kernel.look();
-        if seen == expected && kernel.is_quiet(&seen) {
+        if seen == expected && kernel.is_quiet() {
             return None;
         }
         // Until something has moved.

@@ -179,9 +179,8 @@ impl<Y: Watched> Side<Y> {
     }
 
     /// Whether everything that was sent has arrived, as far as anybody can be made to say so.
-    pub(super) fn is_quiet(&self, looks: &[Look]) -> bool {
-        let open = looks.iter().filter(|look| look.mask & poll_bits::HUP == 0);
-        !open.map(|look| self.numbers[look.number as usize]).any(|fd| self.sys.is_under_way(fd))
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.live.keys().any(|at| self.sys.is_under_way(self.numbers[*at as usize]))
     }
 
     /// Has held-back acknowledgements sent.
@@ -449,7 +448,11 @@ impl Watched for crate::sys::Real {
 
     fn is_under_way(&self, fd: Fd) -> bool {
         // Of a Unix socket the same call tells what has not been read.
-        alone::unacknowledged(fd) != 0 && alone::acknowledge(fd) && alone::unacknowledged(fd) != 0
+        alone::unacknowledged(fd) != 0
+            && alone::acknowledge(fd)
+            && alone::unacknowledged(fd) != 0
+            // What was reset is over, whatever it had sent.
+            && self.peer_addr(fd).is_ok()
     }
 }
 

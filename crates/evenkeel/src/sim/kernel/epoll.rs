@@ -152,6 +152,24 @@ impl Kernel {
         epoll.ready.iter().any(|key| self.mask(key.1) & flags(key) != 0)
     }
 
+    /// Forgets what is queued and not ready, up to the first that is: what a look at an instance from outside does.
+    pub(super) fn epoll_prune(&mut self, id: ObjectId) {
+        while let Some(Object { kind: Kind::Epoll(epoll), .. }) = self.objects.get(id)
+            && let Some(key) = epoll.ready.front().copied()
+        {
+            let flags = epoll.items.get(&key).map_or(0, |item| item.flags);
+            if self.mask(key.1) & flags != 0 {
+                return;
+            }
+            if let Ok(epoll) = self.epoll(id) {
+                epoll.ready.pop_front();
+                if let Some(item) = epoll.items.get_mut(&key) {
+                    item.queued = false;
+                }
+            }
+        }
+    }
+
     /// A loop goes to sleep in a wait on it, or wakes up.
     pub(crate) fn epoll_sleeps(&mut self, host: HostId, ep: Fd, sleeps: bool) {
         if let Ok(id) = self.lookup(host, ep)

@@ -539,8 +539,8 @@ impl Kernel {
     /// Bytes have come for an end that neither reads nor writes any more: both ends are reset.
     fn abort(&mut self, id: ObjectId) {
         let Some(peer) = self.stream(id).and_then(|stream| stream.peer) else { return };
-        self.push_to(peer, Load::Reset);
         self.reset(id, Errno::CONNRESET);
+        self.push_to(peer, Load::Reset);
     }
 
     /// Room has come free on the way to an end: its sender hears of it, if it had found none. That of a Unix socket always hears

@@ -133,7 +133,10 @@ impl Sim {
 
     /// A loop takes a turn.
     pub(crate) fn wake_up(&self, id: LoopId) {
-        self.sleepers.borrow_mut()[id.0].sleep = None;
+        let sleeper = &mut self.sleepers.borrow_mut()[id.0];
+        if let Some((Waited::Epoll(ep), _)) = sleeper.sleep.take() {
+            self.kernel.borrow_mut().epoll_sleeps(sleeper.host, ep, false);
+        }
     }
 
     /// A wait that found nothing. False: the loop sleeps from now on, and its call is over; else it has slept.
@@ -143,6 +146,9 @@ impl Sim {
             (sleepers[id.0].host, sleepers[id.0].stepped)
         };
         let until = timeout.map(|timeout| self.kernel.borrow_mut().deadline(timeout));
+        if let Waited::Epoll(ep) = &waited {
+            self.kernel.borrow_mut().epoll_sleeps(host, *ep, true);
+        }
         if stepped {
             self.sleepers.borrow_mut()[id.0].sleep = Some((waited, until));
             return false;
@@ -154,6 +160,9 @@ impl Sim {
                 (kernel.now, kernel.next_due())
             };
             if until.is_some_and(|until| until <= now) || self.is_ready(host, &waited) {
+                if let Waited::Epoll(ep) = &waited {
+                    self.kernel.borrow_mut().epoll_sleeps(host, *ep, false);
+                }
                 return true;
             }
             match next.into_iter().chain(until).min() {

@@ -82,6 +82,7 @@ mod remote;
 pub mod signal;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod stand_in;
 mod stats;
 pub mod stdio;
 mod sys;

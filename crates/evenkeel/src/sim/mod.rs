@@ -1,7 +1,9 @@
 //! A simulated world.
 
+mod disk;
 pub(crate) mod fault;
 pub(crate) mod kernel;
+mod machine;
 pub(crate) mod net;
 mod packet;
 pub(crate) mod sys;

@@ -1,21 +1,26 @@
 //! The seam below the drivers, answered by the model: a driver's own code runs over it unchanged.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::ptr::NonNull;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::EventData;
 use rustix::io::Errno;
 
+use super::disk::Disk;
 use super::fault::Fault;
 use super::kernel::{HostId, Kernel, Kind, bits};
+use super::machine::{self, Machine};
 use super::net::nanos;
 use crate::net::{Addr, ConnectOptions, ListenOptions, SocketOption};
+use crate::stand_in::StandIn;
 use crate::sys::ring::RingParams;
 use crate::sys::{
     EpollEvent, EpollFlags, EpollOp, Fd, FdSetElement, Listening, PollEntry, SocketFile, Sys, WakeFn,
@@ -27,6 +32,9 @@ pub(crate) struct Sim {
     /// What the virtual clock's zero is on the real one. Only differences are ever looked at.
     base: Instant,
     sleepers: RefCell<Vec<Sleeper>>,
+    /// What each host is beside its kernel, for the process that it runs now.
+    machines: RefCell<BTreeMap<HostId, Arc<Machine>>>,
+    pub(super) disks: RefCell<BTreeMap<HostId, Disk>>,
     /// What a wait costs, in nanoseconds; none where time stands still unless somebody waits for it.
     pub(crate) cost: Cell<u64>,
 }
@@ -51,12 +59,44 @@ struct Sleeper {
 
 impl Sim {
     pub(crate) fn new(kernel: Kernel) -> Rc<Self> {
-        Rc::new(Sim {
+        let world = kernel.doorbell.clone();
+        let sim = Rc::new(Sim {
             kernel: RefCell::new(kernel),
             base: Instant::now(),
             sleepers: RefCell::default(),
+            machines: RefCell::default(),
+            disks: RefCell::default(),
             cost: Cell::new(0),
-        })
+        });
+        machine::register(world, &sim);
+        sim
+    }
+
+    /// What a host is beside its kernel, for the process that it runs now.
+    pub(crate) fn machine(&self, host: HostId) -> Arc<Machine> {
+        let new = || Machine::new(self.kernel.borrow().doorbell.clone(), host);
+        self.machines.borrow_mut().entry(host).or_insert_with(new).clone()
+    }
+
+    /// A host's process ends without warning: its virtual threads do nothing more. The next call for its
+    /// [`machine`](Self::machine) is for a new process.
+    pub(crate) fn end_process(&self, host: HostId) {
+        if let Some(machine) = self.machines.borrow_mut().remove(&host) {
+            machine.end();
+        }
+    }
+
+    /// A host loses its power: of what its disk was not made to keep, any part may be gone.
+    pub(crate) fn crash_disk(&self, host: HostId) {
+        let kernel = &mut *self.kernel.borrow_mut();
+        if let Some(disk) = self.disks.borrow_mut().get_mut(&host) {
+            disk.crash(kernel.faults.dice(Fault::Kill));
+        }
+    }
+
+    /// The clock of all hosts.
+    pub(crate) fn clock(&self) -> Instant {
+        self.base + Duration::from_nanos(self.kernel.borrow().now)
     }
 
     pub(crate) fn add_loop(&self, host: HostId, stepped: bool) -> LoopId {
@@ -241,7 +281,11 @@ impl SimSys {
 
 impl Sys for SimSys {
     fn clock(&self) -> Instant {
-        self.sim.base + Duration::from_nanos(self.sim.kernel.borrow().now)
+        self.sim.clock()
+    }
+
+    fn stand_in(&self) -> Option<Arc<dyn StandIn>> {
+        Some(self.sim.machine(self.host))
     }
 
     fn listen(&self, at: &Addr, options: &ListenOptions) -> io::Result<Fd> {

@@ -82,6 +82,9 @@ mod remote;
 pub mod signal;
 #[cfg(feature = "sim")]
 pub mod sim;
+#[cfg(not(feature = "sim"))]
+#[path = "sim/absent.rs"]
+mod sim;
 mod stand_in;
 mod stats;
 pub mod stdio;

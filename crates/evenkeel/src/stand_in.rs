@@ -4,7 +4,6 @@
 //! threads make for it. In a simulated host nothing may block and nothing may be a thread, so a loop that is made there, and
 //! a pool, have one of these in their place. Everywhere else there is none, and the machine's own are used.
 
-use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,41 +32,12 @@ pub(crate) trait StandIn: Send + Sync {
     fn job_takes(&self, lane: &'static str) -> (Duration, Duration);
     /// Calls this after a time, outside of every loop; not at all if the process has ended by then.
     fn after(&self, time: Duration, call: Call);
-    /// The time of its loops.
-    fn clock(&self) -> Instant;
+    /// The time of its loops; none when there are none.
+    fn clock(&self) -> Option<Instant>;
     /// Lets time pass until `over` says so, or it is `until`; none: for ever.
     fn pass(&self, until: Option<Instant>, over: &mut dyn FnMut() -> bool);
     /// Resolves names, as a job of the lane of names.
     fn resolver(&self) -> Arc<dyn Resolver>;
     /// Performs an operation on its disk, as a job of the lane of files.
     fn file(&self, op: FileOp) -> FileDone;
-}
-
-thread_local! {
-    /// The machine in which code runs now, innermost last.
-    static HERE: RefCell<Vec<Arc<dyn StandIn>>> = const { RefCell::new(Vec::new()) };
-}
-
-/// The machine in which this code runs, if it is not the real one.
-pub(crate) fn here() -> Option<Arc<dyn StandIn>> {
-    HERE.try_with(|stack| stack.borrow().last().cloned()).ok().flatten()
-}
-
-/// Code runs in a machine for as long as this lives.
-#[cfg_attr(not(feature = "sim"), expect(dead_code, reason = "there is no other machine"))]
-pub(crate) struct Entered(());
-
-impl Entered {
-    #[cfg_attr(not(feature = "sim"), expect(dead_code, reason = "there is no other machine"))]
-    pub(crate) fn new(machine: Arc<dyn StandIn>) -> Self {
-        let _ = HERE.try_with(|stack| stack.borrow_mut().push(machine));
-        Entered(())
-    }
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        let last = HERE.try_with(|stack| stack.borrow_mut().pop());
-        drop(last);
-    }
 }

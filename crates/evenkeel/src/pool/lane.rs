@@ -16,6 +16,11 @@ use crate::core::caught;
 use crate::stand_in::StandIn;
 use crate::sys::{processors, sigpipe, table};
 
+/// The lane of files, as its threads are called.
+pub(crate) const FILES: &str = "evenkeel-files";
+/// The lane of names.
+pub(crate) const NAMES: &str = "evenkeel-names";
+
 /// How long a thread waits for more to do.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -112,7 +117,7 @@ struct State {
 impl Lane {
     /// The lane of files, without threads, as yet.
     pub(crate) fn of_files(options: &LaneOptions) -> Self {
-        Self::with("evenkeel-files", options, Some(FEW_THREADS), spawn, IDLE)
+        Self::with(FILES, options, Some(FEW_THREADS), spawn, IDLE)
     }
 
     /// A lane in which code of the user's runs. `default` is how many threads there are at most if the options do not say.
@@ -301,13 +306,10 @@ impl Lane {
 pub(crate) struct Deadline(Option<Instant>);
 
 impl Deadline {
-    pub(crate) fn after(time: Duration) -> Self {
-        Self::of_host(time, None)
-    }
-
     /// By the clock of a simulated host, if it is in one.
-    pub(crate) fn of_host(time: Duration, host: Option<&dyn StandIn>) -> Self {
-        Deadline(host.map_or_else(Instant::now, StandIn::clock).checked_add(time))
+    pub(crate) fn after(time: Duration, host: Option<&dyn StandIn>) -> Self {
+        let now = host.map_or_else(|| Some(Instant::now()), StandIn::clock);
+        Deadline(now.and_then(|now| now.checked_add(time)))
     }
 }
 

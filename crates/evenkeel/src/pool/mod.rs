@@ -90,11 +90,12 @@ use std::time::Duration;
 
 use self::lane::Deadline;
 use crate::handle::Handle;
-use crate::stand_in::{self, StandIn};
+use crate::sim;
+use crate::stand_in::StandIn;
 use crate::task::JoinHandle;
 
 pub use self::error::{Panic, WorkError};
-pub(crate) use self::lane::{Job, Lane, Refused};
+pub(crate) use self::lane::{FILES, Job, Lane, NAMES, Refused};
 pub use self::offload::{CancelToken, Offload};
 pub use self::options::{LaneOptions, LaneStats, PoolOptions, PoolStats};
 pub(crate) use self::workers::Workers;
@@ -149,7 +150,7 @@ impl Drop for Lanes {
 impl WorkPool {
     /// A pool of its own, without threads as yet. Of the options `files` means nothing here.
     pub fn new(options: &PoolOptions) -> Self {
-        Self::on(options, None, stand_in::here())
+        Self::on(options, None, sim::machine())
     }
 
     /// One whose threads run on these processors; if none are given, where the threads do that start them.
@@ -158,7 +159,7 @@ impl WorkPool {
         processors: Option<Arc<[usize]>>,
         host: Option<Arc<dyn StandIn>>,
     ) -> Self {
-        let names = Lane::of_users("evenkeel-names", &options.names, Some(FEW_THREADS));
+        let names = Lane::of_users(NAMES, &options.names, Some(FEW_THREADS));
         let work = Lane::of_users("evenkeel-work", &options.work, None);
         let (names, work) = (names.on(processors.clone()), work.on(processors));
         let (names, work) = (names.of_host(host.clone()), work.of_host(host.clone()));
@@ -195,7 +196,7 @@ impl WorkPool {
     /// This blocks: it is for a thread whose loop does not run, or no more.
     pub fn shut_down(&self, time: Duration) -> bool {
         let Lanes { names, work, host } = &*self.lanes;
-        let deadline = Deadline::of_host(time, host.as_deref());
+        let deadline = Deadline::after(time, host.as_deref());
         names.end();
         work.end();
         let names = names.wait_until(deadline);

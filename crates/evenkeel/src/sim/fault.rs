@@ -124,6 +124,23 @@ impl fmt::Display for Fault {
     }
 }
 
+impl Fault {
+    /// How often it strikes where it could, unless something else is asked for: often enough to be met in a short run, and
+    /// not so often that nothing else happens.
+    pub(crate) fn usual_rate(self) -> f64 {
+        match self {
+            // Where each ends a connection, or more.
+            Fault::Reset | Fault::EarlyEnd => 0.002,
+            Fault::Suspend | Fault::WallClockJump => 0.01,
+            Fault::Kill | Fault::Swizzle => 0.05,
+            Fault::Partition => 0.1,
+            Fault::Clog | Fault::Delay | Fault::Disk => 0.01,
+            Fault::Panic => 0.005,
+            _ => 0.05,
+        }
+    }
+}
+
 pub(crate) const KINDS: usize = Fault::ALL.len();
 
 /// What a rate is out of.

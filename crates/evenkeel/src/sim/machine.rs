@@ -5,20 +5,21 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use super::disk::Disk;
 use super::fault::Fault;
 use super::kernel::{Doorbell, Event, HostId, Kernel};
 use super::net::nanos;
+use super::place::Remembered;
 use super::sys::Sim;
 use crate::dns::Resolver;
 use crate::event_loop;
 use crate::fs::{FileDone, FileOp};
 use crate::pool::{FILES, NAMES};
-use crate::stand_in::{Call, Entered, StandIn};
+use crate::stand_in::{Call, StandIn};
 
 /// Threads of a program's own work, if it does not say: the same on whatever machine the world runs.
 const PROCESSORS: usize = 4;
@@ -44,21 +45,23 @@ fn find(world: &Arc<Doorbell>) -> Option<Rc<Sim>> {
     WORLDS.try_with(found).ok().flatten()
 }
 
-/// A host, for one process of it.
+/// A host, for one of its processes.
+#[derive(Clone)]
 pub(crate) struct Machine {
     world: Arc<Doorbell>,
     host: HostId,
-    /// The process has ended.
-    over: Arc<AtomicBool>,
+    /// Which of its processes, one after the other.
+    life: u32,
 }
 
 impl Machine {
-    pub(super) fn new(world: Arc<Doorbell>, host: HostId) -> Arc<Self> {
-        Arc::new(Machine { world, host, over: Arc::default() })
+    pub(super) fn new(world: Arc<Doorbell>, host: HostId, life: u32) -> Arc<Self> {
+        Arc::new(Machine { world, host, life })
     }
 
-    pub(super) fn end(&self) {
-        self.over.store(true, Ordering::Release);
+    /// Whether its process has been killed.
+    fn is_over(&self, kernel: &Kernel) -> bool {
+        kernel.hosts[self.host.0 as usize].life != self.life
     }
 
     fn sim(&self) -> io::Result<Rc<Sim>> {
@@ -71,10 +74,10 @@ impl Machine {
 
 impl StandIn for Machine {
     fn check(&self) -> io::Result<()> {
-        if self.over.load(Ordering::Acquire) {
+        if self.is_over(&self.sim()?.kernel.borrow()) {
             return Err(io::Error::new(io::ErrorKind::NotConnected, "the simulated process has ended"));
         }
-        self.sim().map(drop)
+        Ok(())
     }
 
     fn start_thread(&self, lane: &'static str, begin: Call) -> io::Result<()> {
@@ -103,20 +106,18 @@ impl StandIn for Machine {
     fn after(&self, time: Duration, call: Call) {
         // Whoever calls has checked, on this thread; a world that is ending does nothing more.
         let Ok(sim) = self.sim() else { return };
-        let (world, host, over) = (self.world.clone(), self.host, self.over.clone());
+        let (machine, place) = (self.clone(), Remembered::here(self.host));
         let call = move || {
-            if over.load(Ordering::Acquire) {
-                return drop(call);
-            }
-            let _entered = find(&world).map(|sim| Entered::new(sim.machine(host)));
-            event_loop::outside(call);
+            let _inside = place.and_then(|place| place.enter(machine.host));
+            // What a killed process had begun is dropped.
+            let call = machine.check().is_ok().then_some(call);
+            event_loop::outside(|| call.map(|call| call()));
         };
         sim.kernel.borrow_mut().after(nanos(time), Event::Call(Box::new(call)));
     }
 
-    fn clock(&self) -> Instant {
-        // Without its world nothing waits for its time.
-        self.sim().map_or_else(|_| self.world.since(), |sim| sim.clock())
+    fn clock(&self) -> Option<Instant> {
+        self.sim().ok().map(|sim| sim.clock())
     }
 
     fn pass(&self, until: Option<Instant>, over: &mut dyn FnMut() -> bool) {
@@ -136,14 +137,14 @@ impl StandIn for Machine {
     }
 
     fn resolver(&self) -> Arc<dyn Resolver> {
-        Arc::new(Names(Machine { world: self.world.clone(), host: self.host, over: self.over.clone() }))
+        Arc::new(Names(self.clone()))
     }
 
     fn file(&self, op: FileOp) -> FileDone {
         let sim = self.sim()?;
         let mut disks = sim.disks.borrow_mut();
-        let disk = disks.entry(self.host).or_default();
-        disk.perform(&mut sim.kernel.borrow_mut(), self.host, op)
+        let disk = disks.entry(self.host).or_insert_with(|| Disk::new(self.host));
+        disk.perform(&mut sim.kernel.borrow_mut(), sim.wall_clock(), op)
     }
 }
 
@@ -214,3 +215,6 @@ impl Resolver for Names {
         sim.kernel.borrow_mut().resolve(self.0.host, host, port)
     }
 }
+
+#[cfg(test)]
+mod tests;

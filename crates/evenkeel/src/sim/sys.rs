@@ -9,7 +9,7 @@ use std::path::Path;
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::epoll::EventData;
 use rustix::io::Errno;
@@ -32,9 +32,9 @@ pub(crate) struct Sim {
     /// What the virtual clock's zero is on the real one. Only differences are ever looked at.
     base: Instant,
     sleepers: RefCell<Vec<Sleeper>>,
-    /// What each host is beside its kernel, for the process that it runs now.
-    machines: RefCell<BTreeMap<HostId, Arc<Machine>>>,
     pub(super) disks: RefCell<BTreeMap<HostId, Disk>>,
+    /// What the wall clock shows at the virtual clock's zero, in seconds since 1970.
+    pub(crate) wall: Cell<i64>,
     /// What a wait costs, in nanoseconds; none where time stands still unless somebody waits for it.
     pub(crate) cost: Cell<u64>,
 }
@@ -64,34 +64,31 @@ impl Sim {
             kernel: RefCell::new(kernel),
             base: Instant::now(),
             sleepers: RefCell::default(),
-            machines: RefCell::default(),
             disks: RefCell::default(),
+            // The first of January 2030: no world depends on the day it runs.
+            wall: Cell::new(1_893_456_000),
             cost: Cell::new(0),
         });
         machine::register(world, &sim);
         sim
     }
 
-    /// What a host is beside its kernel, for the process that it runs now.
-    pub(crate) fn machine(&self, host: HostId) -> Arc<Machine> {
-        let new = || Machine::new(self.kernel.borrow().doorbell.clone(), host);
-        self.machines.borrow_mut().entry(host).or_insert_with(new).clone()
-    }
-
-    /// A host's process ends without warning: its virtual threads do nothing more. The next call for its
-    /// [`machine`](Self::machine) is for a new process.
-    pub(crate) fn end_process(&self, host: HostId) {
-        if let Some(machine) = self.machines.borrow_mut().remove(&host) {
-            machine.end();
-        }
-    }
-
     /// A host loses its power: of what its disk was not made to keep, any part may be gone.
-    pub(crate) fn crash_disk(&self, host: HostId) {
+    ///
+    /// # Errors
+    /// The real kernel's, if it refuses memory.
+    pub(crate) fn crash_disk(&self, host: HostId) -> io::Result<()> {
         let kernel = &mut *self.kernel.borrow_mut();
-        if let Some(disk) = self.disks.borrow_mut().get_mut(&host) {
-            disk.crash(kernel.faults.dice(Fault::Kill));
+        match self.disks.borrow_mut().get_mut(&host) {
+            Some(disk) => disk.crash(kernel.faults.dice(Fault::Kill)),
+            None => Ok(()),
         }
+    }
+
+    /// What the wall clock shows.
+    pub(crate) fn wall_clock(&self) -> SystemTime {
+        let start = u64::try_from(self.wall.get()).unwrap_or(0);
+        SystemTime::UNIX_EPOCH + Duration::from_secs(start) + Duration::from_nanos(self.kernel.borrow().now)
     }
 
     /// The clock of all hosts.
@@ -103,6 +100,11 @@ impl Sim {
         let mut sleepers = self.sleepers.borrow_mut();
         sleepers.push(Sleeper { host, stepped, sleep: None });
         LoopId(sleepers.len() - 1)
+    }
+
+    /// The loop that was added last.
+    pub(crate) fn last_loop(&self) -> LoopId {
+        LoopId(self.sleepers.borrow().len() - 1)
     }
 
     /// Lets happen what is due.
@@ -214,6 +216,11 @@ impl Kernel {
         }
     }
 
+    /// Whether panics are among what is to happen.
+    pub(crate) fn panics_are_planned(&self) -> bool {
+        self.faults.rate(Fault::Panic) > 0.0
+    }
+
     /// Whether a call is interrupted before it has done anything.
     fn interrupted(&mut self) -> Result<(), Errno> {
         if self.strikes(Fault::Interrupted) { Err(Errno::INTR) } else { Ok(()) }
@@ -226,6 +233,8 @@ pub(crate) struct SimSys {
     pub(crate) sim: Rc<Sim>,
     pub(crate) host: HostId,
     pub(crate) id: LoopId,
+    /// Which of the host's processes, one after the other, this is a loop of.
+    life: u32,
 }
 
 /// Waits take whole milliseconds, rounded up, as real ones are made to.
@@ -239,11 +248,25 @@ pub(super) fn unsupported<T>(what: &str) -> io::Result<T> {
 }
 
 impl SimSys {
+    pub(crate) fn new(sim: Rc<Sim>, host: HostId, id: LoopId) -> Self {
+        let life = sim.kernel.borrow_mut().host(host).life;
+        SimSys { sim, host, id, life }
+    }
+
+    /// Whether its process has been killed: what is left of it reaches nothing any more.
+    fn is_dead(&self, kernel: &Kernel) -> bool {
+        kernel.hosts[self.host.0 as usize].life != self.life
+    }
+
     pub(super) fn call<T>(
         &self,
         call: impl FnOnce(&mut Kernel, HostId) -> Result<T, Errno>,
     ) -> io::Result<T> {
-        Ok(call(&mut self.sim.kernel.borrow_mut(), self.host)?)
+        let kernel = &mut self.sim.kernel.borrow_mut();
+        if self.is_dead(kernel) {
+            return Err(Errno::BADF.into());
+        }
+        Ok(call(kernel, self.host)?)
     }
 
     /// A call that a signal may interrupt.
@@ -267,6 +290,7 @@ impl SimSys {
     ) -> io::Result<Option<T>> {
         let now = self.sim.kernel.borrow().now;
         self.sim.advance(now + self.sim.cost.get());
+        self.sim.kernel.borrow_mut().waits += 1;
         if let Some(found) = self.slow(&mut collect)? {
             return Ok(Some(found));
         }
@@ -285,7 +309,8 @@ impl Sys for SimSys {
     }
 
     fn stand_in(&self) -> Option<Arc<dyn StandIn>> {
-        Some(self.sim.machine(self.host))
+        let world = self.sim.kernel.borrow().doorbell.clone();
+        Some(Machine::new(world, self.host, self.life))
     }
 
     fn listen(&self, at: &Addr, options: &ListenOptions) -> io::Result<Fd> {
@@ -331,8 +356,11 @@ impl Sys for SimSys {
     }
 
     fn close(&self, fd: Fd) {
-        let closed = self.call(|kernel, host| kernel.close(host, fd));
-        assert!(closed.is_ok(), "descriptor {fd} was closed that is not open: {closed:?}");
+        let kernel = &mut self.sim.kernel.borrow_mut();
+        if !self.is_dead(kernel) {
+            let closed = kernel.close(self.host, fd);
+            assert!(closed.is_ok(), "descriptor {fd} was closed that is not open: {closed:?}");
+        }
     }
 
     fn take_error(&self, fd: Fd) -> io::Result<Option<io::Error>> {
@@ -387,7 +415,8 @@ impl Sys for SimSys {
 
     fn remove_socket_file(&self, path: &Path, only: Option<SocketFile>) {
         let there = self.socket_file(path);
-        if there.is_some_and(|there| only.is_none_or(|only| only == there)) {
+        let is_it = there.is_some_and(|there| only.is_none_or(|only| only == there));
+        if is_it && !self.is_dead(&self.sim.kernel.borrow()) {
             self.sim.kernel.borrow_mut().host(self.host).socket_files.remove(path);
         }
     }
@@ -401,7 +430,11 @@ impl Sys for SimSys {
     }
 
     fn clear_wake(&self, fd: Fd) {
-        self.sim.kernel.borrow_mut().clear_bell(self.host, fd);
+        // Fails only for a process that was killed, whose wakes nobody waits for.
+        let _ = self.call(|kernel, host| {
+            kernel.clear_bell(host, fd);
+            Ok(())
+        });
     }
 
     fn epoll_create(&self) -> io::Result<Fd> {

@@ -52,6 +52,8 @@ pub(crate) struct Host {
     pub(super) next_inode: u64,
     /// Something changed since it was last looked at.
     pub(crate) stirred: bool,
+    /// How many processes this host has had before the one that runs.
+    pub(crate) life: u32,
 }
 
 /// Something that will happen.
@@ -115,7 +117,11 @@ pub(crate) struct Kernel {
     pub(crate) trace: Trace,
     /// Order among equals.
     pub(crate) dice: Rng,
+    /// Numbers for programs.
+    pub(crate) user_dice: Rng,
     pub(crate) doorbell: Arc<Doorbell>,
+    /// Waits of all loops.
+    pub(crate) waits: u64,
 }
 
 impl Kernel {
@@ -130,7 +136,9 @@ impl Kernel {
             faults: Faults::new(seed),
             trace: Trace::new(verbose),
             dice: Rng::with_seed(seed ^ 0x6b65_726e_656c),
+            user_dice: Rng::with_seed(seed ^ 0x7573_6572),
             doorbell: Arc::default(),
+            waits: 0,
         }
     }
 
@@ -144,12 +152,21 @@ impl Kernel {
             socket_files: BTreeMap::new(),
             next_inode: 1,
             stirred: false,
+            life: 0,
         });
         id
     }
 
     pub(crate) fn host(&mut self, id: HostId) -> &mut Host {
         &mut self.hosts[id.0 as usize]
+    }
+
+    /// Ends a host's process without warning. Its kernel closes what it had open.
+    pub(crate) fn kill(&mut self, id: HostId) {
+        self.close_all(id);
+        self.host(id).life += 1;
+        let name = self.hosts[id.0 as usize].name.clone();
+        self.log(format_args!("{name} is killed"));
     }
 
     /// Its address in the network that all hosts share.

@@ -42,11 +42,10 @@ impl Kernel {
         let id = self.lookup(host, fd)?;
         let doorbell = self.doorbell.clone();
         let wake = move || {
-            // Wakes coalesce until the loop has looked, as the kernel's counter does.
-            if !set.swap(true, Ordering::AcqRel) {
-                doorbell.lock().push(id);
-                doorbell.heard.notify_all();
-            }
+            // Each wake is an edge of its own, as on the kernel's counter, whether earlier ones were taken back or not.
+            set.store(true, Ordering::Release);
+            doorbell.lock().push(id);
+            doorbell.heard.notify_all();
         };
         Ok((fd, Arc::new(wake)))
     }

@@ -1,0 +1,6 @@
+//! Worlds: the runtime's own programs under seeded faults and virtual time.
+
+#![allow(clippy::unwrap_used)]
+#![cfg(feature = "sim")]
+
+mod streams;

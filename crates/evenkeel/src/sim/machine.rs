@@ -142,9 +142,10 @@ impl StandIn for Machine {
 
     fn file(&self, op: FileOp) -> FileDone {
         let sim = self.sim()?;
+        let now = sim.wall_clock();
         let mut disks = sim.disks.borrow_mut();
         let disk = disks.entry(self.host).or_insert_with(|| Disk::new(self.host));
-        disk.perform(&mut sim.kernel.borrow_mut(), sim.wall_clock(), op)
+        disk.perform(&mut sim.kernel.borrow_mut(), now, op)
     }
 }
 

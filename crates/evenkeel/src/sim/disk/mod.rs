@@ -208,7 +208,7 @@ impl Disk {
         let Some(inode) = found.and_then(|found| self.inodes.get(&found)) else {
             return FileOp::Write { fd, from, at }.run();
         };
-        let used: u64 = self.inodes.values().map(|inode| inode.len).sum();
+        let used: u64 = self.names.named().filter_map(|found| Some(self.inodes.get(&found)?.len)).sum();
         let appends = rustix::fs::fcntl_getfl(&fd)?.contains(OFlags::APPEND);
         let at = if appends { inode.len } else { at };
         let room = (inode.len + CAPACITY.saturating_sub(used)).saturating_sub(at);
@@ -249,7 +249,10 @@ impl Disk {
 
     fn stat(&self, number: Number) -> FileDone {
         let inode = &self.inodes[&number];
-        let links = if inode.is_dir() { 2 + self.names.directories_in(number, &self.inodes) } else { 1 };
+        let links = match inode.is_dir() {
+            true => 2 + self.names.directories_in(number, &self.inodes),
+            false => self.names.named().filter(|named| *named == number).count() as u64,
+        };
         Ok(Output::Stat(Box::new(inode.metadata(self.device, number, links))))
     }
 

@@ -109,6 +109,11 @@ impl Names {
         entries.filter(|(_, number)| inodes.get(number).is_some_and(Inode::is_dir)).count() as u64
     }
 
+    /// What has a name now.
+    pub(super) fn named(&self) -> impl Iterator<Item = Number> {
+        self.now.values().copied()
+    }
+
     /// Everything that a name leads to, or may lead to after a loss of power.
     pub(super) fn all(&self) -> BTreeSet<Number> {
         let pending = self.pending.iter().flatten().filter_map(|(_, _, to)| *to);

@@ -254,7 +254,12 @@ fn names_of_hosts_resolve_and_connect() {
             let stream = crate::net::TcpStream::connect_host("server:80").await?;
             assert_eq!(stream.peer_addr()?.socket_addr(), Some((ip, 80).into()));
             let own = |_: &str, port: u16| Ok(vec![([10, 1, 1, 1], port).into()]);
-            let _other = EventLoop::builder().resolver(own).build()?;
+            // On another thread of the host, whose loop waits in its own call.
+            let found = offload(move || {
+                let mut other = EventLoop::builder().resolver(own).build()?;
+                other.block_on(dns::resolve("server", 80))
+            });
+            assert_eq!(found.await.unwrap()??, ["10.1.1.1:80".parse().unwrap()]);
             Ok(())
         })
     });

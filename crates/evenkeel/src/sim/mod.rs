@@ -71,9 +71,9 @@
 //! backend runs: the very code that runs elsewhere, over a model of its system calls.
 #![doc = include_str!("limits.md")]
 
-mod disk;
 mod chaos;
 mod check;
+mod disk;
 mod driver;
 pub(crate) mod fault;
 mod inside;
@@ -90,7 +90,7 @@ mod world;
 
 pub use check::Check;
 pub use fault::Fault;
-pub use inside::{elapsed, fail, hit, is_simulated, note, random, strikes, wall_clock};
+pub use inside::{elapsed, fail, hit, is_simulated, note, random, remotes, strikes, wall_clock};
 pub use report::{Failure, Report};
 pub use world::{Host, World};
 

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -16,10 +16,11 @@ use rustix::io::Errno;
 
 use super::disk::Disk;
 use super::fault::Fault;
-use super::machine::{self, Machine};
 use super::kernel::{HostId, Kernel, Kind, ObjectId, bits};
+use super::machine::{self, Machine};
 use super::net::nanos;
 use crate::net::{Addr, ConnectOptions, ListenOptions, SocketOption};
+use crate::remote::Remote;
 use crate::stand_in::StandIn;
 use crate::sys::ring::RingParams;
 use crate::sys::{
@@ -33,6 +34,8 @@ pub(crate) struct Sim {
     base: Instant,
     sleepers: RefCell<Vec<Sleeper>>,
     pub(super) disks: RefCell<BTreeMap<HostId, Disk>>,
+    /// The mailboxes of each host's loops.
+    pub(crate) remotes: RefCell<BTreeMap<HostId, Vec<Remote>>>,
     /// What the wall clock shows at the virtual clock's zero, in seconds since 1970.
     pub(crate) wall: Cell<i64>,
     /// What a wait costs, in nanoseconds; none where time stands still unless somebody waits for it.
@@ -67,6 +70,7 @@ impl Sim {
             base: Instant::now(),
             sleepers: RefCell::default(),
             disks: RefCell::default(),
+            remotes: RefCell::default(),
             // The first of January 2030: no world depends on the day it runs.
             wall: Cell::new(1_893_456_000),
             cost: Cell::new(0),
@@ -289,6 +293,12 @@ impl SimSys {
         self.sim.kernel.borrow_mut().unwatch(id, self.id.0);
     }
 
+    /// What a ticket stands for.
+    fn ticketed(&self, ticket: BorrowedFd<'_>) -> io::Result<ObjectId> {
+        let known = self.sim.kernel.borrow().ticketed(ticket);
+        known.or_else(|_| unsupported("descriptors of the real one"))
+    }
+
     /// What a descriptor refers to.
     pub(super) fn object(&self, fd: Fd) -> io::Result<ObjectId> {
         self.call(|kernel, host| kernel.lookup(host, fd))
@@ -419,32 +429,47 @@ impl Sys for SimSys {
         self.call(|kernel, host| kernel.address(host, fd, true))
     }
 
-    fn import(&self, _: OwnedFd) -> io::Result<Fd> {
-        unsupported("descriptors of the real one")
+    fn import(&self, ticket: OwnedFd) -> io::Result<Fd> {
+        self.ticketed(ticket.as_fd())?;
+        self.call(|kernel, host| kernel.redeem(host, ticket))
     }
 
-    fn duplicate(&self, _: BorrowedFd<'_>) -> io::Result<Fd> {
-        unsupported("descriptors of the real one")
+    fn duplicate(&self, ticket: BorrowedFd<'_>) -> io::Result<Fd> {
+        let id = self.ticketed(ticket)?;
+        self.call(|kernel, host| {
+            kernel.has_number(host)?;
+            kernel.assign(host, id)
+        })
     }
 
     fn is_pollable(&self, _: Fd) -> io::Result<bool> {
         Ok(true)
     }
 
-    fn export(&self, _: Fd) -> io::Result<OwnedFd> {
-        unsupported("descriptors that could leave it")
+    fn export(&self, fd: Fd) -> io::Result<OwnedFd> {
+        self.call(|kernel, host| {
+            let ticket = kernel.ticket(host, fd)?;
+            kernel.close(host, fd)?;
+            Ok(ticket)
+        })
     }
 
     fn spare(&self) -> io::Result<Fd> {
         self.call(|kernel, host| kernel.open(host, Kind::Spare))
     }
 
-    fn copy(&self, _: Fd) -> io::Result<OwnedFd> {
-        unsupported("descriptors that could leave it")
+    fn copy(&self, fd: Fd) -> io::Result<OwnedFd> {
+        self.call(|kernel, host| kernel.ticket(host, fd))
     }
 
-    fn listening(&self, _: BorrowedFd<'_>) -> io::Result<Listening> {
-        unsupported("descriptors of the real one")
+    fn listening(&self, ticket: BorrowedFd<'_>) -> io::Result<Listening> {
+        let id = self.ticketed(ticket)?;
+        match self.sim.kernel.borrow().objects.get(id).map(|object| &object.kind) {
+            Some(Kind::Listener(listener)) => {
+                Ok(Listening { addr: listener.addr.clone(), reuse_port: listener.reuse_port })
+            }
+            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no socket that listens")),
+        }
     }
 
     fn socket_file(&self, path: &Path) -> Option<SocketFile> {

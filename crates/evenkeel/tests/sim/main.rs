@@ -3,4 +3,6 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(feature = "sim")]
 
+mod broken;
+mod loops;
 mod streams;

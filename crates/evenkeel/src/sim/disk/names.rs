@@ -54,11 +54,7 @@ fn apply(tree: &mut Tree, changes: Vec<Change>) {
 
 impl Names {
     /// Follows a path. `parent` tells the directory that a directory is in; none for what is no directory.
-    pub(super) fn walk(
-        &self,
-        path: &[u8],
-        parent: impl Fn(Number) -> Option<Number>,
-    ) -> Result<Step, Errno> {
+    pub(super) fn walk(&self, path: &[u8], parent: impl Fn(Number) -> Option<Number>) -> Result<Step, Errno> {
         if path.is_empty() {
             return Err(Errno::NOENT);
         }

@@ -36,12 +36,16 @@ fn files_are_made_written_read_and_renamed() {
                 fs::write("/var/lib/hub/state.new", "good morning").await?;
                 fs::rename("/var/lib/hub/state.new", "/var/lib/hub/state").await?;
                 assert_eq!(fs::read("/var/lib/hub/state").await?, b"good morning");
-                let file = OpenOptions::new().read(true).write(true).open("/var/lib/../lib/hub/state").await?;
+                let file =
+                    OpenOptions::new().read(true).write(true).open("/var/lib/../lib/hub/state").await?;
                 file.write_all_at(b"evening", 5).await?;
                 file.set_len(9).await?;
                 file.sync_all().await?;
                 let found = file.metadata().await?;
-                assert_eq!((found.len(), found.is_file(), found.links(), found.mode() & 0o777), (9, true, 1, 0o644));
+                assert_eq!(
+                    (found.len(), found.is_file(), found.links(), found.mode() & 0o777),
+                    (9, true, 1, 0o644)
+                );
                 // A name means another file from now on, and who has this one open keeps it.
                 fs::write("/other", [7]).await?;
                 fs::rename("/other", "/var/lib/hub/state").await?;
@@ -159,7 +163,8 @@ fn a_disk_fails_in_each_of_its_ways() {
             async move {
                 let see = |what: &'static str| told.borrow_mut().push(what);
                 let begun = elapsed();
-                let Ok(file) = OpenOptions::new().read(true).write(true).create(true).open("/file").await else {
+                let Ok(file) = OpenOptions::new().read(true).write(true).create(true).open("/file").await
+                else {
                     see("open");
                     return Ok(());
                 };

@@ -15,6 +15,7 @@ mod object;
 mod poll;
 mod stream;
 mod table;
+mod ticket;
 mod wake;
 
 use std::cmp::Reverse;
@@ -125,6 +126,7 @@ pub(crate) struct Kernel {
     pub(crate) acting: Option<HostId>,
     /// Waits of all loops.
     pub(crate) waits: u64,
+    tickets: ticket::Tickets,
     /// What loops are to look at, by their numbers.
     news: Vec<BTreeSet<ObjectId>>,
 }
@@ -145,6 +147,7 @@ impl Kernel {
             doorbell: Arc::default(),
             acting: None,
             waits: 0,
+            tickets: ticket::Tickets::default(),
             news: Vec::new(),
         }
     }
@@ -220,6 +223,7 @@ impl Kernel {
     pub(crate) fn settle(&mut self) -> Vec<Box<dyn FnOnce()>> {
         let mut calls = Vec::new();
         self.ring_doorbell();
+        self.collect_tickets();
         while self.next_due().is_some_and(|at| at <= self.now) {
             let Some(Reverse(due)) = self.due.pop() else { break };
             match due.what {

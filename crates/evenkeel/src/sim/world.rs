@@ -50,6 +50,8 @@ struct Machine {
     process: Option<Process>,
     /// The world's run is over when all of these have ended.
     is_client: bool,
+    /// It starts again when its program fails.
+    supervised: bool,
     ended: bool,
     /// When it is to start again, after it was killed.
     starts_at: Option<u64>,
@@ -156,10 +158,19 @@ impl World {
             loops: 1,
             process: None,
             is_client,
+            supervised: false,
             ended: false,
             starts_at: Some(0),
         });
         Host(id)
+    }
+
+    /// Lets a host's program fail while faults strike, as programs do that find no free descriptor for their listener: it is
+    /// started again a second later, as by a supervisor. That it panics fails the world all the same.
+    pub fn supervise(&mut self, host: Host) {
+        if let Some(machine) = self.machines.iter_mut().find(|machine| machine.id == host.0) {
+            machine.supervised = true;
+        }
     }
 
     /// How many loops the processes of a host have from their next start on. Default: one. The program runs on the first, and
@@ -471,7 +482,16 @@ impl World {
         let host = machine.id;
         match outcome {
             Some(Ok(Ok(()))) => {}
-            Some(Ok(Err(e))) => return Err(self.failure(format!("{name} failed: {e}"))),
+            Some(Ok(Err(e))) => {
+                let mut kernel = self.sim.kernel.borrow_mut();
+                if !self.machines[at].supervised || !kernel.faults.are_on() {
+                    drop(kernel);
+                    return Err(self.failure(format!("{name} failed: {e}")));
+                }
+                kernel.log(format_args!("{name} failed, and is to start again: {e}"));
+                let machine = &mut self.machines[at];
+                (machine.ended, machine.starts_at) = (false, Some(kernel.now + 1_000_000_000));
+            }
             Some(Err(e)) => return Err(self.failure(format!("{name} panicked: {e}"))),
             None => return Err(self.failure(format!("{name} has no result"))),
         }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use evenkeel::net::Stream;
-use evenkeel::sim::{self, Check, Failure, Fault, World};
+use evenkeel::sim::{self, Failure, Fault, World};
 use evenkeel::{Backend, time};
 
 use crate::streams::{KERNEL, serve};
@@ -82,12 +82,13 @@ async fn stubborn(server: SocketAddr) -> io::Result<()> {
     Err(io::Error::other("the server does not serve any more (I28)"))
 }
 
-fn breaking(world: &mut World, backend: Backend) -> Result<(), Failure> {
+fn i27_i36_what_breaks_leaves_nothing_behind(world: &mut World, backend: Backend) -> Result<(), Failure> {
     world.set_backend(backend);
     world.swarm(KERNEL);
     world.swarm_more(BREAKING);
     world.set_limit(Duration::from_secs(100_000));
     let server = world.host("server", serve);
+    world.supervise(server);
     world.set_descriptors(server, 12);
     let address = SocketAddr::new(world.ip(server), 7000);
     for i in 0..5 {
@@ -98,12 +99,6 @@ fn breaking(world: &mut World, backend: Backend) -> Result<(), Failure> {
     world.run()
 }
 
-#[test]
-fn i36_i27_what_breaks_leaves_nothing_behind() {
-    for backend in [Backend::Sim, Backend::Select, Backend::Poll, Backend::EpollLevel, Backend::Epoll] {
-        let report = Check::new().seeds(0..40).run(|world| breaking(world, backend));
-        for fault in BREAKING {
-            assert!(report.hits(*fault) > 0, "{fault} has never struck on {backend}");
-        }
-    }
+on_every_driver! {
+    i27_i36_what_breaks_leaves_nothing_behind(0..40, super::BREAKING);
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use evenkeel::net::{Listener, Stream};
-use evenkeel::sim::{self, Check, Failure, Fault, World};
+use evenkeel::sim::{self, Failure, World};
 use evenkeel::{Backend, Remote};
 
 use crate::streams::{KERNEL, exchange};
@@ -51,7 +51,7 @@ async fn serve() -> io::Result<()> {
     }
 }
 
-fn moving(world: &mut World, backend: Backend) -> Result<(), Failure> {
+fn i43_connections_move_at_any_event(world: &mut World, backend: Backend) -> Result<(), Failure> {
     world.set_backend(backend);
     world.swarm(KERNEL);
     let server = world.host("server", serve);
@@ -64,7 +64,7 @@ fn moving(world: &mut World, backend: Backend) -> Result<(), Failure> {
 }
 
 /// Each answer comes once, from the loop that was asked.
-fn answers(world: &mut World, backend: Backend) -> Result<(), Failure> {
+fn i02_answers_from_other_loops_arrive(world: &mut World, backend: Backend) -> Result<(), Failure> {
     world.set_backend(backend);
     world.swarm(KERNEL);
     let host = world.client("host", || async {
@@ -84,17 +84,7 @@ fn answers(world: &mut World, backend: Backend) -> Result<(), Failure> {
     world.run()
 }
 
-#[test]
-fn i43_connections_move_at_any_event() {
-    for backend in [Backend::Sim, Backend::Epoll, Backend::Poll] {
-        let report = Check::new().seeds(0..30).run(|world| moving(world, backend));
-        assert!(report.hits(Fault::ShortRead) > 0);
-    }
-}
-
-#[test]
-fn i02_answers_from_other_loops_arrive() {
-    for backend in [Backend::Sim, Backend::Epoll, Backend::Poll] {
-        Check::new().seeds(0..30).run(|world| answers(world, backend));
-    }
+on_every_driver! {
+    i43_connections_move_at_any_event(0..20, &[evenkeel::sim::Fault::ShortRead]);
+    i02_answers_from_other_loops_arrive(0..20, &[]);
 }

@@ -9,7 +9,8 @@ use std::rc::Rc;
 use super::kernel::HostId;
 use super::sys::{Sim, SimSys};
 use crate::backend::{Backend, Driver};
-use crate::choice::Started;
+use crate::choice::{self, Started};
+use crate::proactor::probe;
 use crate::reactor::{Epoll, EpollLevel, Poll, Readiness, Select};
 
 thread_local! {
@@ -70,6 +71,11 @@ impl Place {
         let driver: Box<dyn Driver> = match backend {
             Backend::Select => Box::new(Readiness::<Select, _>::new(sys)?),
             Backend::Poll => Box::new(Readiness::<Poll, _>::new(sys)?),
+            Backend::IoUring => {
+                // Each loop's kernel is asked, since hosts have several.
+                let found = probe(&sys, "").map_err(Into::into);
+                return choice::start_over(sys, Backend::IoUring, found);
+            }
             Backend::EpollLevel => Box::new(Readiness::<EpollLevel, _>::new(sys)?),
             _ => Box::new(Readiness::<Epoll, _>::new(sys)?),
         };

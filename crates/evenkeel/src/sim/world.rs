@@ -176,6 +176,7 @@ impl World {
             self.set_fault(*fault, rate);
         }
         let kernel = &mut *self.sim.kernel.borrow_mut();
+        kernel.rings.vary = true;
         kernel.net.every_arrival = self.dice.bool();
         if self.dice.bool() {
             kernel.net.send_buffer = self.dice.usize(1 << 10..64 << 10);

@@ -86,6 +86,10 @@ impl Kernel {
     /// Takes a connection from the queue. A number is found first, as Linux does it.
     pub(crate) fn accept(&mut self, host: HostId, fd: Fd) -> Result<(Fd, Addr), Errno> {
         let id = self.lookup(host, fd)?;
+        self.accept_from(host, id)
+    }
+
+    pub(super) fn accept_from(&mut self, host: HostId, id: ObjectId) -> Result<(Fd, Addr), Errno> {
         self.has_number(host)?;
         if self.listener(id).ok_or(Errno::INVAL)?.queue.is_empty() {
             return Err(Errno::AGAIN);

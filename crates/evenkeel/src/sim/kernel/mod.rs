@@ -12,6 +12,7 @@ mod epoll;
 mod listener;
 mod object;
 mod poll;
+pub(crate) mod ring;
 mod stream;
 mod table;
 mod wake;
@@ -54,6 +55,8 @@ pub(crate) struct Host {
     pub(crate) stirred: bool,
     /// How many processes this host has had before the one that runs.
     pub(crate) life: u32,
+    /// What its io_uring is like, once it was asked for.
+    pub(super) rings: Option<ring::Offer>,
 }
 
 /// Something that will happen.
@@ -122,6 +125,7 @@ pub(crate) struct Kernel {
     pub(crate) doorbell: Arc<Doorbell>,
     /// Waits of all loops.
     pub(crate) waits: u64,
+    pub(crate) rings: ring::Rings,
 }
 
 impl Kernel {
@@ -139,6 +143,7 @@ impl Kernel {
             user_dice: Rng::with_seed(seed ^ 0x7573_6572),
             doorbell: Arc::default(),
             waits: 0,
+            rings: ring::Rings::new(seed),
         }
     }
 
@@ -153,6 +158,7 @@ impl Kernel {
             next_inode: 1,
             stirred: false,
             life: 0,
+            rings: None,
         });
         id
     }
@@ -213,6 +219,7 @@ impl Kernel {
     pub(crate) fn settle(&mut self) -> Vec<Box<dyn FnOnce()>> {
         let mut calls = Vec::new();
         self.ring_doorbell();
+        self.run_undeferred();
         while self.next_due().is_some_and(|at| at <= self.now) {
             let Some(Reverse(due)) = self.due.pop() else { break };
             match due.what {
@@ -251,6 +258,7 @@ impl Kernel {
         let mut exclusive = None;
         for watcher in watchers {
             match watcher {
+                Watcher::Ring { ring, request } => self.ring_notify(ring, request, mask),
                 Watcher::Epoll { epoll, fd } => {
                     if self.epoll_is_exclusive(epoll, fd, id) {
                         // One of those who share it is enough: the first that takes it.

@@ -3,6 +3,7 @@
 use super::HostId;
 use super::epoll::Epoll;
 use super::listener::Listener;
+use super::ring::{RequestId, Ring};
 use super::stream::Stream;
 use super::wake::Bell;
 use crate::sys::Fd;
@@ -19,6 +20,8 @@ pub(crate) struct ObjectId {
 pub(crate) enum Watcher {
     /// An `epoll`, which knows the object by a number.
     Epoll { epoll: ObjectId, fd: Fd },
+    /// A request of an `io_uring`.
+    Ring { ring: ObjectId, request: RequestId },
 }
 
 /// What it is.
@@ -31,6 +34,7 @@ pub(crate) enum Kind {
     Bell(Bell),
     /// Does nothing but occupy a number.
     Spare,
+    Ring(Box<Ring>),
 }
 
 /// An open object.
@@ -39,6 +43,8 @@ pub(crate) struct Object {
     pub(crate) host: HostId,
     /// Descriptors that refer to it.
     pub(crate) numbers: u32,
+    /// Requests in flight that do: they keep it open, whoever closes its numbers.
+    pub(crate) requests: u32,
     pub(crate) kind: Kind,
     pub(crate) watchers: Vec<Watcher>,
 }
@@ -59,7 +65,7 @@ pub(crate) struct Objects {
 
 impl Objects {
     pub(crate) fn insert(&mut self, host: HostId, kind: Kind) -> ObjectId {
-        let object = Object { host, numbers: 0, kind, watchers: Vec::new() };
+        let object = Object { host, numbers: 0, requests: 0, kind, watchers: Vec::new() };
         self.count += 1;
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push((0, None));

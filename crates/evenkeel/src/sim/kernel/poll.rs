@@ -15,6 +15,7 @@ impl Kernel {
             Kind::Stream(stream) => self.stream_mask(stream),
             Kind::Listener(listener) => listener.mask(),
             Kind::Bell(bell) => bell.mask(),
+            Kind::Ring(ring) => ring.mask(),
             Kind::Epoll(_) | Kind::Spare => 0,
         }
     }

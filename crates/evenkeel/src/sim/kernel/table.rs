@@ -117,10 +117,15 @@ impl Kernel {
         }
         let Some(object) = self.objects.get_mut(id) else { return Ok(()) };
         object.numbers -= 1;
-        if object.numbers == 0 {
+        self.end_if_unused(id);
+        Ok(())
+    }
+
+    /// Ends an object that no number and no request refers to.
+    pub(super) fn end_if_unused(&mut self, id: ObjectId) {
+        if self.objects.get(id).is_some_and(|object| object.numbers == 0 && object.requests == 0) {
             self.end(id);
         }
-        Ok(())
     }
 
     /// Closes everything that a process has, as its end does.
@@ -142,6 +147,7 @@ impl Kernel {
             Kind::Stream(stream) => self.end_stream(id, stream),
             Kind::Listener(listener) => self.end_listener(object.host, id, listener),
             Kind::Epoll(epoll) => self.end_epoll(id, epoll),
+            Kind::Ring(ring) => self.end_ring(id, *ring),
             Kind::Bell(_) | Kind::Spare => {}
         }
     }

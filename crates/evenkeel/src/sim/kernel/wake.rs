@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use super::{HostId, Kernel, Kind, ObjectId, bits};
+use super::{HostId, Kernel, Kind, Object, ObjectId, bits};
 use crate::sys::{Fd, WakeFn};
 
 /// Where wakes wait for the model.
@@ -26,7 +26,10 @@ impl Doorbell {
 /// A counter that wakes a loop.
 #[derive(Debug)]
 pub(crate) struct Bell {
+    /// Rung, and not taken back.
     set: Arc<AtomicBool>,
+    /// Rung, and the model has not heard it yet.
+    unheard: Arc<AtomicBool>,
 }
 
 impl Bell {
@@ -38,12 +41,16 @@ impl Bell {
 impl Kernel {
     pub(crate) fn bell(&mut self, host: HostId) -> Result<(Fd, WakeFn), Errno> {
         let set = Arc::new(AtomicBool::new(false));
-        let fd = self.open(host, Kind::Bell(Bell { set: set.clone() }))?;
+        let unheard = Arc::new(AtomicBool::new(false));
+        let bell = Bell { set: set.clone(), unheard: unheard.clone() };
+        let fd = self.open(host, Kind::Bell(bell))?;
         let id = self.lookup(host, fd)?;
         let doorbell = self.doorbell.clone();
         let wake = move || {
-            // Wakes coalesce until the loop has looked, as the kernel's counter does.
-            if !set.swap(true, Ordering::AcqRel) {
+            set.store(true, Ordering::Release);
+            // Each is a change of its own, whether the last one was taken back or not; so nothing need be, as the kernel's
+            // counter has it.
+            if !unheard.swap(true, Ordering::AcqRel) {
                 doorbell.lock().push(id);
                 doorbell.heard.notify_all();
             }
@@ -64,6 +71,9 @@ impl Kernel {
     pub(super) fn ring_doorbell(&mut self) {
         let rung = std::mem::take(&mut *self.doorbell.lock());
         for id in rung {
+            if let Some(Object { kind: Kind::Bell(bell), .. }) = self.objects.get(id) {
+                bell.unheard.store(false, Ordering::Release);
+            }
             self.notify(id, bits::IN);
         }
     }

@@ -126,9 +126,12 @@ fn receives<Y: Sys>(sys: &Y, ring: &Ring, incremental: bool) -> io::Result<(bool
     };
     let multishot = exchange(sys, ring, ours, theirs);
     let multishot = multishot.and_then(|multishot| overfill(sys, ring, theirs).map(|()| multishot));
+    if multishot.is_err() {
+        cancel(sys, ring, ours);
+    }
     sys.close(ours);
     sys.close(theirs);
-    // What is in flight was cancelled, or the ring is closed next; either way nobody sends any more.
+    // Nothing is in flight, or the ring is closed next; either way nobody sends any more.
     buffers.free(sys);
     Ok((multishot?, incremental))
 }
@@ -165,6 +168,19 @@ fn exchange<Y: Sys>(sys: &Y, ring: &Ring, ours: i32, theirs: i32) -> io::Result<
         let _ = sys.recv(ours, &mut sent);
     }
     Err(strange("a receive"))
+}
+
+/// Ends what an answer that was not understood may have left in flight (I11, I16).
+fn cancel<Y: Sys>(sys: &Y, ring: &Ring, ours: i32) {
+    ring.push(&Entry::cancel_all(ours));
+    for _ in 0..PATIENCE {
+        // There may be nothing to end, so nothing is waited for.
+        let _ = ring.enter(sys, 0, true, None);
+        ring.reap(|_| ());
+        if ring.pending() == 0 && !ring.has_work() {
+            return;
+        }
+    }
 }
 
 /// Sends more than fits: a send that says nothing if all was taken must say how much was.

@@ -60,22 +60,22 @@ pub(crate) fn start(asked: Backend) -> Option<io::Result<Started>> {
 
 impl Place {
     /// The kernel of this host, for a new loop.
-    fn sys(&self) -> SimSys {
-        let id = self.sim.add_loop(self.host, self.stepped);
+    fn sys(&self, stepped: bool) -> SimSys {
+        let id = self.sim.add_loop(self.host, stepped);
         SimSys::new(self.sim.clone(), self.host, id)
     }
 
     fn start(&self, asked: Backend) -> io::Result<Started> {
         let backend = if asked == Backend::Auto { self.backend } else { asked };
-        let sys = self.sys();
+        if backend == Backend::IoUring {
+            // Each loop's kernel is asked, since hosts have several. What it is asked takes its time, as it would on a thread.
+            let found = probe(&self.sys(false), "").map_err(Into::into);
+            return choice::start_over(self.sys(self.stepped), backend, found);
+        }
+        let sys = self.sys(self.stepped);
         let driver: Box<dyn Driver> = match backend {
             Backend::Select => Box::new(Readiness::<Select, _>::new(sys)?),
             Backend::Poll => Box::new(Readiness::<Poll, _>::new(sys)?),
-            Backend::IoUring => {
-                // Each loop's kernel is asked, since hosts have several.
-                let found = probe(&sys, "").map_err(Into::into);
-                return choice::start_over(sys, Backend::IoUring, found);
-            }
             Backend::EpollLevel => Box::new(Readiness::<EpollLevel, _>::new(sys)?),
             _ => Box::new(Readiness::<Epoll, _>::new(sys)?),
         };

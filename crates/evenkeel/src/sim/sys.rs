@@ -530,6 +530,8 @@ impl Sys for SimSys {
         if !events || taken < submit {
             return Ok(taken);
         }
+        // What the loop has waited for before, in the same turn, is over.
+        self.sim.wake_up(self.id);
         let waited = self.wait(
             timeout,
             || Waited::Ring(ring, wait),

@@ -3,4 +3,5 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(feature = "sim")]
 
+mod rings;
 mod streams;

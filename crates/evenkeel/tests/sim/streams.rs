@@ -8,7 +8,7 @@ use evenkeel::sim::{Check, Failure, Fault, World};
 use evenkeel::{Backend, time};
 
 /// What a kernel may do at any time without anybody having done wrong.
-const KERNEL: &[Fault] = &[
+pub(crate) const KERNEL: &[Fault] = &[
     Fault::ShortRead,
     Fault::ShortWrite,
     Fault::WouldBlock,
@@ -34,7 +34,7 @@ async fn echo(mut stream: Stream) -> io::Result<()> {
     }
 }
 
-async fn serve() -> io::Result<()> {
+pub(crate) async fn serve() -> io::Result<()> {
     let mut listener = Listener::bind("0.0.0.0:7000")?;
     loop {
         let (stream, _) = listener.accept().await?;
@@ -45,7 +45,7 @@ async fn serve() -> io::Result<()> {
     }
 }
 
-async fn client(server: std::net::IpAddr, bytes: usize) -> io::Result<()> {
+pub(crate) async fn client(server: std::net::IpAddr, bytes: usize) -> io::Result<()> {
     let mut stream = Stream::connect(std::net::SocketAddr::new(server, 7000)).await?;
     let mut sent = vec![0; bytes];
     for (at, byte) in sent.iter_mut().enumerate() {

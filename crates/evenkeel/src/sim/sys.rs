@@ -269,7 +269,12 @@ impl SimSys {
             return Ok(None);
         }
         self.sim.sleep(self.id, waited(), timeout);
-        self.call(collect)
+        let found = self.call(collect)?;
+        if found.is_some() {
+            // It is served in this turn, so the loop does not sleep after all.
+            self.sim.wake_up(self.id);
+        }
+        Ok(found)
     }
 }
 
@@ -528,6 +533,10 @@ impl Sys for SimSys {
         let taken = self.call(|kernel, host| kernel.ring_submit(host, ring, submit))?;
         // It does not wait if it has not taken all.
         if !events || taken < submit {
+            if self.sim.kernel.borrow_mut().ring_has_some(self.host, ring) {
+                // They are taken in this turn, and found in the next.
+                self.sim.wake_up(self.id);
+            }
             return Ok(taken);
         }
         // What the loop has waited for before, in the same turn, is over.

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 
+use super::driver::SimDriver;
 use super::kernel::HostId;
 use super::sys::{Sim, SimSys};
 use crate::backend::{Backend, Driver};
@@ -68,17 +69,22 @@ impl Place {
     fn start(&self, asked: Backend) -> io::Result<Started> {
         let backend = if asked == Backend::Auto { self.backend } else { asked };
         if backend == Backend::IoUring {
-            // Each loop's kernel is asked, since hosts have several. What it is asked takes its time, as it would on a thread.
-            let found = probe(&self.sys(false), "").map_err(Into::into);
-            return choice::start_over(self.sys(self.stepped), backend, found);
+            return self.start_ring();
         }
         let sys = self.sys(self.stepped);
         let driver: Box<dyn Driver> = match backend {
             Backend::Select => Box::new(Readiness::<Select, _>::new(sys)?),
             Backend::Poll => Box::new(Readiness::<Poll, _>::new(sys)?),
             Backend::EpollLevel => Box::new(Readiness::<EpollLevel, _>::new(sys)?),
-            _ => Box::new(Readiness::<Epoll, _>::new(sys)?),
+            Backend::Epoll | Backend::IoUring => Box::new(Readiness::<Epoll, _>::new(sys)?),
+            Backend::Sim | Backend::Auto => Box::new(SimDriver::new(sys)?),
         };
         Ok(Started { backend, driver, fallback: None })
+    }
+
+    /// Each loop's kernel is asked what its rings can do, since hosts have several. That takes its time, as it would on a thread.
+    fn start_ring(&self) -> io::Result<Started> {
+        let found = probe(&self.sys(false), "").map_err(Into::into);
+        choice::start_over(self.sys(self.stepped), Backend::IoUring, found)
     }
 }

@@ -1,9 +1,10 @@
 //! The seam below the drivers, answered by the model: a driver's own code runs over it unchanged.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -13,9 +14,10 @@ use rustix::event::epoll::EventData;
 use rustix::io::Errno;
 
 use super::fault::Fault;
-use super::kernel::{HostId, Kernel, Kind, bits};
+use super::kernel::{HostId, Kernel, Kind, ObjectId, bits};
 use super::net::nanos;
 use crate::net::{Addr, ConnectOptions, ListenOptions, SocketOption};
+use crate::remote::Remote;
 use crate::sys::ring::RingParams;
 use crate::sys::{
     EpollEvent, EpollFlags, EpollOp, Fd, FdSetElement, Listening, PollEntry, SocketFile, Sys, WakeFn,
@@ -27,6 +29,8 @@ pub(crate) struct Sim {
     /// What the virtual clock's zero is on the real one. Only differences are ever looked at.
     base: Instant,
     sleepers: RefCell<Vec<Sleeper>>,
+    /// The mailboxes of each host's loops.
+    pub(crate) remotes: RefCell<BTreeMap<HostId, Vec<Remote>>>,
     /// What the wall clock shows at the virtual clock's zero, in seconds since 1970.
     pub(crate) wall: Cell<i64>,
     /// What a wait costs, in nanoseconds; none where time stands still unless somebody waits for it.
@@ -44,6 +48,8 @@ pub(crate) enum Waited {
     Select(i32, Box<[[FdSetElement; 16]; 3]>),
     /// So many completions.
     Ring(Fd, u32),
+    /// Any change of what this loop watches.
+    News(usize),
 }
 
 struct Sleeper {
@@ -59,6 +65,7 @@ impl Sim {
             kernel: RefCell::new(kernel),
             base: Instant::now(),
             sleepers: RefCell::default(),
+            remotes: RefCell::default(),
             // The first of January 2030: no world depends on the day it runs.
             wall: Cell::new(1_893_456_000),
             cost: Cell::new(0),
@@ -107,6 +114,7 @@ impl Sim {
         match waited {
             Waited::Epoll(ep) => kernel.epoll_has(host, *ep),
             Waited::Poll(entries) => kernel.poll(host, &mut entries.clone()) > 0,
+            Waited::News(reader) => kernel.has_news(*reader),
             Waited::Select(bound, sets) => kernel.select(host, *bound, &mut sets.clone()) != Ok(0),
             Waited::Ring(ring, wait) => kernel.ring_has(host, *ring, *wait),
         }
@@ -236,7 +244,50 @@ impl SimSys {
         if self.is_dead(kernel) {
             return Err(Errno::BADF.into());
         }
-        Ok(call(kernel, self.host)?)
+        kernel.acting = Some(self.host);
+        let answer = call(kernel, self.host);
+        kernel.acting = None;
+        Ok(answer?)
+    }
+
+    /// The number by which the model knows this loop.
+    pub(super) fn reader(&self) -> usize {
+        self.id.0
+    }
+
+    /// Hears of every change of a descriptor's object from now on.
+    pub(super) fn watch(&self, fd: Fd) -> io::Result<ObjectId> {
+        self.call(|kernel, host| kernel.watch(host, fd, self.id.0))
+    }
+
+    pub(super) fn unwatch(&self, id: ObjectId) {
+        self.sim.kernel.borrow_mut().unwatch(id, self.id.0);
+    }
+
+    /// What a ticket stands for.
+    fn ticketed(&self, ticket: BorrowedFd<'_>) -> io::Result<ObjectId> {
+        let known = self.sim.kernel.borrow().ticketed(ticket);
+        known.or_else(|_| unsupported("descriptors of the real one"))
+    }
+
+    /// What a descriptor refers to.
+    pub(super) fn object(&self, fd: Fd) -> io::Result<ObjectId> {
+        self.call(|kernel, host| kernel.lookup(host, fd))
+    }
+
+    /// Has an object looked at in the next wait.
+    pub(super) fn look_again(&self, fd: Fd) {
+        // Fails only for a process that was killed.
+        let _ = self.call(|kernel, host| {
+            let id = kernel.lookup(host, fd)?;
+            kernel.tell_loop(self.id.0, id);
+            Ok(())
+        });
+    }
+
+    /// What an object is ready for.
+    pub(super) fn mask(&self, id: ObjectId) -> u32 {
+        self.sim.kernel.borrow().mask(id)
     }
 
     /// A call that a signal may interrupt.
@@ -353,32 +404,47 @@ impl Sys for SimSys {
         self.call(|kernel, host| kernel.address(host, fd, true))
     }
 
-    fn import(&self, _: OwnedFd) -> io::Result<Fd> {
-        unsupported("descriptors of the real one")
+    fn import(&self, ticket: OwnedFd) -> io::Result<Fd> {
+        self.ticketed(ticket.as_fd())?;
+        self.call(|kernel, host| kernel.redeem(host, ticket))
     }
 
-    fn duplicate(&self, _: BorrowedFd<'_>) -> io::Result<Fd> {
-        unsupported("descriptors of the real one")
+    fn duplicate(&self, ticket: BorrowedFd<'_>) -> io::Result<Fd> {
+        let id = self.ticketed(ticket)?;
+        self.call(|kernel, host| {
+            kernel.has_number(host)?;
+            kernel.assign(host, id)
+        })
     }
 
     fn is_pollable(&self, _: Fd) -> io::Result<bool> {
         Ok(true)
     }
 
-    fn export(&self, _: Fd) -> io::Result<OwnedFd> {
-        unsupported("descriptors that could leave it")
+    fn export(&self, fd: Fd) -> io::Result<OwnedFd> {
+        self.call(|kernel, host| {
+            let ticket = kernel.ticket(host, fd)?;
+            kernel.close(host, fd)?;
+            Ok(ticket)
+        })
     }
 
     fn spare(&self) -> io::Result<Fd> {
         self.call(|kernel, host| kernel.open(host, Kind::Spare))
     }
 
-    fn copy(&self, _: Fd) -> io::Result<OwnedFd> {
-        unsupported("descriptors that could leave it")
+    fn copy(&self, fd: Fd) -> io::Result<OwnedFd> {
+        self.call(|kernel, host| kernel.ticket(host, fd))
     }
 
-    fn listening(&self, _: BorrowedFd<'_>) -> io::Result<Listening> {
-        unsupported("descriptors of the real one")
+    fn listening(&self, ticket: BorrowedFd<'_>) -> io::Result<Listening> {
+        let id = self.ticketed(ticket)?;
+        match self.sim.kernel.borrow().objects.get(id).map(|object| &object.kind) {
+            Some(Kind::Listener(listener)) => {
+                Ok(Listening { addr: listener.addr.clone(), reuse_port: listener.reuse_port })
+            }
+            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no socket that listens")),
+        }
     }
 
     fn socket_file(&self, path: &Path) -> Option<SocketFile> {

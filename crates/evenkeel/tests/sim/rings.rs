@@ -1,11 +1,11 @@
 //! The io_uring driver over a simulated ring, under what a ring can do to it.
 
-use std::time::Duration;
+use std::net::SocketAddr;
 
+use evenkeel::Backend;
 use evenkeel::sim::{Check, Failure, Fault, World};
-use evenkeel::{Backend, time};
 
-use crate::streams::{KERNEL, client, serve};
+use crate::streams::{KERNEL, exchange, serve};
 
 /// What rings alone do.
 const RING: &[Fault] = &[
@@ -20,12 +20,9 @@ fn every_byte(world: &mut World, faults: &[&[Fault]]) -> Result<(), Failure> {
     world.set_backend(Backend::IoUring);
     world.swarm(&faults.concat());
     let server = world.host("server", serve);
-    let ip = world.ip(server);
+    let address = SocketAddr::new(world.ip(server), 7000);
     for i in 0..4 {
-        world.client(&format!("client {i}"), move || async move {
-            time::sleep(Duration::from_millis(1)).await;
-            client(ip, 20_000).await
-        });
+        world.client(&format!("client {i}"), move || exchange(address, 20_000));
     }
     world.run()
 }

@@ -204,9 +204,9 @@ impl Kernel {
 
     /// A watched object has ended.
     pub(super) fn forget_watched(&mut self, watcher: Watcher, object: ObjectId) {
-        // Requests of rings keep what they watch open.
-        let Watcher::Epoll { epoll, fd } = watcher else { return };
-        if let Ok(epoll) = self.epoll(epoll) {
+        if let Watcher::Epoll { epoll, fd } = watcher
+            && let Ok(epoll) = self.epoll(epoll)
+        {
             epoll.items.remove(&(fd, object));
             epoll.ready.retain(|queued| *queued != (fd, object));
         }

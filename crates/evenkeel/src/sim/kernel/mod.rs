@@ -10,15 +10,17 @@ pub(crate) mod bits;
 mod connect;
 mod epoll;
 mod listener;
+mod news;
 mod object;
 mod poll;
 pub(crate) mod ring;
 mod stream;
 mod table;
+mod ticket;
 mod wake;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -123,9 +125,14 @@ pub(crate) struct Kernel {
     /// Numbers for programs.
     pub(crate) user_dice: Rng,
     pub(crate) doorbell: Arc<Doorbell>,
+    /// Whose call is being answered.
+    pub(crate) acting: Option<HostId>,
     /// Waits of all loops.
     pub(crate) waits: u64,
     pub(crate) rings: ring::Rings,
+    tickets: ticket::Tickets,
+    /// What loops are to look at, by their numbers.
+    news: Vec<BTreeSet<ObjectId>>,
 }
 
 impl Kernel {
@@ -142,8 +149,11 @@ impl Kernel {
             dice: Rng::with_seed(seed ^ 0x6b65_726e_656c),
             user_dice: Rng::with_seed(seed ^ 0x7573_6572),
             doorbell: Arc::default(),
+            acting: None,
             waits: 0,
             rings: ring::Rings::new(seed),
+            tickets: ticket::Tickets::default(),
+            news: Vec::new(),
         }
     }
 
@@ -220,6 +230,7 @@ impl Kernel {
         let mut calls = Vec::new();
         self.ring_doorbell();
         self.run_undeferred();
+        self.collect_tickets();
         while self.next_due().is_some_and(|at| at <= self.now) {
             let Some(Reverse(due)) = self.due.pop() else { break };
             match due.what {
@@ -234,7 +245,13 @@ impl Kernel {
     }
 
     pub(crate) fn log(&mut self, what: fmt::Arguments<'_>) {
-        self.trace.add(self.now, what);
+        match self.acting {
+            Some(host) => {
+                let name = &self.hosts[host.0 as usize].name;
+                self.trace.add(self.now, format_args!("{name}: {what}"));
+            }
+            None => self.trace.add(self.now, what),
+        }
     }
 
     /// Whether a kind of fault strikes here; written down if it does.
@@ -269,6 +286,7 @@ impl Kernel {
                         self.epoll_notify(epoll, fd, id, mask);
                     }
                 }
+                Watcher::Loop(reader) => self.tell_loop(reader, id),
             }
         }
     }

@@ -22,6 +22,8 @@ pub(crate) enum Watcher {
     Epoll { epoll: ObjectId, fd: Fd },
     /// A request of an `io_uring`.
     Ring { ring: ObjectId, request: RequestId },
+    /// A loop, by its number, whose driver hears of changes from the model itself.
+    Loop(usize),
 }
 
 /// What it is.

@@ -402,7 +402,7 @@ impl Kernel {
             let until = stream.inbox.clogged_until;
             return self.at(until, Event::Arrive(id));
         }
-        let mut news = 0;
+        let (mut news, mut half_closed, mut ended) = (0, false, false);
         loop {
             let inbox = &mut stream.inbox;
             let Some(segment) = inbox.transit.front_mut().filter(|segment| segment.at <= now) else { break };
@@ -416,6 +416,7 @@ impl Kernel {
                         news |= bits::IN;
                     }
                     inbox.ready.extend(bytes.drain(..fits));
+                    half_closed |= stream.shut_write && fits > 0;
                     inbox.transit_bytes -= fits;
                     if !bytes.is_empty() {
                         break;
@@ -423,6 +424,7 @@ impl Kernel {
                 }
                 Load::Fin => {
                     stream.shut_read = true;
+                    ended = !stream.inbox.ready.is_empty();
                     news |= bits::IN | bits::RDHUP | if stream.shut_write { bits::HUP } else { 0 };
                 }
                 Load::Reset => {
@@ -435,10 +437,24 @@ impl Kernel {
             }
             stream.inbox.transit.pop_front();
         }
+        if half_closed {
+            self.faults.hit(Fault::HalfClose);
+        }
+        if ended && self.strikes(Fault::ResetAfterEnd) {
+            self.cut_off(id);
+        }
         if news != 0 {
             self.notify(id, news);
             self.sender_may_go_on(id);
         }
+    }
+
+    /// Resets both ends of a connection, the other one first.
+    fn cut_off(&mut self, id: ObjectId) {
+        if let Some(peer) = self.stream(id).and_then(|stream| stream.peer) {
+            self.reset(peer, Errno::CONNRESET);
+        }
+        self.reset(id, Errno::CONNRESET);
     }
 
     /// Room has come free on the way to an end: its sender hears of it, if it had found none.
@@ -460,9 +476,18 @@ impl Kernel {
             return;
         }
         if self.strikes(Fault::Reset) {
-            self.log(format_args!("the network resets a connection"));
-            self.reset(peer, Errno::CONNRESET);
-            self.reset(id, Errno::CONNRESET);
+            return self.cut_off(id);
+        }
+        if self.strikes(Fault::EarlyEnd) {
+            // To each end it looks as if the other one had closed, after any byte.
+            for (end, other) in [(id, peer), (peer, id)] {
+                self.push(Some(end), Load::Fin, other);
+            }
+            for end in [id, peer] {
+                if let Some(stream) = self.stream(end) {
+                    stream.peer = None;
+                }
+            }
             return;
         }
         if self.strikes(Fault::Clog) {

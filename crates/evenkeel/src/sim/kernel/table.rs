@@ -115,7 +115,13 @@ impl Kernel {
             table.stale.insert(fd);
             self.faults.hit(Fault::StaleEvent);
         }
-        let Some(object) = self.objects.get_mut(id) else { return Ok(()) };
+        self.drop_reference(id);
+        Ok(())
+    }
+
+    /// One reference less: an object ends with its last one.
+    pub(super) fn drop_reference(&mut self, id: ObjectId) {
+        let Some(object) = self.objects.get_mut(id) else { return };
         object.numbers -= 1;
         self.end_if_unused(id);
         Ok(())

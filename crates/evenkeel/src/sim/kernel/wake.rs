@@ -5,53 +5,55 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use super::{HostId, Kernel, Kind, Object, ObjectId, bits};
+use super::{HostId, Kernel, Kind, ObjectId, bits};
 use crate::sys::{Fd, WakeFn};
 
 /// Where wakes wait for the model.
 #[derive(Debug, Default)]
 pub(crate) struct Doorbell {
-    rung: Mutex<Vec<ObjectId>>,
+    rung: Mutex<Vec<(ObjectId, Arc<Wakes>)>>,
     /// For a thread that runs the model and has nothing to do before somebody outside has.
     pub(crate) heard: Condvar,
 }
 
 impl Doorbell {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Vec<ObjectId>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Vec<(ObjectId, Arc<Wakes>)>> {
         // Nothing panics under it.
         self.rung.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// A counter, as those see it who wake.
+#[derive(Debug, Default)]
+pub(crate) struct Wakes {
+    /// It has been written to since it was last read.
+    set: AtomicBool,
+    /// It waits to be taken into the model. Each write is news, whether the one before was read or not.
+    waits: AtomicBool,
+}
+
 /// A counter that wakes a loop.
 #[derive(Debug)]
 pub(crate) struct Bell {
-    /// Rung, and not taken back.
-    set: Arc<AtomicBool>,
-    /// Rung, and the model has not heard it yet.
-    unheard: Arc<AtomicBool>,
+    wakes: Arc<Wakes>,
 }
 
 impl Bell {
     pub(super) fn mask(&self) -> u32 {
-        if self.set.load(Ordering::Acquire) { bits::IN } else { 0 }
+        if self.wakes.set.load(Ordering::Acquire) { bits::IN } else { 0 }
     }
 }
 
 impl Kernel {
     pub(crate) fn bell(&mut self, host: HostId) -> Result<(Fd, WakeFn), Errno> {
-        let set = Arc::new(AtomicBool::new(false));
-        let unheard = Arc::new(AtomicBool::new(false));
-        let bell = Bell { set: set.clone(), unheard: unheard.clone() };
-        let fd = self.open(host, Kind::Bell(bell))?;
+        let wakes = Arc::new(Wakes::default());
+        let fd = self.open(host, Kind::Bell(Bell { wakes: wakes.clone() }))?;
         let id = self.lookup(host, fd)?;
         let doorbell = self.doorbell.clone();
         let wake = move || {
-            set.store(true, Ordering::Release);
-            // Each is a change of its own, whether the last one was taken back or not; so nothing need be, as the kernel's
-            // counter has it.
-            if !unheard.swap(true, Ordering::AcqRel) {
-                doorbell.lock().push(id);
+            wakes.set.store(true, Ordering::Release);
+            if !wakes.waits.swap(true, Ordering::AcqRel) {
+                doorbell.lock().push((id, wakes.clone()));
                 doorbell.heard.notify_all();
             }
         };
@@ -63,17 +65,15 @@ impl Kernel {
         if let Ok(object) = self.object(host, fd)
             && let Kind::Bell(bell) = &object.kind
         {
-            bell.set.store(false, Ordering::Release);
+            bell.wakes.set.store(false, Ordering::Release);
         }
     }
 
     /// Tells those who watch a bell that was rung.
     pub(super) fn ring_doorbell(&mut self) {
         let rung = std::mem::take(&mut *self.doorbell.lock());
-        for id in rung {
-            if let Some(Object { kind: Kind::Bell(bell), .. }) = self.objects.get(id) {
-                bell.unheard.store(false, Ordering::Release);
-            }
+        for (id, wakes) in rung {
+            wakes.waits.store(false, Ordering::Release);
             self.notify(id, bits::IN);
         }
     }

@@ -70,7 +70,7 @@ impl Kernel {
         let watchers = object.watchers.clone();
         watchers.into_iter().any(|watcher| match watcher {
             Watcher::Ring { ring, request } => self.request(ring, request).is_some_and(|it| it.fd == fd),
-            Watcher::Epoll { .. } => false,
+            Watcher::Epoll { .. } | Watcher::Loop(_) => false,
         })
     }
 }

@@ -45,8 +45,6 @@ pub(crate) struct Object {
     pub(crate) host: HostId,
     /// Descriptors that refer to it.
     pub(crate) numbers: u32,
-    /// Requests in flight that do: they keep it open, whoever closes its numbers.
-    pub(crate) requests: u32,
     pub(crate) kind: Kind,
     pub(crate) watchers: Vec<Watcher>,
 }
@@ -67,7 +65,7 @@ pub(crate) struct Objects {
 
 impl Objects {
     pub(crate) fn insert(&mut self, host: HostId, kind: Kind) -> ObjectId {
-        let object = Object { host, numbers: 0, requests: 0, kind, watchers: Vec::new() };
+        let object = Object { host, numbers: 0, kind, watchers: Vec::new() };
         self.count += 1;
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push((0, None));

@@ -123,13 +123,7 @@ impl Kernel {
     pub(super) fn drop_reference(&mut self, id: ObjectId) {
         let Some(object) = self.objects.get_mut(id) else { return };
         object.numbers -= 1;
-        self.end_if_unused(id);
-        Ok(())
-    }
-
-    /// Ends an object that no number and no request refers to.
-    pub(super) fn end_if_unused(&mut self, id: ObjectId) {
-        if self.objects.get(id).is_some_and(|object| object.numbers == 0 && object.requests == 0) {
+        if object.numbers == 0 {
             self.end(id);
         }
     }

@@ -61,7 +61,7 @@ impl Kernel {
 
     fn attempt_transfer(&mut self, id: ObjectId, request: RequestId) {
         for _ in 0..MOST_AT_ONCE {
-            let Found::Result(result, flags) = self.find(id, request) else { return };
+            let Found::Result(result, flags) = self.find_result(id, request) else { return };
             let Some(it) = self.request(id, request) else { return };
             let (multishot, data, what) = (it.multishot, it.data, it.what);
             it.again = false;
@@ -70,11 +70,11 @@ impl Kernel {
                 return self.end_request(id, request, result, flags);
             }
         }
-        self.list(id, request);
+        self.list_request(id, request);
     }
 
     /// Takes one result, if there is one.
-    pub(super) fn find(&mut self, id: ObjectId, request: RequestId) -> Found {
+    pub(super) fn find_result(&mut self, id: ObjectId, request: RequestId) -> Found {
         let Some(it) = self.request(id, request) else { return Found::Nothing };
         let (what, object, fd, interest) = (it.what, it.object, it.fd, it.interest());
         let found = match what {

@@ -67,14 +67,14 @@ impl Kernel {
         };
         if let Some(it) = self.request(id, request) {
             it.cancelled = end;
-            self.list(id, request);
+            self.list_request(id, request);
         }
         outcome
     }
 
     /// False if nothing is there for it.
     fn end_with_what_is_there(&mut self, id: ObjectId, request: RequestId) -> bool {
-        let Found::Result(result, flags) = self.find(id, request) else { return false };
+        let Found::Result(result, flags) = self.find_result(id, request) else { return false };
         self.end_request(id, request, result, flags);
         true
     }

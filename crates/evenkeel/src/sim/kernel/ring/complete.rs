@@ -7,7 +7,7 @@ use crate::sys::ring::{Done, SQ_OVERFLOWED, seen};
 
 impl Kernel {
     /// Posts a completion, and never loses one.
-    pub(super) fn complete(&mut self, id: ObjectId, data: u64, result: i32, flags: u32) {
+    pub(super) fn post_completion(&mut self, id: ObjectId, data: u64, result: i32, flags: u32) {
         let done = Done::new(data, result, flags);
         self.trace.aside(self.now, format_args!("completion {data:x}: {result}, {flags:x}"));
         let late = self.strikes(Fault::CompletionOverflow);
@@ -42,7 +42,7 @@ impl Kernel {
     /// A request ends with this.
     pub(super) fn end_request(&mut self, id: ObjectId, request: RequestId, result: i32, flags: u32) {
         let Some(ended) = self.ring(id).and_then(|ring| ring.requests.remove(request)) else { return };
-        self.complete(id, ended.data, result, flags);
+        self.post_completion(id, ended.data, result, flags);
         self.let_go(id, request, ended.object);
     }
 

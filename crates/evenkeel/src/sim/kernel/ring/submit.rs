@@ -38,8 +38,8 @@ impl Kernel {
             taken += 1;
             // What names no entry is dropped.
             let Some(entry) = entry else { continue };
-            if let Err(error) = self.begin(id, host, &entry) {
-                self.complete(id, entry.data, -error.raw_os_error(), 0);
+            if let Err(error) = self.begin_entry(id, host, &entry) {
+                self.post_completion(id, entry.data, -error.raw_os_error(), 0);
                 if stops {
                     break;
                 }
@@ -53,7 +53,7 @@ impl Kernel {
 
     /// # Errors
     /// Of an entry that cannot even be begun.
-    fn begin(&mut self, id: ObjectId, host: HostId, entry: &Entry) -> Result<(), Errno> {
+    fn begin_entry(&mut self, id: ObjectId, host: HostId, entry: &Entry) -> Result<(), Errno> {
         self.trace.aside(
             self.now,
             format_args!(
@@ -72,7 +72,7 @@ impl Kernel {
                 let sent = self.send(host, entry.fd(), &[entry.bytes()])?;
                 // Short of what was to be sent is a failure, of which it tells.
                 if sent < entry.bytes().len() {
-                    self.complete(id, entry.data, sent as i32, 0);
+                    self.post_completion(id, entry.data, sent as i32, 0);
                     return Ok(());
                 }
                 sent as i32
@@ -84,7 +84,7 @@ impl Kernel {
             _ => return Err(Errno::INVAL),
         };
         if !skips {
-            self.complete(id, entry.data, result, 0);
+            self.post_completion(id, entry.data, result, 0);
         }
         Ok(())
     }
@@ -103,10 +103,10 @@ impl Kernel {
         let request = Request { what, multishot, ..of(entry, object) };
         let there = self.mask(object) & request.interest();
         if there != 0 && !multishot {
-            self.complete(id, entry.data, there as i32, 0);
+            self.post_completion(id, entry.data, there as i32, 0);
             return Ok(());
         }
-        let request = self.watch(id, request);
+        let request = self.put_in_flight(id, request);
         if let Some(request) = request.filter(|_| there != 0) {
             self.ring_notify(id, request, there);
         }
@@ -146,17 +146,17 @@ impl Kernel {
     }
 
     fn begin_attempt(&mut self, id: ObjectId, request: Request) {
-        if let Some(request) = self.watch(id, request) {
+        if let Some(request) = self.put_in_flight(id, request) {
             self.attempt(id, request);
         }
     }
 
     /// Puts a request in flight. It hears of what changes, and keeps the object open.
-    fn watch(&mut self, ring: ObjectId, request: Request) -> Option<super::RequestId> {
+    fn put_in_flight(&mut self, ring: ObjectId, request: Request) -> Option<super::RequestId> {
         let object = request.object;
         let request = self.ring(ring)?.requests.insert(request);
         if let Some(object) = self.objects.get_mut(object) {
-            object.requests += 1;
+            object.numbers += 1;
             object.watchers.push(Watcher::Ring { ring, request });
         }
         Some(request)
@@ -165,10 +165,9 @@ impl Kernel {
     /// A request is no more: its object does not keep open for it.
     pub(super) fn let_go(&mut self, ring: ObjectId, request: super::RequestId, object: ObjectId) {
         if let Some(object) = self.objects.get_mut(object) {
-            object.requests -= 1;
             object.watchers.retain(|watcher| *watcher != Watcher::Ring { ring, request });
         }
-        self.end_if_unused(object);
+        self.drop_reference(object);
     }
 }
 

@@ -26,11 +26,11 @@ impl Kernel {
         }
         // A change of the socket's state says nothing in particular.
         it.told = if mask & STATE == 0 { mask } else { 0 };
-        self.list(id, request);
+        self.list_request(id, request);
     }
 
     /// Puts a request on the list of those that have something to do.
-    pub(super) fn list(&mut self, id: ObjectId, request: RequestId) {
+    pub(super) fn list_request(&mut self, id: ObjectId, request: RequestId) {
         let Some(it) = self.request(id, request).filter(|it| !it.listed) else { return };
         it.listed = true;
         let Some(ring) = self.ring(id) else { return };
@@ -57,21 +57,21 @@ impl Kernel {
             it.listed = false;
             if it.cancelled == Cancelled::No && self.strikes(Fault::Coalesced) {
                 // Told late, with what comes meanwhile.
-                self.list(id, request);
+                self.list_request(id, request);
                 continue;
             }
-            self.serve(id, request);
+            self.serve_request(id, request);
         }
     }
 
-    fn serve(&mut self, id: ObjectId, request: RequestId) {
+    fn serve_request(&mut self, id: ObjectId, request: RequestId) {
         if self.is_cancelled(id, request) {
             return self.end_request(id, request, -Errno::CANCELED.raw_os_error(), 0);
         }
         self.attempt(id, request);
         // One that is to end soon is looked at again.
         if self.request(id, request).is_some_and(|it| it.cancelled != Cancelled::No) {
-            self.list(id, request);
+            self.list_request(id, request);
         }
     }
 

@@ -21,6 +21,7 @@ mod connecting;
 mod datagrams;
 mod delivery;
 mod draining;
+mod endings;
 mod fallback;
 mod files;
 mod flow;

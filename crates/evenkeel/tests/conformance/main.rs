@@ -46,6 +46,7 @@ mod ring;
 mod sending_files;
 mod signals;
 mod standard_streams;
+mod timer_borders;
 mod timers;
 mod unix_sockets;
 mod wakers;

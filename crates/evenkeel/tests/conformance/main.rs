@@ -11,6 +11,7 @@
 mod support;
 
 mod accepting;
+mod addresses;
 mod asynchronous;
 #[cfg(feature = "udp-offload")]
 mod batches;
@@ -18,6 +19,7 @@ mod cancelling;
 mod children;
 mod closing;
 mod connecting;
+mod datagram_edges;
 mod datagrams;
 mod delivery;
 mod draining;
@@ -48,6 +50,7 @@ mod remote;
 mod ring;
 mod sending_files;
 mod signals;
+mod small_writes;
 mod standard_streams;
 mod timer_borders;
 mod timers;

@@ -3,17 +3,18 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use evenkeel::net::{Stream, TcpListener};
 use evenkeel::process::{Command, Stdio};
-use evenkeel::signal::{Signal, Signals};
 use evenkeel::{Backend, EventLoop, time};
 
-use crate::support::{PEER, assert_same, event_loop, pattern, unique, until};
+use crate::children::let_sigpipe_end_us;
+use crate::standard_streams::put;
+use crate::support::{PEER, assert_same, event_loop, pattern, unique};
 
 in_processes! {
     output_goes_to_files,
@@ -27,8 +28,6 @@ in_processes! {
     many_children_talk_at_once,
     i28_the_loop_ends_before_its_children,
     what_a_child_says_at_its_end_is_whole,
-    i06_a_signal_that_waits_when_nobody_listens_any_more,
-    signals_that_come_while_the_loop_is_busy_are_counted,
 }
 
 fn sh(script: &str) -> Command {
@@ -67,7 +66,11 @@ fn output_goes_to_files(backend: Backend) {
         command.status().await
     });
     assert_eq!(status.code(), Some(3));
-    assert_eq!((text(&mut out), text(&mut err)), ("a file".into(), "bad\n".into()), "from where the file was");
+    assert_eq!(
+        (text(&mut out), text(&mut err)),
+        ("a file".into(), "bad\n".into()),
+        "from where the file was"
+    );
 }
 
 fn both_outputs_go_to_one_file_and_change_places(backend: Backend) {
@@ -110,13 +113,10 @@ fn one_childs_output_is_anothers_input(backend: Backend) {
 fn streams_of_the_parent_are_inherited(backend: Backend) {
     let mut events = event_loop(backend);
     let (mut reader, writer) = io::pipe().unwrap();
-    let kept = io::stderr();
-    let old = rustix::io::dup(&kept).unwrap();
-    // SAFETY: number 2 is standard error, which nobody owns; it gets back what it was below.
-    let put = |fd: i32| assert_eq!(unsafe { libc::dup2(fd, 2) }, 2);
-    put(writer.as_raw_fd());
+    let old = rustix::io::dup(io::stderr()).unwrap();
+    put(&writer, 2);
     let ended = events.block_on(async { sh("echo inherited >&2").stderr(Stdio::inherit()).status().await });
-    put(old.as_raw_fd());
+    put(&old, 2);
     drop(writer);
     assert!(ended.unwrap().unwrap().success());
     let mut said = String::new();
@@ -137,8 +137,7 @@ fn a_child_without_streams(backend: Backend) {
 }
 
 fn i33_a_child_that_has_closed_its_input(backend: Backend) {
-    // SAFETY: sets a disposition to its default; no other thread of this process uses it.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    let_sigpipe_end_us();
     let mut events = event_loop(backend);
     run(&mut events, async || {
         let mut child =
@@ -166,7 +165,8 @@ fn i33_a_child_that_has_closed_its_input(backend: Backend) {
 fn i30_the_end_of_output_and_the_end_of_the_child_are_two_things(backend: Backend) {
     let mut events = event_loop(backend);
     run(&mut events, async || {
-        let mut child = sh("exec >&-; read x; exit 4").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut child =
+            sh("exec >&-; read x; exit 4").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         assert_eq!(child.stdout.as_mut().unwrap().read(&mut [0; 4]).await?, 0, "the output ends first");
         assert_eq!(child.try_wait()?, None);
         child.stdin.as_mut().unwrap().write_all(b"go on\n").await?;
@@ -252,7 +252,9 @@ fn many_children_talk_at_once(backend: Backend) {
 fn i28_the_loop_ends_before_its_children(backend: Backend) {
     let mut events = event_loop(backend);
     let mut children = run(&mut events, async || {
-        (0..5).map(|_| Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()).collect::<io::Result<Vec<_>>>()
+        (0..5)
+            .map(|_| Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn())
+            .collect::<io::Result<Vec<_>>>()
     });
     drop(events);
     let mut other = event_loop(backend);
@@ -292,51 +294,4 @@ fn what_a_child_says_at_its_end_is_whole(backend: Backend) {
         let ended = (status.code(), status.signal());
         assert_eq!(ended, if killed { (None, Some(libc::SIGKILL)) } else { (Some(2), None) });
     }
-}
-
-fn raise(signal: Signal) {
-    // SAFETY: sends a signal that the test handles, to this thread.
-    assert_eq!(unsafe { libc::raise(signal.as_raw().unwrap()) }, 0);
-}
-
-fn i06_a_signal_that_waits_when_nobody_listens_any_more(backend: Backend) {
-    let mut events = event_loop(backend);
-    let h = events.handle();
-    let guard = h.on_signal(&[Signal::User1], |_, _| panic!("nobody listens")).unwrap();
-    let mut kept = Signals::new_on(&h, &[Signal::User1]).unwrap();
-    let dropped = Signals::new_on(&h, &[Signal::User1]).unwrap();
-    // It has come, and the loop has not looked.
-    raise(Signal::User1);
-    drop((guard, dropped));
-    (0..5).for_each(|_| events.poll().unwrap());
-    assert_eq!(events.block_on(time::timeout(PEER, kept.recv())).unwrap(), Ok(Signal::User1));
-    assert_eq!(h.stats().panics, 0);
-    // The next one to listen does not hear of what came before.
-    let mut late = Signals::new_on(&h, &[Signal::User1]).unwrap();
-    assert!(events.block_on(time::timeout(Duration::from_millis(2), late.recv())).unwrap().is_err());
-    drop((kept, late));
-    raise(Signal::User1);
-    assert!(events.block_on(async { 7 }).is_ok(), "with nobody left it has no effect");
-}
-
-fn signals_that_come_while_the_loop_is_busy_are_counted(backend: Backend) {
-    let mut events = event_loop(backend);
-    let h = events.handle();
-    let mut signals = Signals::new_on(&h, &[Signal::User1, Signal::User2]).unwrap();
-    let called = std::rc::Rc::new(std::cell::Cell::new(0));
-    let count = called.clone();
-    let _guard = h.on_signal(&[Signal::User2], move |_, _| count.set(count.get() + 1)).unwrap();
-    h.defer(|| {
-        for i in 0..30 {
-            raise(if i % 3 == 0 { Signal::User2 } else { Signal::User1 });
-        }
-    });
-    until(&mut events, "the callback was called for each", || called.get() == 10);
-    let mut heard = [0, 0];
-    for _ in 0..30 {
-        let signal = events.block_on(time::timeout(PEER, signals.recv())).unwrap().unwrap();
-        heard[usize::from(signal == Signal::User2)] += 1;
-    }
-    assert_eq!(heard, [20, 10]);
-    assert!(events.block_on(time::timeout(Duration::from_millis(2), signals.recv())).unwrap().is_err());
 }

@@ -223,7 +223,8 @@ fn i06_sockets_that_end_in_the_batch_in_which_they_were_reported(backend: Backen
                     let others: Vec<evenkeel::task::JoinHandle<usize>> = list.take();
                     others.iter().for_each(|task| task.abort());
                     drop(others);
-                    new.borrow_mut().extend((0..if got.is_ok() { MANY } else { 0 }).map(|_| bind("127.0.0.1:0").0));
+                    new.borrow_mut()
+                        .extend((0..if got.is_ok() { MANY } else { 0 }).map(|_| bind("127.0.0.1:0").0));
                     i
                 });
                 tasks.borrow_mut().push(task);
@@ -238,11 +239,12 @@ fn i06_sockets_that_end_in_the_batch_in_which_they_were_reported(backend: Backen
             }
             time::sleep(Duration::from_millis(2)).await;
             assert!(found.borrow().len() >= MANY);
-            for socket in found.borrow().iter() {
+            let found = found.take();
+            for socket in &found {
                 let early = once(socket.recv(&mut [0; 8])).await;
                 assert!(early.is_none(), "a datagram or an event of the one before: {early:?}");
             }
-            for socket in found.take() {
+            for socket in found {
                 peer.send_to(b"you", socket.local_addr().unwrap()).unwrap();
                 let heard = time::timeout(PEER, socket.recv(&mut [0; 8])).await.unwrap();
                 assert_eq!(heard.unwrap(), 3);
@@ -283,11 +285,8 @@ fn groups_of_ipv6_are_joined_and_left(backend: Backend) {
     let mut events = event_loop(backend);
     events
         .block_on(async {
-            let loopback = rustix::net::netdevice::name_to_index(
-                &rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None).unwrap(),
-                "lo",
-            )
-            .unwrap();
+            let any = std::net::UdpSocket::bind("[::1]:0").unwrap();
+            let loopback = rustix::net::netdevice::name_to_index(any, "lo").unwrap();
             let (member, at) = bind("[::]:0");
             // A group of this body's own, on this machine.
             let group = Ipv6Addr::new(0xff01, 0, 0, 0, 0, 0, 0xe7e2, at.port());

@@ -1,23 +1,27 @@
 //! How peers end, in every state that we can be in: reading or not, with bytes unread, with a queue, just accepted, or about
 //! to end ourselves. Callbacks and tasks.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel::net::ConnectOptions;
+use evenkeel::net::{ConnectOptions, ListenOptions};
 use evenkeel::{Backend, Flow, Message, time};
 
 use crate::asynchronous::{once, pair};
-use crate::support::{PEER, Probe, Server, assert_same, connect, event_loop, exactly, pattern, read_all, until};
+use crate::support::{
+    PEER, Probe, Seen, Server, assert_same, connect, event_loop, exactly, pattern, read_all, unique, until,
+};
 
 on_every_backend! {
     i30_i31_every_end_in_every_state,
     i30_i31_every_end_of_a_stream_in_every_state,
     i30_i31_every_end_beside_a_queue,
+    i30_a_unix_peer_that_speaks_and_ends_at_once,
     i30_both_sides_close_at_once,
     i30_both_sides_end_their_halves_at_once,
     i31_a_reset_behind_data_in_the_backlog,
@@ -189,6 +193,44 @@ fn i30_i31_every_end_beside_a_queue(backend: Backend) {
     }
 }
 
+/// Both come before the loop looks, as one report or as two, again and again.
+fn i30_a_unix_peer_that_speaks_and_ends_at_once(backend: Backend) {
+    let mut s = Server::new(backend);
+    let path = std::env::temp_dir().join(unique("ends"));
+    let heard: Rc<RefCell<Vec<Rc<Seen>>>> = Rc::default();
+    let all = heard.clone();
+    let make = move |_: &_| {
+        let probe = Probe::new().deaf_to_eof();
+        all.borrow_mut().push(probe.seen.clone());
+        probe
+    };
+    let listener = s.pool.listen(&*path, &ListenOptions::default(), make).unwrap();
+    for round in 0..60 {
+        let mut peer = UnixStream::connect(&path).unwrap();
+        peer.set_read_timeout(Some(PEER)).unwrap();
+        if round % 3 > 0 {
+            s.until("it is open", || heard.borrow().len() == round + 1);
+            s.turns(round % 5);
+        }
+        peer.write_all(b"all I have to say").unwrap();
+        if round % 2 == 0 {
+            peer.shutdown(Shutdown::Write).unwrap();
+        } else {
+            drop(peer.try_clone().unwrap());
+            drop(peer);
+        }
+        s.until("it was heard and has ended", || {
+            heard.borrow().get(round).is_some_and(|seen| seen.eof.get() == 1)
+        });
+        let seen = heard.borrow()[round].clone();
+        assert_eq!((seen.text().as_str(), seen.why()), ("all I have to say", "open"));
+        s.h.close(seen.id()).unwrap();
+    }
+    let pool = s.pool.clone();
+    s.until("all are over", || pool.is_empty());
+    assert!(s.h.close_listener(listener));
+}
+
 /// Both ends are connections of one loop, which are closed before either is looked at.
 fn i30_both_sides_close_at_once(backend: Backend) {
     for queue in [0, 10, 3_000_000] {
@@ -291,7 +333,8 @@ fn i31_after_a_reset_no_operation_waits(backend: Backend) {
 /// The loop has not looked when the program ends the connection: one end, by one reason, whichever is found first.
 fn i07_i31_whatever_is_done_after_a_reset_that_nobody_heard_of(backend: Backend) {
     let mut s = Server::new(backend);
-    let acts: [(&str, fn(&Server, evenkeel::ConnId)); 7] = [
+    type Act = fn(&Server, evenkeel::ConnId);
+    let acts: [(&str, Act); 7] = [
         ("close", |s, id| s.h.close(id).unwrap()),
         ("abort", |s, id| s.h.abort(id).unwrap()),
         ("write and close", |s, id| {

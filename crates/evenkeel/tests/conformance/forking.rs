@@ -19,6 +19,7 @@ in_processes! {
     a_socket_joins_the_loops_of_parent_and_child,
     signals_reach_the_loops_of_their_own_process,
     i02_a_child_wakes_its_own_loop_only,
+    i28_a_process_that_exits_in_the_middle_of_everything,
 }
 
 /// Runs a body in a forked child, which ends without anything of the parent's being dropped in it.
@@ -50,7 +51,7 @@ fn has_ended(child: Pid) -> bool {
 fn busy_life(backend: Backend) {
     let mut s = Server::new(backend);
     let folder = Folder::new();
-    let got = s.serve(|addr| {
+    s.serve(|addr| {
         let mut peer = connect(addr);
         peer.write_all(&pattern(300_000)).unwrap();
         peer.shutdown(std::net::Shutdown::Write).unwrap();
@@ -59,7 +60,7 @@ fn busy_life(backend: Backend) {
     let (mut peer, _) = s.pair(Probe::echo());
     peer.write_all(b"ping").unwrap();
     s.turns(3);
-    assert_eq!((got, exactly(&mut peer, 4)), ((), b"ping".to_vec()));
+    assert_eq!(exactly(&mut peer, 4), b"ping");
     let (h, path) = (s.h.clone(), folder.path("file"));
     s.events
         .block_on(async {
@@ -137,7 +138,11 @@ fn a_socket_joins_the_loops_of_parent_and_child(backend: Backend) {
             let mut stream = Stream::from_fd(theirs).unwrap();
             let mut left = 200_000;
             while left > 0 {
-                left -= stream.read_with(|bytes, reply| (bytes.len(), reply.write(bytes)).0).await.unwrap().unwrap();
+                left -= stream
+                    .read_with(|bytes, reply| (bytes.len(), reply.write(bytes)).0)
+                    .await
+                    .unwrap()
+                    .unwrap();
                 stream.flush().await.unwrap();
             }
         };
@@ -215,4 +220,36 @@ fn i02_a_child_wakes_its_own_loop_only(backend: Backend) {
         s.h.stats().turns - before
     };
     assert!(turns <= 5, "{turns} turns");
+}
+
+/// Nothing is ended in order: the kernel has to, and at once.
+fn i28_a_process_that_exits_in_the_middle_of_everything(backend: Backend) {
+    let mut events = event_loop(backend);
+    let folder = Folder::new();
+    let pipe = folder.pipe();
+    for _ in 0..3 {
+        let child = fork(|| {
+            let mut s = Server::new(backend);
+            let all: Vec<_> = (0..5).map(|_| s.pair(Probe::echo())).collect();
+            s.h.write(all[0].1.id(), &pattern(9_000_000)).unwrap();
+            let to = s.addr;
+            let tasks = [
+                s.h.spawn(async move { drop(Stream::connect(to).await.unwrap().read(&mut [0; 8]).await) }),
+                s.h.spawn(async { time::sleep(Duration::MAX).await }),
+            ];
+            // A call that blocks for ever, and a thread that does.
+            let blocked = s.h.spawn(fs::File::open(pipe.clone()));
+            let work = s.h.spawn(s.h.offload(|| {
+                loop {
+                    std::thread::park()
+                }
+            }));
+            let h = s.h.clone();
+            s.until("it is in flight", || h.stats().files_in_flight == 1);
+            s.turns(5);
+            assert!(tasks.iter().all(|task| !task.is_finished()));
+            std::mem::forget((s, all, tasks, blocked, work));
+        });
+        until(&mut events, "it has ended", || has_ended(child));
+    }
 }

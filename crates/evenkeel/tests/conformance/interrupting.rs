@@ -163,7 +163,8 @@ fn i35_interrupted_calls_keep_all_else(backend: Backend) {
                     from.read_to_end(&mut all).await.unwrap();
                     sent.await.unwrap().unwrap();
                     assert_same(&all, &pattern(200_000));
-                    let (a, b) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+                    let (a, b) =
+                        (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
                     a.send_to(b"datagram", b.local_addr().unwrap()).await.unwrap();
                     assert_eq!(b.recv(&mut [0; 16]).await.unwrap(), 8);
                 }

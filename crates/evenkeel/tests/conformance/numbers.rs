@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpListener;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use evenkeel::net::unix::{Seqpacket, UnixDatagram};
 use evenkeel::net::{ConnectOptions, ListenOptions, Listener, Stream, UdpSocket};
@@ -10,6 +10,7 @@ use evenkeel::{Backend, fs};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::files::Folder;
+use crate::standard_streams::put;
 use crate::support::{Probe, Server, connect, descriptors, exactly, pattern};
 
 in_processes! {
@@ -26,11 +27,8 @@ struct Without {
 
 impl Without {
     fn new() -> Self {
-        let copy = |number| {
-            // SAFETY: numbers 0 to 2 are the standard streams, which are open, and the copy is new.
-            unsafe { OwnedFd::from_raw_fd(libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 10)) }
-        };
-        let kept = [copy(0), copy(1), copy(2)];
+        let copy = |of: &dyn AsFd| rustix::io::fcntl_dupfd_cloexec(of.as_fd(), 10).unwrap();
+        let kept = [copy(&io::stdin()), copy(&io::stdout()), copy(&io::stderr())];
         // SAFETY: nobody owns the numbers of the standard streams.
         (0..3).for_each(|number| assert_eq!(unsafe { libc::close(number) }, 0));
         Without { kept }
@@ -40,8 +38,7 @@ impl Without {
 impl Drop for Without {
     fn drop(&mut self) {
         for (number, kept) in self.kept.iter().enumerate() {
-            // SAFETY: as above; what the test had there is closed by now.
-            unsafe { libc::dup2(kept.as_raw_fd(), number as i32) };
+            put(kept, number as i32);
         }
     }
 }

@@ -7,7 +7,9 @@ use evenkeel::net::ListenOptions;
 use evenkeel::{Backend, Flow, Message, task};
 
 use crate::asynchronous::pair;
-use crate::support::{Probe, Server, assert_same, event_loop, exactly, no_limits, pattern, read_all, read_now};
+use crate::support::{
+    Probe, Server, assert_same, event_loop, exactly, no_limits, pattern, read_all, read_now,
+};
 
 on_every_backend! {
     i35_ten_thousand_small_writes_and_a_close,
@@ -41,7 +43,8 @@ fn i35_ten_thousand_small_writes_and_a_close(backend: Backend) {
                 h.notify(id).unwrap();
             } else {
                 for byte in sent.iter() {
-                    let flow = if shared { h.send(id, &Message::from(&[*byte][..])) } else { h.write(id, &[*byte]) };
+                    let flow =
+                        if shared { h.send(id, &Message::from(&[*byte][..])) } else { h.write(id, &[*byte]) };
                     assert_ne!(flow, Ok(Flow::Closed));
                 }
                 h.close(id).unwrap();

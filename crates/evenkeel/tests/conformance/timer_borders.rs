@@ -127,8 +127,9 @@ fn i19_a_delay_of_almost_nothing_is_soon_over(backend: Backend) {
 
 fn i20_cancelled_timers_wake_nobody(backend: Backend) {
     let mut s = Server::new(backend);
-    let early: Vec<_> =
-        (0..100).map(|i| s.h.after(Duration::from_millis(2 + i % 40), || panic!("it was cancelled"))).collect();
+    let early: Vec<_> = (0..100)
+        .map(|i| s.h.after(Duration::from_millis(2 + i % 40), || panic!("it was cancelled")))
+        .collect();
     let count = early.iter().filter(|timer| s.h.cancel(**timer)).count();
     assert_eq!((count, s.h.stats().armed), (100, 0));
     let turns = s.turns_in(Duration::from_millis(60));
@@ -298,7 +299,8 @@ fn i21_a_process_that_was_stopped_goes_on(backend: Backend) {
     let script = "i=0; while [ $i -lt 5 ]; do kill -STOP $1; \
                   until grep -q '^State:.T' /proc/$1/status; do :; done; \
                   kill -CONT $1; i=$((i+1)); done";
-    let mut stopper = Command::new("sh").args(["-c", script, "sh", &std::process::id().to_string()]).spawn().unwrap();
+    let mut stopper =
+        Command::new("sh").args(["-c", script, "sh", &std::process::id().to_string()]).spawn().unwrap();
     let h = s.h.clone();
     let early = Rc::new(Cell::new(0));
     let count = early.clone();

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 
 use crate::asynchronous::once;
 use crate::files::Folder;
+use crate::standard_streams::terminal;
 use crate::support::{PEER, connect, event_loop, unique, until};
 
 on_every_backend! {
@@ -56,7 +57,8 @@ fn an_epoll_of_others_is_watched(backend: Backend) {
             assert!(once(inner.readable()).await.is_none());
             add(&again);
             let mut ready = inner.readable().await.unwrap();
-            let mut list = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 4];
+            let mut list =
+                [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 4];
             let n = epoll::wait(inner.get_ref(), list.as_mut_slice(), Some(&Timespec::default())).unwrap();
             assert_eq!((n, list[0].data.u64()), (1, 7));
             rustix::io::read(&again, &mut [0; 8]).unwrap();
@@ -67,7 +69,11 @@ fn an_epoll_of_others_is_watched(backend: Backend) {
 
 fn a_timer_of_the_kernel_is_watched(backend: Backend) {
     let mut events = event_loop(backend);
-    let fd = rustix::time::timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC).unwrap();
+    let fd = rustix::time::timerfd_create(
+        TimerfdClockId::Monotonic,
+        TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
+    )
+    .unwrap();
     let set = |first_ms: i64| {
         let first = Timespec { tv_sec: 0, tv_nsec: first_ms * 1_000_000 };
         let spec = Itimerspec { it_interval: Timespec::default(), it_value: first };
@@ -121,7 +127,8 @@ fn changes_of_a_folder_are_watched(backend: Backend) {
 
 fn a_listener_of_others_is_watched(backend: Backend) {
     let mut events = event_loop(backend);
-    let (unix, tcp) = (std::env::temp_dir().join(unique("watched")), std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let (unix, tcp) =
+        (std::env::temp_dir().join(unique("watched")), std::net::TcpListener::bind("127.0.0.1:0").unwrap());
     let listener = UnixListener::bind(&unix).unwrap();
     listener.set_nonblocking(true).unwrap();
     tcp.set_nonblocking(true).unwrap();
@@ -129,7 +136,8 @@ fn a_listener_of_others_is_watched(backend: Backend) {
     block(&mut events, async {
         let (listener, tcp) = (AsyncFd::new(listener).unwrap(), AsyncFd::new(tcp).unwrap());
         for _ in 0..5 {
-            let none = (once(listener.read_with(|l| l.accept())).await, once(tcp.read_with(|l| l.accept())).await);
+            let none =
+                (once(listener.read_with(|l| l.accept())).await, once(tcp.read_with(|l| l.accept())).await);
             assert!(none.0.is_none() && none.1.is_none());
             let mut peer = UnixStream::connect(&unix).unwrap();
             peer.write_all(b"x").unwrap();
@@ -165,16 +173,8 @@ fn a_process_is_watched(backend: Backend) {
 /// It takes lines: what is written to its other end is there when the line is.
 fn a_terminal_is_watched(backend: Backend) {
     let mut events = event_loop(backend);
-    // SAFETY: opens and unlocks a new terminal, of whose two ends this test owns both.
-    let (main, terminal) = unsafe {
-        let far = libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC);
-        assert!(far >= 0 && libc::grantpt(far) == 0 && libc::unlockpt(far) == 0);
-        let mut name = [0; 64];
-        assert_eq!(libc::ptsname_r(far, name.as_mut_ptr(), name.len()), 0);
-        let near = libc::open(name.as_ptr(), libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC | libc::O_NONBLOCK);
-        assert!(near >= 0);
-        (OwnedFd::from_raw_fd(far), OwnedFd::from_raw_fd(near))
-    };
+    let (main, terminal) = terminal();
+    rustix::io::ioctl_fionbio(&terminal, true).unwrap();
     block(&mut events, async {
         let terminal = AsyncFd::new(terminal).unwrap();
         let mut bytes = [0; 16];
@@ -230,7 +230,7 @@ fn i31_the_end_of_a_pipe_whose_copy_stays_open(backend: Backend) {
 /// All are ready; the first that is served drops the others and begins to watch new descriptors.
 fn i06_watches_end_each_other_in_one_batch(backend: Backend) {
     let mut events = event_loop(backend);
-    let found: Rc<RefCell<Vec<(OwnedFd, AsyncFd<OwnedFd>)>>> = Rc::default();
+    let found = Rc::new(RefCell::new(Vec::<(OwnedFd, AsyncFd<OwnedFd>)>::new()));
     let tasks: Rc<RefCell<Vec<evenkeel::task::JoinHandle<()>>>> = Rc::default();
     let fds: Vec<_> = (0..50).map(|_| counter()).collect();
     let copies: Vec<_> = fds.iter().map(|fd| fd.try_clone().unwrap()).collect();

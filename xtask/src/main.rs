@@ -5,6 +5,7 @@
 
 mod ci;
 mod clients;
+mod fuzz;
 mod hub;
 mod process;
 mod setup;
@@ -24,6 +25,10 @@ Usage: cargo xtask COMMAND
     --backend NAME        the client tests on this backend only (may be given more than once)
     --hub PATH            the client tests against this hub instead of building one
   ci                    test, then formatting, lints and documentation, as .ci/run does
+  fuzz                  every fuzz target for 10 seconds; needs a C++ compiler
+    --seconds N           for so long each
+    --target NAME         this one only (may be given more than once)
+    --input FILE          runs the target with this input, once
   tidy                  the project's own style checks (cargo test runs them too)
   help                  this text
 
@@ -54,6 +59,7 @@ fn dispatch(arguments: &[String]) -> Outcome {
     match command {
         "test" => test::run(&root, &test::Options::parse(options)?),
         "ci" if options.is_empty() => ci::run(&root),
+        "fuzz" => fuzz::run(&root, &fuzz::Options::parse(options)?),
         "tidy" if options.is_empty() => Ok(tidy::run(&root)),
         "help" | "--help" | "-h" => {
             print!("{HELP}");

@@ -6,6 +6,7 @@
 mod autobahn;
 mod ci;
 mod clients;
+mod fuzz;
 mod hub;
 mod process;
 mod prove;
@@ -37,6 +38,10 @@ Usage: cargo xtask COMMAND
     --for TIME            for so long, such as 90s, 15m, 1h (the default) or 2d
     --results FILE        the file; by default prove/results.jsonl in the build folder
     --only PART           only this part (may be given more than once)
+  fuzz                  every fuzz target for 10 seconds; needs a C++ compiler
+    --seconds N           for so long each
+    --target NAME         this one only (may be given more than once)
+    --input FILE          runs the target with this input, once
   tidy                  the project's own style checks (cargo test runs them too)
   help                  this text
 
@@ -70,6 +75,7 @@ fn dispatch(arguments: &[String]) -> Outcome {
         "autobahn" => autobahn::run(&root, &autobahn::Options::parse(options)?),
         "sanitize" => sanitize::run(&root, &sanitize::Options::parse(options)?),
         "prove" => prove::run(&root, &prove::Options::parse(options)?),
+        "fuzz" => fuzz::run(&root, &fuzz::Options::parse(options)?),
         "tidy" if options.is_empty() => Ok(tidy::run(&root)),
         "help" | "--help" | "-h" => {
             print!("{HELP}");

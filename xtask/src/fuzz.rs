@@ -142,7 +142,8 @@ fn host() -> Result<String, String> {
 fn chosen(place: &Place, asked: &[String]) -> Result<Vec<String>, String> {
     let seeds = place.sources.join("corpus-seeds");
     let entries = fs::read_dir(&seeds).map_err(|error| format!("{}: {error}", seeds.display()))?;
-    let mut all: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    let mut all: Vec<String> =
+        entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
     all.sort();
     if let Some(unknown) = asked.iter().find(|target| !all.contains(target)) {
         return Err(format!("there is no target {unknown}; there are {}", all.join(", ")));
@@ -240,7 +241,11 @@ fn to_file(command: &mut Command, log: &Path, limit: Duration) -> Result<bool, S
         }
         if Instant::now() >= deadline {
             process::end_tree(&mut child);
-            return Err(format!("a fuzz target was ended after {} seconds; see {}", limit.as_secs(), log.display()));
+            return Err(format!(
+                "a fuzz target was ended after {} seconds; see {}",
+                limit.as_secs(),
+                log.display()
+            ));
         }
         thread::sleep(GLANCE);
     }
@@ -273,7 +278,8 @@ fn explain(target: &str, log: &str) -> String {
     let of_frames = |line: &&&str| !line.trim_start().starts_with('#');
     let end: Vec<&str> = lines.iter().filter(of_frames).copied().collect();
     let shown = end[end.len().saturating_sub(SHOWN)..].join("\n");
-    let input = log.lines().find_map(|line| line.split_once("Test unit written to ").map(|(_, path)| path.trim()));
+    let input =
+        log.lines().find_map(|line| line.split_once("Test unit written to ").map(|(_, path)| path.trim()));
     match input {
         Some(input) => format!(
             "{shown}\n\nfuzz target {target} failed by the input {input}\n\
@@ -329,7 +335,9 @@ mod tests {
 
     #[test]
     fn a_failure_names_its_input_and_how_to_see_it_again() {
-        let log = format!("{LOG}assertion failed\n    #0 0x1 in f\nTest unit written to /t/crash-1\nBase64: AA==\n");
+        let log = format!(
+            "{LOG}assertion failed\n    #0 0x1 in f\nTest unit written to /t/crash-1\nBase64: AA==\n"
+        );
         let told = explain("websocket", &log);
         assert!(told.contains("assertion failed") && !told.contains("0x1"), "{told}");
         assert!(told.contains("cargo xtask fuzz --target websocket --input /t/crash-1"), "{told}");

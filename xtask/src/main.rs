@@ -24,7 +24,7 @@ Usage: cargo xtask COMMAND
     --clients-only        only the client tests
     --backend NAME        the client tests on this backend only (may be given more than once)
     --hub PATH            the client tests against this hub instead of building one
-  ci                    test, then formatting, lints and documentation, as .ci/run does
+  ci                    test, then formatting, lints, documentation and fuzzing, as .ci/run does
   fuzz                  every fuzz target for 10 seconds; needs a C++ compiler
     --seconds N           for so long each
     --target NAME         this one only (may be given more than once)

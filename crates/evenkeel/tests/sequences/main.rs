@@ -79,7 +79,10 @@ fn every_address(backend: Backend) {
         total.add(&checked(backend, if seed % 2 == 0 { &unix } else { &tcp }, outside, &program, &seed));
     }
     let Total { actors, inside, panics } = total;
-    assert!(actors > 200 && inside > 1_000 && panics > 10, "{actors} handlers, {inside} acts, {panics} panics");
+    assert!(
+        actors > 200 && inside > 1_000 && panics > 10,
+        "{actors} handlers, {inside} acts, {panics} panics"
+    );
 }
 
 /// A program leaves no descriptor behind.

@@ -4,9 +4,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::proto::channel::ChannelName;
+use crate::state::Hub;
 use crate::state::outbox::{Transport, Wire};
 use crate::state::slab::Key;
-use crate::state::Hub;
 
 /// # Panics
 /// When two parts of the hub disagree.

@@ -5,9 +5,7 @@
 
 pub(in crate::state) mod consistency;
 
-use super::{
-    AppConfig, AppId, Connect, Frame, Hub, Outbox, Publication, SessionId, Verifier, Wire,
-};
+use super::{AppConfig, AppId, Connect, Frame, Hub, Outbox, Publication, SessionId, Verifier, Wire};
 
 /// An outbox of a hub whose connections may be anything, two of them the same.
 struct Ignore;

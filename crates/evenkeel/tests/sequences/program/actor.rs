@@ -126,7 +126,8 @@ impl Drop for Actor {
         self.world.died();
         let ended = matches!(self.state.get(), State::Left | State::Closed);
         if !ended && (self.owed.get() || self.state.get() == State::Open) {
-            self.world.broke(format!("one that is {:?} is dropped and has not heard its end", self.state.get()));
+            self.world
+                .broke(format!("one that is {:?} is dropped and has not heard its end", self.state.get()));
         }
         if !std::thread::panicking() {
             act(&self.world.clone(), None, false);

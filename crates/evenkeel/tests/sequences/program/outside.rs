@@ -84,7 +84,9 @@ impl Outside for Sockets {
 impl Peer {
     fn connect(at: &Addr) -> io::Result<Peer> {
         let socket = match at {
-            Addr::Ip(ip) => socket2::Socket::new(socket2::Domain::for_address(*ip), socket2::Type::STREAM, None)?,
+            Addr::Ip(ip) => {
+                socket2::Socket::new(socket2::Domain::for_address(*ip), socket2::Type::STREAM, None)?
+            }
             Addr::Unix(_) => socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?,
         };
         // Nobody accepts meanwhile.

@@ -89,10 +89,9 @@ fn step(events: &mut EventLoop, world: &Rc<World>, outside: &mut dyn Outside, by
         13 => {
             let fd = outside.pair();
             let adopt = async { fd.map(evenkeel::net::Stream::from_fd) };
-            match events.block_on(adopt) {
-                Ok(Some(Ok(stream))) => world.keep_stream(stream),
-                // A handler has stopped the loop before.
-                Ok(_) | Err(_) => {}
+            // A handler may have stopped the loop before.
+            if let Ok(Some(Ok(stream))) = events.block_on(adopt) {
+                world.keep_stream(stream);
             }
         }
         // Seldom: real time is what programs would spend most of theirs on.

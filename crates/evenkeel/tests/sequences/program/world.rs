@@ -254,7 +254,7 @@ impl World {
     /// Gives up all that the program has.
     pub fn let_go(&self) {
         // A stream that is dropped would wait for its peer, which may be as patient.
-        self.streams.take().into_iter().for_each(evenkeel::net::Stream::abort);
+        self.streams.take().into_iter().for_each(Stream::abort);
         drop(self.parcels.take());
         drop(self.wakers.take());
         for timer in self.timers.take() {

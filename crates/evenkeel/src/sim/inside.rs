@@ -31,9 +31,7 @@ pub fn elapsed() -> Duration {
 /// # Panics
 /// Outside of a simulated host.
 pub fn wall_clock() -> SystemTime {
-    let place = place();
-    let start = u64::try_from(place.sim.wall.get()).unwrap_or(0);
-    SystemTime::UNIX_EPOCH + Duration::from_secs(start) + elapsed()
+    place().sim.wall_clock()
 }
 
 /// A number that the seed decides, below `below`.

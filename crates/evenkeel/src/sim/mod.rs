@@ -73,10 +73,14 @@
 
 mod chaos;
 mod check;
+#[doc(hidden)]
+pub mod differ;
+mod disk;
 mod driver;
 pub(crate) mod fault;
 mod inside;
 pub(crate) mod kernel;
+mod machine;
 pub(crate) mod net;
 mod packet;
 pub(crate) mod place;
@@ -92,4 +96,4 @@ pub use inside::{elapsed, fail, hit, is_simulated, note, random, remotes, strike
 pub use report::{Failure, Report};
 pub use world::{Host, World};
 
-pub(crate) use place::start;
+pub(crate) use place::{machine, start};

@@ -8,16 +8,20 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::ptr::NonNull;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::epoll::EventData;
 use rustix::io::Errno;
 
+use super::disk::Disk;
 use super::fault::Fault;
 use super::kernel::{HostId, Kernel, Kind, ObjectId, bits};
+use super::machine::{self, Machine};
 use super::net::nanos;
 use crate::net::{Addr, ConnectOptions, ListenOptions, SocketOption};
 use crate::remote::Remote;
+use crate::stand_in::StandIn;
 use crate::sys::ring::RingParams;
 use crate::sys::{
     EpollEvent, EpollFlags, EpollOp, Fd, FdSetElement, Listening, PollEntry, SocketFile, Sys, WakeFn,
@@ -29,6 +33,7 @@ pub(crate) struct Sim {
     /// What the virtual clock's zero is on the real one. Only differences are ever looked at.
     base: Instant,
     sleepers: RefCell<Vec<Sleeper>>,
+    pub(super) disks: RefCell<BTreeMap<HostId, Disk>>,
     /// The mailboxes of each host's loops.
     pub(crate) remotes: RefCell<BTreeMap<HostId, Vec<Remote>>>,
     /// What the wall clock shows at the virtual clock's zero, in seconds since 1970.
@@ -61,15 +66,42 @@ struct Sleeper {
 
 impl Sim {
     pub(crate) fn new(kernel: Kernel) -> Rc<Self> {
-        Rc::new(Sim {
+        let world = kernel.doorbell.clone();
+        let sim = Rc::new(Sim {
             kernel: RefCell::new(kernel),
             base: Instant::now(),
             sleepers: RefCell::default(),
+            disks: RefCell::default(),
             remotes: RefCell::default(),
             // The first of January 2030: no world depends on the day it runs.
             wall: Cell::new(1_893_456_000),
             cost: Cell::new(0),
-        })
+        });
+        machine::register(world, &sim);
+        sim
+    }
+
+    /// A host loses its power: of what its disk was not made to keep, any part may be gone.
+    ///
+    /// # Errors
+    /// The real kernel's, if it refuses memory.
+    pub(crate) fn crash_disk(&self, host: HostId) -> io::Result<()> {
+        let kernel = &mut *self.kernel.borrow_mut();
+        match self.disks.borrow_mut().get_mut(&host) {
+            Some(disk) => disk.crash(kernel.faults.dice(Fault::Kill)),
+            None => Ok(()),
+        }
+    }
+
+    /// What the wall clock shows.
+    pub(crate) fn wall_clock(&self) -> SystemTime {
+        let start = u64::try_from(self.wall.get()).unwrap_or(0);
+        SystemTime::UNIX_EPOCH + Duration::from_secs(start) + Duration::from_nanos(self.kernel.borrow().now)
+    }
+
+    /// The clock of all hosts.
+    pub(crate) fn clock(&self) -> Instant {
+        self.base + Duration::from_nanos(self.kernel.borrow().now)
     }
 
     pub(crate) fn add_loop(&self, host: HostId, stepped: bool) -> LoopId {
@@ -136,19 +168,25 @@ impl Sim {
 
     /// A loop takes a turn.
     pub(crate) fn wake_up(&self, id: LoopId) {
-        self.sleepers.borrow_mut()[id.0].sleep = None;
+        let sleeper = &mut self.sleepers.borrow_mut()[id.0];
+        if let Some((Waited::Epoll(ep), _)) = sleeper.sleep.take() {
+            self.kernel.borrow_mut().epoll_sleeps(sleeper.host, ep, false);
+        }
     }
 
-    /// A wait that found nothing.
-    fn sleep(&self, id: LoopId, waited: Waited, timeout: Option<u64>) {
+    /// A wait that found nothing. False: the loop sleeps from now on, and its call is over; else it has slept.
+    fn sleep(&self, id: LoopId, waited: Waited, timeout: Option<u64>) -> bool {
         let (host, stepped) = {
             let sleepers = self.sleepers.borrow();
             (sleepers[id.0].host, sleepers[id.0].stepped)
         };
         let until = timeout.map(|timeout| self.kernel.borrow_mut().deadline(timeout));
+        if let Waited::Epoll(ep) = &waited {
+            self.kernel.borrow_mut().epoll_sleeps(host, *ep, true);
+        }
         if stepped {
             self.sleepers.borrow_mut()[id.0].sleep = Some((waited, until));
-            return;
+            return false;
         }
         loop {
             self.settle();
@@ -157,7 +195,10 @@ impl Sim {
                 (kernel.now, kernel.next_due())
             };
             if until.is_some_and(|until| until <= now) || self.is_ready(host, &waited) {
-                return;
+                if let Waited::Epoll(ep) = &waited {
+                    self.kernel.borrow_mut().epoll_sleeps(host, *ep, false);
+                }
+                return true;
             }
             match next.into_iter().chain(until).min() {
                 Some(next) => self.advance(next.max(now)),
@@ -319,19 +360,18 @@ impl SimSys {
         if timeout == Some(0) || self.sim.kernel.borrow_mut().strikes(Fault::SpuriousWake) {
             return Ok(None);
         }
-        self.sim.sleep(self.id, waited(), timeout);
-        let found = self.call(collect)?;
-        if found.is_some() {
-            // It is served in this turn, so the loop does not sleep after all.
-            self.sim.wake_up(self.id);
-        }
-        Ok(found)
+        if self.sim.sleep(self.id, waited(), timeout) { self.call(collect) } else { Ok(None) }
     }
 }
 
 impl Sys for SimSys {
     fn clock(&self) -> Instant {
-        self.sim.base + Duration::from_nanos(self.sim.kernel.borrow().now)
+        self.sim.clock()
+    }
+
+    fn stand_in(&self) -> Option<Arc<dyn StandIn>> {
+        let world = self.sim.kernel.borrow().doorbell.clone();
+        Some(Machine::new(world, self.host, self.life))
     }
 
     fn listen(&self, at: &Addr, options: &ListenOptions) -> io::Result<Fd> {

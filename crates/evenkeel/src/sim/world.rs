@@ -257,6 +257,16 @@ impl World {
         drop(inside);
     }
 
+    /// A host loses its power: as [`kill`](Self::kill), and of what its programs have written to its disk without syncing
+    /// it, any part may be lost.
+    pub fn crash(&mut self, host: Host, pause: Duration) {
+        self.kill(host, pause);
+        if let Err(e) = self.sim.crash_disk(host.0) {
+            let what = format!("there is no memory for a simulated disk: {e}");
+            self.failed.borrow_mut().get_or_insert(what);
+        }
+    }
+
     /// The machine sleeps: its clock goes on, and nothing else does.
     pub fn suspend(&mut self, time: Duration) {
         let kernel = &mut *self.sim.kernel.borrow_mut();

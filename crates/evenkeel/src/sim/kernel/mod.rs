@@ -31,6 +31,7 @@ use rustix::io::Errno;
 
 pub(crate) use bind::Binding;
 pub(crate) use object::{Kind, Object, ObjectId, Objects, Watcher};
+pub(crate) use stream::Stream;
 pub(crate) use table::Table;
 pub(crate) use wake::Doorbell;
 
@@ -272,18 +273,15 @@ impl Kernel {
         self.host(host).stirred = true;
         let Some(object) = self.objects.get(id) else { return };
         let watchers = object.watchers.clone();
-        let mut exclusive = None;
+        // One of those who share it is enough: the first that somebody sleeps in. A new state is everybody's.
+        let mut taken = false;
         for watcher in watchers {
             match watcher {
                 Watcher::Ring { ring, request } => self.ring_notify(ring, request, mask),
                 Watcher::Epoll { epoll, fd } => {
-                    if self.epoll_is_exclusive(epoll, fd, id) {
-                        // One of those who share it is enough: the first that takes it.
-                        if exclusive.is_none() && self.epoll_notify(epoll, fd, id, mask) {
-                            exclusive = Some(epoll);
-                        }
-                    } else {
-                        self.epoll_notify(epoll, fd, id, mask);
+                    let exclusive = mask != bits::STATE && self.epoll_is_exclusive(epoll, fd, id);
+                    if !(exclusive && taken) {
+                        taken |= self.epoll_notify(epoll, fd, id, mask) && exclusive;
                     }
                 }
                 Watcher::Loop(reader) => self.tell_loop(reader, id),

@@ -183,7 +183,7 @@ fn everything(world: &mut World, faults: &[Fault]) -> Result<(), Failure> {
     world.client("pauses too", move || exchange(at(PAUSE), 3_000));
     world.client("flood", move || async move {
         time::sleep(Duration::from_millis(1)).await;
-        flood(at(COUNT), if large { 2 << 20 } else { 50_000 }).await
+        flood(at(COUNT), if large { 700_000 } else { 50_000 }).await
     });
     world.client("talks over", move || async move {
         time::sleep(Duration::from_millis(1)).await;

@@ -36,7 +36,7 @@ use fastrand::Rng;
 use rustix::io::Errno;
 
 pub(crate) use request::RequestId;
-pub(crate) use setup::{Offer, Version};
+pub(crate) use setup::Offer;
 
 use buffers::Group;
 use memory::Memory;

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::{Offer, Version};
+use super::Offer;
+use super::setup::Version;
 use crate::proactor::probe;
 use crate::sim::fault::Fault;
 use crate::sim::kernel::Kernel;
@@ -28,7 +29,7 @@ fn host() -> SimSys {
 
 fn offering(offer: Offer) -> SimSys {
     let sys = host();
-    sys.sim.kernel.borrow_mut().set_ring_offer(sys.host, offer);
+    sys.sim.kernel.borrow_mut().host(sys.host).rings = Some(offer);
     sys
 }
 

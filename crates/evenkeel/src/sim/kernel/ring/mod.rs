@@ -117,6 +117,13 @@ impl Kernel {
         }
     }
 
+    /// What a replay shows of a ring.
+    fn ring_aside(&mut self, id: ObjectId, what: std::fmt::Arguments<'_>) {
+        let Some(object) = self.objects.get(id) else { return };
+        let name = &self.hosts[object.host.0 as usize].name;
+        self.trace.aside(self.now, format_args!("{name}: {what}"));
+    }
+
     fn request(&mut self, ring: ObjectId, id: RequestId) -> Option<&mut Request> {
         self.ring(ring)?.requests.get_mut(id)
     }

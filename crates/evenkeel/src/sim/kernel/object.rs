@@ -60,13 +60,11 @@ impl Object {
 pub(crate) struct Objects {
     slots: Vec<(u32, Option<Object>)>,
     free: Vec<u32>,
-    count: usize,
 }
 
 impl Objects {
     pub(crate) fn insert(&mut self, host: HostId, kind: Kind) -> ObjectId {
         let object = Object { host, numbers: 0, kind, watchers: Vec::new() };
-        self.count += 1;
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push((0, None));
             self.slots.len() as u32 - 1
@@ -94,12 +92,6 @@ impl Objects {
         let object = object.take()?;
         *generation += 1;
         self.free.push(id.index);
-        self.count -= 1;
         Some(object)
-    }
-
-    /// How many are open.
-    pub(crate) fn len(&self) -> usize {
-        self.count
     }
 }

@@ -57,7 +57,8 @@ impl Kernel {
     fn connect_unix(&mut self, host: HostId, path: &Path) -> Result<Fd, Errno> {
         let (_, listener) = *self.host(host).socket_files.get(path).ok_or(Errno::NOENT)?;
         let listener = listener.ok_or(Errno::CONNREFUSED)?;
-        if self.listener(listener).ok_or(Errno::CONNREFUSED)?.is_full() {
+        let waiting = self.listener(listener).filter(|l| !l.of_packets).ok_or(Errno::PROTOTYPE)?;
+        if waiting.is_full() {
             self.faults.hit(Fault::BacklogFull);
             return Err(Errno::AGAIN);
         }

@@ -3,7 +3,10 @@
 use super::HostId;
 use super::epoll::Epoll;
 use super::listener::Listener;
+use super::pipe::Pipe;
 use super::stream::Stream;
+use super::udp::Udp;
+use super::unix_packet::UnixPacket;
 use super::wake::Bell;
 use crate::sys::Fd;
 
@@ -28,6 +31,9 @@ pub(crate) enum Watcher {
 pub(crate) enum Kind {
     Stream(Stream),
     Listener(Listener),
+    Udp(Udp),
+    UnixPacket(UnixPacket),
+    Pipe(Pipe),
     Epoll(Epoll),
     /// A counter that wakes a loop.
     Bell(Bell),
@@ -92,6 +98,15 @@ impl Objects {
         self.free.push(id.index);
         self.count -= 1;
         Some(object)
+    }
+
+    /// All that are open.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ObjectId, &Object)> {
+        let numbered = self.slots.iter().enumerate();
+        numbered.filter_map(|(index, (generation, object))| {
+            let id = ObjectId { index: index as u32, generation: *generation };
+            object.as_ref().map(|object| (id, object))
+        })
     }
 
     /// How many are open.

@@ -183,6 +183,12 @@ impl Kernel {
     // ---- the calls ----
 
     pub(crate) fn recv(&mut self, host: HostId, fd: Fd, into: &mut [u8]) -> Result<usize, Errno> {
+        let id = self.lookup(host, fd)?;
+        match self.object(host, fd)?.kind {
+            Kind::Udp(_) => return Ok(self.udp_recv(id, into)?.0),
+            Kind::UnixPacket(_) => return Ok(self.unix_recv(id, into)?.0),
+            _ => {}
+        }
         let (id, stream) = self.stream_of(host, fd)?;
         if stream.state == State::Connecting {
             return Err(Errno::AGAIN);
@@ -270,6 +276,10 @@ impl Kernel {
     }
 
     pub(crate) fn shutdown(&mut self, host: HostId, fd: Fd, read: bool, write: bool) -> Result<(), Errno> {
+        if let Kind::UnixPacket(_) = self.object(host, fd)?.kind {
+            let id = self.lookup(host, fd)?;
+            return self.unix_shutdown(id, read, write);
+        }
         let (id, stream) = self.stream_of(host, fd)?;
         if stream.state != State::Open {
             return Err(Errno::NOTCONN);
@@ -295,7 +305,14 @@ impl Kernel {
 
     /// The pending error, which is taken by being asked for.
     pub(crate) fn take_error(&mut self, host: HostId, fd: Fd) -> Result<Option<Errno>, Errno> {
-        Ok(self.stream_of(host, fd)?.1.error.take())
+        let id = self.lookup(host, fd)?;
+        match self.objects.get_mut(id).map(|object| &mut object.kind) {
+            Some(Kind::Stream(stream)) => Ok(stream.error.take()),
+            Some(Kind::Udp(udp)) => Ok(udp.take_error()),
+            Some(Kind::UnixPacket(socket)) => Ok(socket.take_error()),
+            Some(Kind::Listener(_)) => Ok(None),
+            _ => Err(Errno::NOTSOCK),
+        }
     }
 
     pub(crate) fn set_option(&mut self, host: HostId, fd: Fd, option: SocketOption) -> Result<(), Errno> {

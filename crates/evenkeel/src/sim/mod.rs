@@ -73,6 +73,8 @@
 
 mod chaos;
 mod check;
+#[doc(hidden)]
+pub mod differ;
 mod disk;
 mod driver;
 pub(crate) mod fault;

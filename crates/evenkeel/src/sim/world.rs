@@ -86,7 +86,7 @@ impl World {
             seed,
             backend: Backend::Sim,
             limit: nanos(Duration::from_secs(3600)),
-            dice: Rng::with_seed(seed ^ 0x776f_726c_64),
+            dice: Rng::with_seed(seed ^ 0x0077_6f72_6c64),
             chaos: Chaos::new(seed),
             failed: Rc::default(),
         }
@@ -198,6 +198,7 @@ impl World {
     pub fn swarm(&mut self, faults: &[Fault]) {
         self.swarm_more(faults);
         let kernel = &mut *self.sim.kernel.borrow_mut();
+        kernel.rings.vary = true;
         kernel.net.every_arrival = self.dice.bool();
         if self.dice.bool() {
             kernel.net.send_buffer = self.dice.usize(1 << 10..64 << 10);

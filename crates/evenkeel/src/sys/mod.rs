@@ -7,6 +7,8 @@
 //! A descriptor is a bare number here, since a simulated one has no `OwnedFd`. Its owner is the source that
 //! holds it; it is closed by [`Sys::close`], once, when the source ends.
 
+#[cfg(feature = "sim")]
+pub(crate) mod alone;
 pub(crate) mod buffers;
 pub(crate) mod inherit;
 #[cfg(feature = "udp-offload")]

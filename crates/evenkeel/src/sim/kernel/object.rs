@@ -4,6 +4,7 @@ use super::HostId;
 use super::epoll::Epoll;
 use super::listener::Listener;
 use super::pipe::Pipe;
+use super::ring::{RequestId, Ring};
 use super::stream::Stream;
 use super::udp::Udp;
 use super::unix_packet::UnixPacket;
@@ -22,6 +23,8 @@ pub(crate) struct ObjectId {
 pub(crate) enum Watcher {
     /// An `epoll`, which knows the object by a number.
     Epoll { epoll: ObjectId, fd: Fd },
+    /// A request of an `io_uring`.
+    Ring { ring: ObjectId, request: RequestId },
     /// A loop, by its number, whose driver hears of changes from the model itself.
     Loop(usize),
 }
@@ -39,6 +42,7 @@ pub(crate) enum Kind {
     Bell(Bell),
     /// Does nothing but occupy a number.
     Spare,
+    Ring(Box<Ring>),
 }
 
 /// An open object.
@@ -62,13 +66,11 @@ impl Object {
 pub(crate) struct Objects {
     slots: Vec<(u32, Option<Object>)>,
     free: Vec<u32>,
-    count: usize,
 }
 
 impl Objects {
     pub(crate) fn insert(&mut self, host: HostId, kind: Kind) -> ObjectId {
         let object = Object { host, numbers: 0, kind, watchers: Vec::new() };
-        self.count += 1;
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push((0, None));
             self.slots.len() as u32 - 1
@@ -96,7 +98,6 @@ impl Objects {
         let object = object.take()?;
         *generation += 1;
         self.free.push(id.index);
-        self.count -= 1;
         Some(object)
     }
 
@@ -107,10 +108,5 @@ impl Objects {
             let id = ObjectId { index: index as u32, generation: *generation };
             object.as_ref().map(|object| (id, object))
         })
-    }
-
-    /// How many are open.
-    pub(crate) fn len(&self) -> usize {
-        self.count
     }
 }

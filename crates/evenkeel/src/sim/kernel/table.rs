@@ -150,6 +150,7 @@ impl Kernel {
             Kind::Udp(_) => self.remove_binding(object.host, id),
             Kind::UnixPacket(socket) => self.end_unix(object.host, id, socket),
             Kind::Pipe(pipe) => self.close_pipe(pipe),
+            Kind::Ring(ring) => self.end_ring(id, *ring),
             Kind::Bell(_) | Kind::Spare => {}
         }
     }

@@ -305,7 +305,7 @@ impl Kernel {
         udp.queued += bytes.len() + OVERHEAD;
         let from = udp.seen(from);
         udp.queue.push_back((from, bytes));
-        self.notify(taker, bits::IN);
+        self.notify(taker, bits::ARRIVED);
     }
 
     /// Who gets a datagram: who is connected to its sender goes first, and an address of its own before all addresses.
@@ -337,7 +337,7 @@ impl Kernel {
         let Ok(udp) = self.udp(sender) else { return };
         if udp.peer == Some(to) {
             udp.error = Some(Errno::CONNREFUSED);
-            self.notify(sender, bits::ERR | bits::IN | bits::OUT);
+            self.notify(sender, bits::ERR);
         }
     }
 

@@ -209,7 +209,7 @@ impl Kernel {
         if let Some(listener) = self.listener(at) {
             listener.queue.push_back(server);
         }
-        self.notify(at, bits::IN);
+        self.notify(at, bits::ARRIVED);
         self.notify(id, bits::OUT);
         Ok(())
     }
@@ -315,7 +315,7 @@ impl Kernel {
         let message = Message { from: socket.local.clone(), sender: id, bytes: bytes.to_vec() };
         self.unix(to)?.queue.push_back(message);
         self.log(format_args!("message of {}", bytes.len()));
-        self.notify(to, bits::IN);
+        self.notify(to, bits::ARRIVED);
         Ok(bytes.len())
     }
 
@@ -378,9 +378,9 @@ impl Kernel {
             other.shut_read |= write;
             other.shut_write |= read;
         }
-        self.notify(id, 0);
+        self.notify(id, bits::STATE);
         if let Some(peer) = peer {
-            self.notify(peer, 0);
+            self.notify(peer, bits::STATE);
         }
         Ok(())
     }
@@ -396,7 +396,7 @@ impl Kernel {
             if !socket.queue.is_empty() {
                 other.error = Some(Errno::CONNRESET);
             }
-            self.notify(peer, bits::ENDED);
+            self.notify(peer, bits::STATE);
         }
         // What it had not read takes no room of others any more, and nobody waits for it.
         for message in &socket.queue {

@@ -147,8 +147,15 @@ impl Generator {
                 _ => self.make(),
             },
         };
-        if let Some(op) = op {
-            self.add(op);
+        let Some(op) = op else { return };
+        let connects = if let Op::Connect { to: Target::Listener(at), .. } = op { Some(at) } else { None };
+        self.add(op);
+        // Mostly accepted at once: one that waits acknowledges late, and takes the comparison's time.
+        if let Some(from) = connects
+            && self.dice.u8(..8) != 0
+        {
+            let into = self.name();
+            self.add(Op::Accept { from, into });
         }
     }
 
@@ -283,7 +290,8 @@ impl Generator {
         let op = *self.dice.choice(&[EpollOp::Add, EpollOp::Add, EpollOp::Modify, EpollOp::Delete])?;
         let on = if self.dice.u8(..50) == 0 { epoll } else { self.pick_any()? };
         // One inside another is not modelled.
-        let nested = on != epoll && self.made.contains(&(on, Made::Epoll));
+        let owner = self.side.owner(on).unwrap_or(on);
+        let nested = owner != epoll && self.made.contains(&(owner, Made::Epoll));
         let flags = self.flags();
         (!nested).then_some(Op::Ctl { epoll, op, on, flags })
     }

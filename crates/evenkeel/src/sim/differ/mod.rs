@@ -13,6 +13,7 @@
 //! ```
 
 mod compare;
+mod fill;
 mod generate;
 mod program;
 mod shrink;
@@ -72,6 +73,41 @@ pub fn run(seeds: Range<u64>, budget: Duration, mut report: impl FnMut(&str) + S
                     report(&text);
                 }
                 None => totals.unsteady += 1,
+            }
+        }
+        Ok(totals)
+    })?
+}
+
+/// Compares what happens at the limits of buffers, for each seed.
+///
+/// # Errors
+/// The kernel's, if it lets nothing be set up.
+pub fn run_full(
+    seeds: Range<u64>,
+    budget: Duration,
+    mut report: impl FnMut(&str) + Send,
+) -> io::Result<Totals> {
+    alone::alone(move || {
+        let mut totals = Totals::default();
+        let start = Real.clock();
+        for seed in seeds {
+            if Real.clock() - start >= budget {
+                break;
+            }
+            totals.sequences += 1;
+            let mut last = None;
+            // One that is disturbed once is not disturbed always.
+            for again in 0..AGAIN {
+                last = fill::compare(seed)?;
+                if last.is_none() {
+                    totals.unsteady += u64::from(again > 0);
+                    break;
+                }
+            }
+            if let Some(text) = last {
+                totals.differences += 1;
+                report(&text);
             }
         }
         Ok(totals)

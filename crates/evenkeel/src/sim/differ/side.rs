@@ -66,6 +66,10 @@ pub(super) trait Watched: Sys {
     fn unread(&self, fd: Fd) -> Option<usize>;
     /// Lets happen what is due.
     fn settle(&self) {}
+    /// How long an acknowledgement may be held back.
+    fn held_back(&self) -> Duration {
+        Duration::ZERO
+    }
     /// Whether something that was sent on this is still under way.
     fn is_under_way(&self, _: Fd) -> bool {
         false
@@ -124,6 +128,11 @@ impl<Y: Watched> Side<Y> {
     fn own(&self, handle: Handle) -> Option<Fd> {
         let at = self.named.get(&handle)?;
         (self.live.get(at) == Some(&handle)).then(|| self.numbers[*at as usize])
+    }
+
+    /// Whose the number of a handle is now.
+    pub(super) fn owner(&self, handle: Handle) -> Option<Handle> {
+        self.live.get(self.named.get(&handle)?).copied()
     }
 
     pub(super) fn is_open(&self, handle: Handle) -> bool {
@@ -444,6 +453,10 @@ pub(super) fn pattern(tag: u8, bytes: usize) -> Vec<u8> {
 impl Watched for crate::sys::Real {
     fn unread(&self, fd: Fd) -> Option<usize> {
         alone::unread(fd)
+    }
+
+    fn held_back(&self) -> Duration {
+        Duration::from_millis(60)
     }
 
     fn is_under_way(&self, fd: Fd) -> bool {

@@ -79,10 +79,11 @@ impl Kernel {
         }
         let key = (fd, object);
         let mask = self.mask(object);
+        let inside = self.epoll(object).is_ok();
         let epoll = self.epoll(id)?;
         if flags & bits::EXCLUSIVE != 0 {
             // Said once, and of nothing that needs more than one to look.
-            let refused = op == EpollOp::Modify || flags & !bits::MAY_BE_EXCLUSIVE != 0;
+            let refused = op == EpollOp::Modify || inside || flags & !bits::MAY_BE_EXCLUSIVE != 0;
             if refused && op != EpollOp::Delete {
                 return Err(Errno::INVAL);
             }

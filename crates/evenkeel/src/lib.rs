@@ -85,6 +85,7 @@ pub mod sim;
 #[cfg(not(feature = "sim"))]
 #[path = "sim/absent.rs"]
 mod sim;
+mod stand_in;
 mod stats;
 pub mod stdio;
 mod sys;

@@ -4,13 +4,17 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
 
+use super::driver::SimDriver;
 use super::kernel::HostId;
+use super::machine::Machine;
 use super::sys::{Sim, SimSys};
 use crate::backend::{Backend, Driver};
 use crate::choice::Started;
 use crate::reactor::{Epoll, EpollLevel, Poll, Readiness, Select};
+use crate::stand_in::StandIn;
 
 thread_local! {
     /// The innermost last.
@@ -57,6 +61,35 @@ pub(crate) fn start(asked: Backend) -> Option<io::Result<Started>> {
     here().map(|place| place.start(asked))
 }
 
+/// The machine that this thread's code runs in now, if it is none but a host of a world.
+pub(crate) fn machine() -> Option<Arc<dyn StandIn>> {
+    let Place { sim, host, .. } = here()?;
+    let kernel = sim.kernel.borrow();
+    Some(Machine::new(kernel.doorbell.clone(), host, kernel.hosts[host.0 as usize].life))
+}
+
+/// A place of which is known without keeping its world.
+#[derive(Clone)]
+pub(crate) struct Remembered {
+    sim: Weak<Sim>,
+    backend: Backend,
+    failed: Rc<RefCell<Option<String>>>,
+}
+
+impl Remembered {
+    /// The place of this thread's code, if it is in this host.
+    pub(crate) fn here(of: HostId) -> Option<Self> {
+        let Place { sim, host, backend, failed, .. } = here()?;
+        (host == of).then(|| Remembered { sim: Rc::downgrade(&sim), backend, failed })
+    }
+
+    /// Another thread of that host's process: its loops wait in their own calls.
+    pub(crate) fn enter(self, host: HostId) -> Option<Inside> {
+        let Remembered { sim, backend, failed } = self;
+        Some(Inside::new(Place { sim: sim.upgrade()?, host, backend, stepped: false, failed }))
+    }
+}
+
 impl Place {
     /// The kernel of this host, for a new loop.
     fn sys(&self) -> SimSys {
@@ -71,7 +104,8 @@ impl Place {
             Backend::Select => Box::new(Readiness::<Select, _>::new(sys)?),
             Backend::Poll => Box::new(Readiness::<Poll, _>::new(sys)?),
             Backend::EpollLevel => Box::new(Readiness::<EpollLevel, _>::new(sys)?),
-            _ => Box::new(Readiness::<Epoll, _>::new(sys)?),
+            Backend::Epoll | Backend::IoUring => Box::new(Readiness::<Epoll, _>::new(sys)?),
+            Backend::Sim | Backend::Auto => Box::new(SimDriver::new(sys)?),
         };
         Ok(Started { backend, driver, fallback: None })
     }

@@ -1,21 +1,27 @@
 //! The seam below the drivers, answered by the model: a driver's own code runs over it unchanged.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::ptr::NonNull;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::epoll::EventData;
 use rustix::io::Errno;
 
+use super::disk::Disk;
 use super::fault::Fault;
-use super::kernel::{HostId, Kernel, Kind, bits};
+use super::kernel::{HostId, Kernel, Kind, ObjectId, bits};
+use super::machine::{self, Machine};
 use super::net::nanos;
 use crate::net::{Addr, ConnectOptions, ListenOptions, SocketOption};
+use crate::remote::Remote;
+use crate::stand_in::StandIn;
 use crate::sys::ring::RingParams;
 use crate::sys::{
     EpollEvent, EpollFlags, EpollOp, Fd, FdSetElement, Listening, PollEntry, SocketFile, Sys, WakeFn,
@@ -27,6 +33,9 @@ pub(crate) struct Sim {
     /// What the virtual clock's zero is on the real one. Only differences are ever looked at.
     base: Instant,
     sleepers: RefCell<Vec<Sleeper>>,
+    pub(super) disks: RefCell<BTreeMap<HostId, Disk>>,
+    /// The mailboxes of each host's loops.
+    pub(crate) remotes: RefCell<BTreeMap<HostId, Vec<Remote>>>,
     /// What the wall clock shows at the virtual clock's zero, in seconds since 1970.
     pub(crate) wall: Cell<i64>,
     /// What a wait costs, in nanoseconds; none where time stands still unless somebody waits for it.
@@ -42,6 +51,8 @@ pub(crate) enum Waited {
     Epoll(Fd),
     Poll(Vec<PollEntry>),
     Select(i32, Box<[[FdSetElement; 16]; 3]>),
+    /// Any change of what this loop watches.
+    News(usize),
 }
 
 struct Sleeper {
@@ -53,14 +64,42 @@ struct Sleeper {
 
 impl Sim {
     pub(crate) fn new(kernel: Kernel) -> Rc<Self> {
-        Rc::new(Sim {
+        let world = kernel.doorbell.clone();
+        let sim = Rc::new(Sim {
             kernel: RefCell::new(kernel),
             base: Instant::now(),
             sleepers: RefCell::default(),
+            disks: RefCell::default(),
+            remotes: RefCell::default(),
             // The first of January 2030: no world depends on the day it runs.
             wall: Cell::new(1_893_456_000),
             cost: Cell::new(0),
-        })
+        });
+        machine::register(world, &sim);
+        sim
+    }
+
+    /// A host loses its power: of what its disk was not made to keep, any part may be gone.
+    ///
+    /// # Errors
+    /// The real kernel's, if it refuses memory.
+    pub(crate) fn crash_disk(&self, host: HostId) -> io::Result<()> {
+        let kernel = &mut *self.kernel.borrow_mut();
+        match self.disks.borrow_mut().get_mut(&host) {
+            Some(disk) => disk.crash(kernel.faults.dice(Fault::Kill)),
+            None => Ok(()),
+        }
+    }
+
+    /// What the wall clock shows.
+    pub(crate) fn wall_clock(&self) -> SystemTime {
+        let start = u64::try_from(self.wall.get()).unwrap_or(0);
+        SystemTime::UNIX_EPOCH + Duration::from_secs(start) + Duration::from_nanos(self.kernel.borrow().now)
+    }
+
+    /// The clock of all hosts.
+    pub(crate) fn clock(&self) -> Instant {
+        self.base + Duration::from_nanos(self.kernel.borrow().now)
     }
 
     pub(crate) fn add_loop(&self, host: HostId, stepped: bool) -> LoopId {
@@ -105,6 +144,7 @@ impl Sim {
         match waited {
             Waited::Epoll(ep) => kernel.epoll_has(host, *ep),
             Waited::Poll(entries) => kernel.poll(host, &mut entries.clone()) > 0,
+            Waited::News(reader) => kernel.has_news(*reader),
             Waited::Select(bound, sets) => kernel.select(host, *bound, &mut sets.clone()) != Ok(0),
         }
     }
@@ -131,8 +171,8 @@ impl Sim {
         }
     }
 
-    /// A wait that found nothing.
-    fn sleep(&self, id: LoopId, waited: Waited, timeout: Option<u64>) {
+    /// A wait that found nothing. False: the loop sleeps from now on, and its call is over; else it has slept.
+    fn sleep(&self, id: LoopId, waited: Waited, timeout: Option<u64>) -> bool {
         let (host, stepped) = {
             let sleepers = self.sleepers.borrow();
             (sleepers[id.0].host, sleepers[id.0].stepped)
@@ -143,7 +183,7 @@ impl Sim {
         }
         if stepped {
             self.sleepers.borrow_mut()[id.0].sleep = Some((waited, until));
-            return;
+            return false;
         }
         loop {
             self.settle();
@@ -155,7 +195,7 @@ impl Sim {
                 if let Waited::Epoll(ep) = &waited {
                     self.kernel.borrow_mut().epoll_sleeps(host, *ep, false);
                 }
-                return;
+                return true;
             }
             match next.into_iter().chain(until).min() {
                 Some(next) => self.advance(next.max(now)),
@@ -242,7 +282,50 @@ impl SimSys {
         if self.is_dead(kernel) {
             return Err(Errno::BADF.into());
         }
-        Ok(call(kernel, self.host)?)
+        kernel.acting = Some(self.host);
+        let answer = call(kernel, self.host);
+        kernel.acting = None;
+        Ok(answer?)
+    }
+
+    /// The number by which the model knows this loop.
+    pub(super) fn reader(&self) -> usize {
+        self.id.0
+    }
+
+    /// Hears of every change of a descriptor's object from now on.
+    pub(super) fn watch(&self, fd: Fd) -> io::Result<ObjectId> {
+        self.call(|kernel, host| kernel.watch(host, fd, self.id.0))
+    }
+
+    pub(super) fn unwatch(&self, id: ObjectId) {
+        self.sim.kernel.borrow_mut().unwatch(id, self.id.0);
+    }
+
+    /// What a ticket stands for.
+    fn ticketed(&self, ticket: BorrowedFd<'_>) -> io::Result<ObjectId> {
+        let known = self.sim.kernel.borrow().ticketed(ticket);
+        known.or_else(|_| unsupported("descriptors of the real one"))
+    }
+
+    /// What a descriptor refers to.
+    pub(super) fn object(&self, fd: Fd) -> io::Result<ObjectId> {
+        self.call(|kernel, host| kernel.lookup(host, fd))
+    }
+
+    /// Has an object looked at in the next wait.
+    pub(super) fn look_again(&self, fd: Fd) {
+        // Fails only for a process that was killed.
+        let _ = self.call(|kernel, host| {
+            let id = kernel.lookup(host, fd)?;
+            kernel.tell_loop(self.id.0, id);
+            Ok(())
+        });
+    }
+
+    /// What an object is ready for.
+    pub(super) fn mask(&self, id: ObjectId) -> u32 {
+        self.sim.kernel.borrow().mask(id)
     }
 
     /// A call that a signal may interrupt.
@@ -274,14 +357,18 @@ impl SimSys {
         if timeout == Some(0) || self.sim.kernel.borrow_mut().strikes(Fault::SpuriousWake) {
             return Ok(None);
         }
-        self.sim.sleep(self.id, waited(), timeout);
-        self.call(collect)
+        if self.sim.sleep(self.id, waited(), timeout) { self.call(collect) } else { Ok(None) }
     }
 }
 
 impl Sys for SimSys {
     fn clock(&self) -> Instant {
-        self.sim.base + Duration::from_nanos(self.sim.kernel.borrow().now)
+        self.sim.clock()
+    }
+
+    fn stand_in(&self) -> Option<Arc<dyn StandIn>> {
+        let world = self.sim.kernel.borrow().doorbell.clone();
+        Some(Machine::new(world, self.host, self.life))
     }
 
     fn listen(&self, at: &Addr, options: &ListenOptions) -> io::Result<Fd> {
@@ -350,32 +437,47 @@ impl Sys for SimSys {
         self.call(|kernel, host| kernel.address(host, fd, true))
     }
 
-    fn import(&self, _: OwnedFd) -> io::Result<Fd> {
-        unsupported("descriptors of the real one")
+    fn import(&self, ticket: OwnedFd) -> io::Result<Fd> {
+        self.ticketed(ticket.as_fd())?;
+        self.call(|kernel, host| kernel.redeem(host, ticket))
     }
 
-    fn duplicate(&self, _: BorrowedFd<'_>) -> io::Result<Fd> {
-        unsupported("descriptors of the real one")
+    fn duplicate(&self, ticket: BorrowedFd<'_>) -> io::Result<Fd> {
+        let id = self.ticketed(ticket)?;
+        self.call(|kernel, host| {
+            kernel.has_number(host)?;
+            kernel.assign(host, id)
+        })
     }
 
     fn is_pollable(&self, _: Fd) -> io::Result<bool> {
         Ok(true)
     }
 
-    fn export(&self, _: Fd) -> io::Result<OwnedFd> {
-        unsupported("descriptors that could leave it")
+    fn export(&self, fd: Fd) -> io::Result<OwnedFd> {
+        self.call(|kernel, host| {
+            let ticket = kernel.ticket(host, fd)?;
+            kernel.close(host, fd)?;
+            Ok(ticket)
+        })
     }
 
     fn spare(&self) -> io::Result<Fd> {
         self.call(|kernel, host| kernel.open(host, Kind::Spare))
     }
 
-    fn copy(&self, _: Fd) -> io::Result<OwnedFd> {
-        unsupported("descriptors that could leave it")
+    fn copy(&self, fd: Fd) -> io::Result<OwnedFd> {
+        self.call(|kernel, host| kernel.ticket(host, fd))
     }
 
-    fn listening(&self, _: BorrowedFd<'_>) -> io::Result<Listening> {
-        unsupported("descriptors of the real one")
+    fn listening(&self, ticket: BorrowedFd<'_>) -> io::Result<Listening> {
+        let id = self.ticketed(ticket)?;
+        match self.sim.kernel.borrow().objects.get(id).map(|object| &object.kind) {
+            Some(Kind::Listener(listener)) => {
+                Ok(Listening { addr: listener.addr.clone(), reuse_port: listener.reuse_port })
+            }
+            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no socket that listens")),
+        }
     }
 
     fn socket_file(&self, path: &Path) -> Option<SocketFile> {

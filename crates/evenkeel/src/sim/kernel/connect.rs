@@ -177,13 +177,9 @@ impl Kernel {
                 stream.state = State::Open;
                 stream.peer = Some(server);
                 self.log(format_args!("connected"));
-                // It may be gone already.
-                if self.stream(server).is_none() {
-                    self.reset(client, Errno::CONNRESET);
-                } else {
-                    self.notify(client, bits::STATE);
-                    self.arrive(client);
-                }
+                self.notify(client, bits::STATE);
+                // The other side may be gone already; what it sent before, and its end, are found here.
+                self.arrive(client);
             }
             Err(error) => {
                 self.log(format_args!("not connected: {error}"));

@@ -10,14 +10,16 @@ pub(crate) mod bits;
 mod connect;
 mod epoll;
 mod listener;
+mod news;
 mod object;
 mod poll;
 mod stream;
 mod table;
+mod ticket;
 mod wake;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -121,8 +123,13 @@ pub(crate) struct Kernel {
     /// Numbers for programs.
     pub(crate) user_dice: Rng,
     pub(crate) doorbell: Arc<Doorbell>,
+    /// Whose call is being answered.
+    pub(crate) acting: Option<HostId>,
     /// Waits of all loops.
     pub(crate) waits: u64,
+    tickets: ticket::Tickets,
+    /// What loops are to look at, by their numbers.
+    news: Vec<BTreeSet<ObjectId>>,
 }
 
 impl Kernel {
@@ -139,7 +146,10 @@ impl Kernel {
             dice: Rng::with_seed(seed ^ 0x6b65_726e_656c),
             user_dice: Rng::with_seed(seed ^ 0x7573_6572),
             doorbell: Arc::default(),
+            acting: None,
             waits: 0,
+            tickets: ticket::Tickets::default(),
+            news: Vec::new(),
         }
     }
 
@@ -214,6 +224,7 @@ impl Kernel {
     pub(crate) fn settle(&mut self) -> Vec<Box<dyn FnOnce()>> {
         let mut calls = Vec::new();
         self.ring_doorbell();
+        self.collect_tickets();
         while self.next_due().is_some_and(|at| at <= self.now) {
             let Some(Reverse(due)) = self.due.pop() else { break };
             match due.what {
@@ -228,7 +239,13 @@ impl Kernel {
     }
 
     pub(crate) fn log(&mut self, what: fmt::Arguments<'_>) {
-        self.trace.add(self.now, what);
+        match self.acting {
+            Some(host) => {
+                let name = &self.hosts[host.0 as usize].name;
+                self.trace.add(self.now, format_args!("{name}: {what}"));
+            }
+            None => self.trace.add(self.now, what),
+        }
     }
 
     /// Whether a kind of fault strikes here; written down if it does.
@@ -259,6 +276,7 @@ impl Kernel {
                         taken |= self.epoll_notify(epoll, fd, id, mask) && exclusive;
                     }
                 }
+                Watcher::Loop(reader) => self.tell_loop(reader, id),
             }
         }
     }

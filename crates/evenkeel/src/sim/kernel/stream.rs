@@ -483,7 +483,7 @@ impl Kernel {
             let until = stream.inbox.clogged_until;
             return self.at(until, Event::Arrive(id));
         }
-        let mut news = None;
+        let (mut news, mut half_closed, mut ended) = (None, false, false);
         loop {
             let abandoned = stream.shut_read && stream.shut_write && !stream.unix;
             let inbox = &mut stream.inbox;
@@ -504,6 +504,7 @@ impl Kernel {
                         inbox.pieces.push_back((fits, fits));
                     }
                     inbox.ready.extend(bytes.drain(..fits));
+                    half_closed |= stream.shut_write && fits > 0;
                     inbox.transit_bytes -= fits;
                     if !bytes.is_empty() {
                         break;
@@ -511,6 +512,7 @@ impl Kernel {
                 }
                 Load::Fin => {
                     stream.shut_read = true;
+                    ended = !stream.inbox.ready.is_empty();
                     stream.ended = true;
                     if stream.shut_write {
                         stream.state = State::Closed;
@@ -528,15 +530,29 @@ impl Kernel {
             }
             stream.inbox.transit.pop_front();
         }
-        let peer = stream.peer;
+        let sender = stream.peer;
+        if half_closed {
+            self.faults.hit(Fault::HalfClose);
+        }
+        if ended && self.strikes(Fault::ResetAfterEnd) {
+            return self.cut_off(id);
+        }
         let Some(news) = news else { return };
         self.notify(id, news);
         if news == bits::STATE
-            && let Some(peer) = peer
+            && let Some(peer) = sender
         {
             self.end_was_heard(peer);
         }
         self.sender_may_go_on(id, false);
+    }
+
+    /// Resets both ends of a connection, the other one first.
+    fn cut_off(&mut self, id: ObjectId) {
+        if let Some(peer) = self.stream(id).and_then(|stream| stream.peer) {
+            self.reset(peer, Errno::CONNRESET);
+        }
+        self.reset(id, Errno::CONNRESET);
     }
 
     /// Bytes have come for an end that neither reads nor writes any more: both ends are reset.
@@ -565,9 +581,18 @@ impl Kernel {
             return;
         }
         if self.strikes(Fault::Reset) {
-            self.log(format_args!("the network resets a connection"));
-            self.reset(peer, Errno::CONNRESET);
-            self.reset(id, Errno::CONNRESET);
+            return self.cut_off(id);
+        }
+        if self.strikes(Fault::EarlyEnd) {
+            // To each end it looks as if the other one had closed, after any byte.
+            for (end, other) in [(id, peer), (peer, id)] {
+                self.push(Some(end), Load::Fin, other);
+            }
+            for end in [id, peer] {
+                if let Some(stream) = self.stream(end) {
+                    stream.peer = None;
+                }
+            }
             return;
         }
         if self.strikes(Fault::Clog) {

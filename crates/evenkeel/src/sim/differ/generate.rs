@@ -1,5 +1,6 @@
 //! Random programs. A program is made while it runs on the model, so that most of its calls meet what is there.
 
+use std::io;
 use std::net::Shutdown;
 use std::path::Path;
 
@@ -37,11 +38,24 @@ struct Generator {
 /// Most that is sent by one handle, in calls and in bytes.
 const MOST_SENT: (usize, usize) = (16, 12 << 10);
 
+/// All that an epoll can be told to report of a change.
+pub(super) const EVERYTHING: u32 = bits::IN | bits::PRI | bits::OUT | bits::RDHUP | bits::EDGE;
+
 /// The program of a seed.
-pub(super) fn program(seed: u64, folder: &Path) -> std::io::Result<Vec<Op>> {
+pub(super) fn program(seed: u64, folder: &Path) -> io::Result<Vec<Op>> {
     let mut dice = Rng::with_seed(seed);
-    let length = dice.usize(1..=200);
     let watched = dice.bool();
+    Ok(generate(seed, dice, watched, folder)?.0)
+}
+
+/// The program of a seed, and the epoll that watches everything in it.
+pub(super) fn watched_program(seed: u64, folder: &Path) -> io::Result<(Vec<Op>, Handle)> {
+    let (program, spectator) = generate(seed, Rng::with_seed(seed), true, folder)?;
+    Ok((program, spectator.unwrap_or_default()))
+}
+
+fn generate(seed: u64, mut dice: Rng, watched: bool, folder: &Path) -> io::Result<(Vec<Op>, Option<Handle>)> {
+    let length = dice.usize(1..=200);
     let mut generator = Generator {
         side: Side::new(compare::model(seed), folder.to_owned())?,
         dice,
@@ -59,7 +73,7 @@ pub(super) fn program(seed: u64, folder: &Path) -> std::io::Result<Vec<Op>> {
     while generator.program.len() < length {
         generator.step();
     }
-    Ok(generator.program)
+    Ok((generator.program, generator.spectator))
 }
 
 impl Generator {
@@ -90,8 +104,7 @@ impl Generator {
         };
         for (on, made) in made {
             if made != Made::Epoll {
-                let all = bits::IN | bits::PRI | bits::OUT | bits::RDHUP | bits::EDGE;
-                let op = Op::Ctl { epoll, op: EpollOp::Add, on, flags: all };
+                let op = Op::Ctl { epoll, op: EpollOp::Add, on, flags: EVERYTHING };
                 self.side.run(&op);
                 self.program.push(op);
             }

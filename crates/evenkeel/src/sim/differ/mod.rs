@@ -13,6 +13,7 @@
 //! ```
 
 mod compare;
+mod contain;
 mod fill;
 mod generate;
 mod program;
@@ -77,6 +78,32 @@ pub fn run(seeds: Range<u64>, budget: Duration, mut report: impl FnMut(&str) + S
         }
         Ok(totals)
     })?
+}
+
+/// Runs the programs of these seeds on the model alone, under faults and delays, and checks what must hold whatever happens.
+///
+/// # Errors
+/// The kernel's, if it starts no thread.
+pub fn contain(
+    seeds: Range<u64>,
+    budget: Duration,
+    mut report: impl FnMut(&str) + Send,
+) -> io::Result<Totals> {
+    let mut totals = Totals::default();
+    let start = Real.clock();
+    for seed in seeds {
+        if Real.clock() - start >= budget {
+            break;
+        }
+        let (calls, wrong) = contain::run(seed, Path::new("/run"))?;
+        totals.operations += calls;
+        totals.sequences += 1;
+        if let Some(text) = wrong {
+            totals.differences += 1;
+            report(&text);
+        }
+    }
+    Ok(totals)
 }
 
 /// Compares what happens at the limits of buffers, for each seed.

@@ -141,7 +141,14 @@ pub(super) enum Op {
 }
 
 /// The descriptor flags by name, as a reader of a report wants them.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Flags(pub(super) u32);
+
+impl fmt::Debug for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 impl fmt::Display for Flags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::event::{FdSetIter, fd_set_insert};
+use rustix::io::Errno;
 
 use super::program::{Flags, Handle, NEVER, Op, Place, Setting, Target};
 use crate::net::{Addr, ConnectOptions, KeepAlive, ListenOptions, SocketOption};
@@ -36,7 +37,7 @@ pub(super) enum Answer {
     Pending(Option<i32>),
     Address(Whence),
     /// By epoll, in its order: the handle, and the mask.
-    Reports(Vec<(Handle, String)>),
+    Reports(Vec<(Handle, Flags)>),
     Ready(usize, Vec<i16>),
     Selected(usize, [Vec<Handle>; 3]),
     Failed(String),
@@ -384,7 +385,7 @@ impl<Y: Watched> Side<Y> {
                 let reports = |events: &[EpollEvent]| {
                     let report = |event: &EpollEvent| {
                         let EpollEvent { flags, data } = *event;
-                        (data.u64() as Handle, Flags(flags.bits()).to_string())
+                        (data.u64() as Handle, Flags(flags.bits()))
                     };
                     Answer::Reports(events.iter().map(report).collect())
                 };
@@ -438,11 +439,39 @@ impl<Y: Watched> Side<Y> {
     }
 }
 
+/// An error by the name that the manuals have for it, as far as these calls know it.
 fn failure(e: &io::Error) -> String {
-    match e.raw_os_error() {
-        Some(number) => format!("{:?}", rustix::io::Errno::from_raw_os_error(number)),
-        None => e.to_string(),
-    }
+    const NAMES: [(Errno, &str); 26] = [
+        (Errno::ACCESS, "EACCES"),
+        (Errno::ADDRINUSE, "EADDRINUSE"),
+        (Errno::ADDRNOTAVAIL, "EADDRNOTAVAIL"),
+        (Errno::AGAIN, "EAGAIN"),
+        (Errno::BADF, "EBADF"),
+        (Errno::CONNABORTED, "ECONNABORTED"),
+        (Errno::CONNREFUSED, "ECONNREFUSED"),
+        (Errno::CONNRESET, "ECONNRESET"),
+        (Errno::EXIST, "EEXIST"),
+        (Errno::HOSTUNREACH, "EHOSTUNREACH"),
+        (Errno::INTR, "EINTR"),
+        (Errno::INVAL, "EINVAL"),
+        (Errno::LOOP, "ELOOP"),
+        (Errno::MFILE, "EMFILE"),
+        (Errno::NETUNREACH, "ENETUNREACH"),
+        (Errno::NFILE, "ENFILE"),
+        (Errno::NOBUFS, "ENOBUFS"),
+        (Errno::NOENT, "ENOENT"),
+        (Errno::NOMEM, "ENOMEM"),
+        (Errno::NOTCONN, "ENOTCONN"),
+        (Errno::NOTSOCK, "ENOTSOCK"),
+        (Errno::OPNOTSUPP, "EOPNOTSUPP"),
+        (Errno::PERM, "EPERM"),
+        (Errno::PIPE, "EPIPE"),
+        (Errno::PROTO, "EPROTO"),
+        (Errno::TIMEDOUT, "ETIMEDOUT"),
+    ];
+    let number = e.raw_os_error();
+    let named = NAMES.iter().find(|(errno, _)| Some(errno.raw_os_error()) == number);
+    named.map_or_else(|| e.to_string(), |(_, name)| (*name).into())
 }
 
 /// Bytes that tell where they come from.

@@ -65,6 +65,8 @@ pub mod dns;
 mod event_loop;
 pub mod fd;
 pub mod fs;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod group;
 mod handle;
 mod handler;

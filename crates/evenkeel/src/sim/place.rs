@@ -12,7 +12,8 @@ use super::kernel::HostId;
 use super::machine::Machine;
 use super::sys::{Sim, SimSys};
 use crate::backend::{Backend, Driver};
-use crate::choice::Started;
+use crate::choice::{self, Started};
+use crate::proactor::probe;
 use crate::reactor::{Epoll, EpollLevel, Poll, Readiness, Select};
 use crate::stand_in::StandIn;
 
@@ -92,14 +93,17 @@ impl Remembered {
 
 impl Place {
     /// The kernel of this host, for a new loop.
-    fn sys(&self) -> SimSys {
-        let id = self.sim.add_loop(self.host, self.stepped);
+    fn sys(&self, stepped: bool) -> SimSys {
+        let id = self.sim.add_loop(self.host, stepped);
         SimSys::new(self.sim.clone(), self.host, id)
     }
 
     fn start(&self, asked: Backend) -> io::Result<Started> {
         let backend = if asked == Backend::Auto { self.backend } else { asked };
-        let sys = self.sys();
+        if backend == Backend::IoUring {
+            return self.start_ring();
+        }
+        let sys = self.sys(self.stepped);
         let driver: Box<dyn Driver> = match backend {
             Backend::Select => Box::new(Readiness::<Select, _>::new(sys)?),
             Backend::Poll => Box::new(Readiness::<Poll, _>::new(sys)?),
@@ -108,5 +112,11 @@ impl Place {
             Backend::Sim | Backend::Auto => Box::new(SimDriver::new(sys)?),
         };
         Ok(Started { backend, driver, fallback: None })
+    }
+
+    /// Each loop's kernel is asked what its rings can do, since hosts have several. That takes its time, as it would on a thread.
+    fn start_ring(&self) -> io::Result<Started> {
+        let found = probe(&self.sys(false), "").map_err(Into::into);
+        choice::start_over(self.sys(self.stepped), Backend::IoUring, found)
     }
 }

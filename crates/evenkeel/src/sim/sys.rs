@@ -51,6 +51,8 @@ pub(crate) enum Waited {
     Epoll(Fd),
     Poll(Vec<PollEntry>),
     Select(i32, Box<[[FdSetElement; 16]; 3]>),
+    /// So many completions.
+    Ring(Fd, u32),
     /// Any change of what this loop watches.
     News(usize),
 }
@@ -146,6 +148,7 @@ impl Sim {
             Waited::Poll(entries) => kernel.poll(host, &mut entries.clone()) > 0,
             Waited::News(reader) => kernel.has_news(*reader),
             Waited::Select(bound, sets) => kernel.select(host, *bound, &mut sets.clone()) != Ok(0),
+            Waited::Ring(ring, wait) => kernel.ring_has(host, *ring, *wait),
         }
     }
 
@@ -416,6 +419,10 @@ impl Sys for SimSys {
     fn close(&self, fd: Fd) {
         let kernel = &mut self.sim.kernel.borrow_mut();
         if !self.is_dead(kernel) {
+            assert!(
+                !kernel.is_in_flight(self.host, fd),
+                "{fd} was closed while a request on it is in flight (I11)"
+            );
             let closed = kernel.close(self.host, fd);
             assert!(closed.is_ok(), "descriptor {fd} was closed that is not open: {closed:?}");
         }
@@ -600,33 +607,65 @@ impl Sys for SimSys {
         self.call(|kernel, host| kernel.socket_pair(host))
     }
 
-    fn ring_setup(&self, _: u32, _: &mut RingParams) -> io::Result<Fd> {
-        unsupported("io_uring")
+    fn ring_setup(&self, entries: u32, params: &mut RingParams) -> io::Result<Fd> {
+        self.call(|kernel, host| kernel.ring_setup(host, entries, params))
     }
 
-    fn ring_map(&self, _: Fd, _: u64, _: usize) -> io::Result<NonNull<u8>> {
-        unsupported("io_uring")
+    fn ring_map(&self, ring: Fd, offset: u64, bytes: usize) -> io::Result<NonNull<u8>> {
+        self.call(|kernel, host| kernel.ring_map(host, ring, offset, bytes))
     }
 
-    fn ring_provide(&self, _: Fd, _: NonNull<u8>, _: u16, _: bool) -> io::Result<()> {
-        unsupported("io_uring")
+    fn ring_provide(&self, ring: Fd, entries: NonNull<u8>, count: u16, incremental: bool) -> io::Result<()> {
+        self.call(|kernel, host| kernel.ring_provide(host, ring, entries, count, incremental))
     }
 
-    fn ring_operations(&self, _: Fd) -> io::Result<u128> {
-        unsupported("io_uring")
+    fn ring_operations(&self, ring: Fd) -> io::Result<u128> {
+        self.call(|kernel, host| kernel.ring_operations(host, ring))
     }
 
     fn ring_threads(&self, _: Fd, _: u32) -> io::Result<()> {
-        unsupported("io_uring")
+        // What blocks on files is not the ring's to do here.
+        Ok(())
     }
 
-    fn ring_enter(&self, _: Fd, _: u32, _: u32, _: bool, _: Option<Duration>) -> io::Result<u32> {
-        unsupported("io_uring")
+    fn ring_enter(
+        &self,
+        ring: Fd,
+        submit: u32,
+        wait: u32,
+        events: bool,
+        timeout: Option<Duration>,
+    ) -> io::Result<u32> {
+        let taken = self.call(|kernel, host| kernel.ring_submit(host, ring, submit))?;
+        // It does not wait if it has not taken all.
+        if !events || taken < submit {
+            if self.sim.kernel.borrow_mut().ring_has_some(self.host, ring) {
+                // They are taken in this turn, and found in the next.
+                self.sim.wake_up(self.id);
+            }
+            return Ok(taken);
+        }
+        // What the loop has waited for before, in the same turn, is over.
+        self.sim.wake_up(self.id);
+        let waited = self.wait(
+            timeout,
+            || Waited::Ring(ring, wait),
+            |kernel, host| Ok(kernel.ring_collect(host, ring, wait)?.then_some(())),
+        );
+        // What was taken, or has come, is told before what ended the wait.
+        let some = taken > 0 || self.sim.kernel.borrow_mut().ring_has_some(self.host, ring);
+        match waited {
+            Ok(None) if !some => Err(io::ErrorKind::TimedOut.into()),
+            Err(e) if !some => Err(e),
+            _ => Ok(taken),
+        }
     }
 
-    fn map(&self, _: usize) -> io::Result<NonNull<u8>> {
-        unsupported("io_uring")
+    fn map(&self, bytes: usize) -> io::Result<NonNull<u8>> {
+        self.call(|kernel, _| kernel.map(bytes))
     }
 
-    fn unmap(&self, _: NonNull<u8>, _: usize) {}
+    fn unmap(&self, at: NonNull<u8>, _: usize) {
+        self.sim.kernel.borrow_mut().unmap(at);
+    }
 }

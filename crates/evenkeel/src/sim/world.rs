@@ -198,6 +198,7 @@ impl World {
     pub fn swarm(&mut self, faults: &[Fault]) {
         self.swarm_more(faults);
         let kernel = &mut *self.sim.kernel.borrow_mut();
+        kernel.rings.vary = true;
         kernel.net.every_arrival = self.dice.bool();
         if self.dice.bool() {
             kernel.net.send_buffer = self.dice.usize(1 << 10..64 << 10);

@@ -39,10 +39,15 @@ macro_rules! on_every_driver {
             fn epoll() {
                 check(Backend::Epoll);
             }
+            #[test]
+            fn io_uring() {
+                check(Backend::IoUring);
+            }
         }
     )* };
 }
 
 mod broken;
 mod loops;
+mod rings;
 mod streams;

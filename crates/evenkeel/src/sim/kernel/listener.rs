@@ -119,6 +119,10 @@ impl Kernel {
     /// Takes a connection from the queue. A number is found first, as Linux does it.
     pub(crate) fn accept(&mut self, host: HostId, fd: Fd) -> Result<(Fd, Addr), Errno> {
         let id = self.lookup(host, fd)?;
+        self.accept_from(host, id)
+    }
+
+    pub(super) fn accept_from(&mut self, host: HostId, id: ObjectId) -> Result<(Fd, Addr), Errno> {
         self.has_number(host)?;
         match self.objects.get(id).map(|object| &object.kind) {
             Some(Kind::Listener(listener)) if !listener.queue.is_empty() => {}

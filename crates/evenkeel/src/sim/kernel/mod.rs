@@ -13,6 +13,7 @@ mod listener;
 mod news;
 mod object;
 mod poll;
+pub(crate) mod ring;
 mod stream;
 mod table;
 mod ticket;
@@ -57,6 +58,8 @@ pub(crate) struct Host {
     pub(crate) stirred: bool,
     /// How many processes this host has had before the one that runs.
     pub(crate) life: u32,
+    /// What its io_uring is like, once it was asked for.
+    pub(super) rings: Option<ring::Offer>,
 }
 
 /// Something that will happen.
@@ -127,6 +130,7 @@ pub(crate) struct Kernel {
     pub(crate) acting: Option<HostId>,
     /// Waits of all loops.
     pub(crate) waits: u64,
+    pub(crate) rings: ring::Rings,
     tickets: ticket::Tickets,
     /// What loops are to look at, by their numbers.
     news: Vec<BTreeSet<ObjectId>>,
@@ -148,6 +152,7 @@ impl Kernel {
             doorbell: Arc::default(),
             acting: None,
             waits: 0,
+            rings: ring::Rings::new(seed),
             tickets: ticket::Tickets::default(),
             news: Vec::new(),
         }
@@ -164,6 +169,7 @@ impl Kernel {
             next_inode: 1,
             stirred: false,
             life: 0,
+            rings: None,
         });
         id
     }
@@ -224,6 +230,7 @@ impl Kernel {
     pub(crate) fn settle(&mut self) -> Vec<Box<dyn FnOnce()>> {
         let mut calls = Vec::new();
         self.ring_doorbell();
+        self.run_undeferred();
         self.collect_tickets();
         while self.next_due().is_some_and(|at| at <= self.now) {
             let Some(Reverse(due)) = self.due.pop() else { break };
@@ -270,6 +277,7 @@ impl Kernel {
         let mut taken = false;
         for watcher in watchers {
             match watcher {
+                Watcher::Ring { ring, request } => self.ring_notify(ring, request, mask),
                 Watcher::Epoll { epoll, fd } => {
                     let exclusive = mask != bits::STATE && self.epoll_is_exclusive(epoll, fd, id);
                     if !(exclusive && taken) {

@@ -24,6 +24,7 @@ impl Kernel {
             }
             // A counter, as a real one is.
             Kind::Spare => bits::OUT,
+            Kind::Ring(ring) => ring.mask(),
         }
     }
 

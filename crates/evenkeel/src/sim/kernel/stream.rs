@@ -143,6 +143,11 @@ impl Stream {
         self.inbox.ready.len()
     }
 
+    /// Whether bytes may still be sent to this end.
+    pub(super) fn has_peer(&self) -> bool {
+        self.peer.is_some() || self.inbox.transit_bytes > 0
+    }
+
     /// What waits on its way to this end, and so takes the sender's room.
     fn held(&self) -> usize {
         self.inbox.transit_bytes + self.inbox.pieces.iter().map(|(all, _)| all).sum::<usize>()
@@ -203,10 +208,16 @@ impl Kernel {
     // ---- the calls ----
 
     pub(crate) fn recv(&mut self, host: HostId, fd: Fd, into: &mut [u8]) -> Result<usize, Errno> {
-        if let Kind::Listener(listener) = &self.object(host, fd)?.kind {
+        let id = self.lookup(host, fd)?;
+        self.recv_from(id, fd, into)
+    }
+
+    /// Receives on an object, which may have lost the number `fd` that it was named by.
+    pub(super) fn recv_from(&mut self, id: ObjectId, fd: Fd, into: &mut [u8]) -> Result<usize, Errno> {
+        if let Some(Kind::Listener(listener)) = self.objects.get(id).map(|object| &object.kind) {
             return Err(if listener.is_unix() { Errno::INVAL } else { Errno::NOTCONN });
         }
-        let (id, stream) = self.stream_of(host, fd)?;
+        let stream = self.stream(id).ok_or(Errno::NOTSOCK)?;
         if stream.state == State::Connecting {
             return Err(Errno::AGAIN);
         }

@@ -147,6 +147,7 @@ impl Kernel {
             Kind::Stream(stream) => self.end_stream(id, stream),
             Kind::Listener(listener) => self.end_listener(object.host, id, listener),
             Kind::Epoll(epoll) => self.end_epoll(id, epoll),
+            Kind::Ring(ring) => self.end_ring(id, *ring),
             Kind::Bell(_) | Kind::Spare => {}
         }
     }

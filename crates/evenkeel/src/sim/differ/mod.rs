@@ -17,6 +17,7 @@ mod contain;
 mod fill;
 mod generate;
 mod program;
+mod rings;
 mod shrink;
 mod side;
 
@@ -47,6 +48,8 @@ pub struct Totals {
 const AGAIN: usize = 3;
 /// How often a shorter program is tried.
 const TRIES: usize = 600;
+/// How much of a line is shown: bytes that were received can be many.
+const MOST_SHOWN: usize = 1_500;
 
 /// Compares for each seed, as long as there is time. Each difference is reported as a short program with both answers.
 ///
@@ -156,7 +159,11 @@ fn confirm(seed: u64, program: Vec<Op>, folder: &Path) -> io::Result<Option<Stri
             let mut text =
                 format!("seed {seed}: {} calls, of which {} suffice\n", program.len(), short.len());
             shown[..=difference.at].iter().for_each(|op| text += &format!("  {op}\n"));
-            return Ok(Some(format!("{text}{difference}")));
+            for line in difference.to_string().lines() {
+                text += line.get(..MOST_SHOWN).unwrap_or(line);
+                text.push('\n');
+            }
+            return Ok(Some(text));
         }
     }
     Ok(None)

@@ -11,6 +11,7 @@ use rustix::event::{FdSetIter, fd_set_insert};
 use rustix::io::Errno;
 
 use super::program::{Flags, Handle, NEVER, Op, Place, Setting, Target};
+use super::rings::{Completion, Rings};
 use crate::net::{Addr, ConnectOptions, KeepAlive, ListenOptions, SocketOption};
 use crate::sim::kernel::Stream;
 use crate::sim::sys::SimSys;
@@ -38,6 +39,7 @@ pub(super) enum Answer {
     Address(Whence),
     /// By epoll, in its order: the handle, and the mask.
     Reports(Vec<(Handle, Flags)>),
+    Completions(Vec<Completion>),
     Ready(usize, Vec<i16>),
     Selected(usize, [Vec<Handle>; 3]),
     Failed(String),
@@ -88,6 +90,7 @@ pub(super) struct Side<Y> {
     wakes: BTreeMap<Handle, WakeFn>,
     places: BTreeMap<Handle, Addr>,
     ports: BTreeMap<u16, Handle>,
+    rings: BTreeMap<Handle, Rings>,
     folder: PathBuf,
 }
 
@@ -109,6 +112,7 @@ impl<Y: Watched> Side<Y> {
             wakes: BTreeMap::new(),
             places: BTreeMap::new(),
             ports: BTreeMap::new(),
+            rings: BTreeMap::new(),
             folder,
         })
     }
@@ -173,12 +177,14 @@ impl<Y: Watched> Side<Y> {
 
     /// Every open number as it is now.
     pub(super) fn look(&self) -> Vec<Look> {
-        let fds: Vec<Fd> = self.live.keys().map(|at| self.numbers[*at as usize]).collect();
+        // What a ring is ready for is asked of itself.
+        let shown = || self.live.iter().filter(|(_, handle)| !self.rings.contains_key(handle));
+        let fds: Vec<Fd> = shown().map(|(at, _)| self.numbers[*at as usize]).collect();
         let mut entries: Vec<PollEntry> =
             fds.iter().map(|fd| PollEntry { fd: *fd, events: ALL, revents: 0 }).collect();
         let polled = self.sys.poll(&mut entries, Some(Duration::ZERO));
         assert!(polled.is_ok(), "poll takes any numbers: {polled:?}");
-        let shown = self.live.iter().zip(entries);
+        let shown = shown().zip(entries);
         let look = |((number, handle), entry): ((&Fd, &Handle), PollEntry)| Look {
             handle: *handle,
             number: *number,
@@ -202,6 +208,12 @@ impl<Y: Watched> Side<Y> {
 
     /// Closes everything, with resets, and removes the files.
     pub(super) fn end(mut self) {
+        for (handle, ring) in std::mem::take(&mut self.rings) {
+            self.live.retain(|_, open| *open != handle);
+            for fd in ring.end(&self.sys) {
+                self.sys.close(fd);
+            }
+        }
         for handle in self.live.values().copied().collect::<Vec<_>>() {
             self.run(&Op::Abort { on: handle });
         }
@@ -222,6 +234,7 @@ impl<Y: Watched> Side<Y> {
             | Op::Accept { .. } => self.begin(op),
             Op::Pair { .. } | Op::Spare { .. } | Op::Bell { .. } | Op::Epoll { .. } => self.make(op),
             Op::Close { .. } | Op::Abort { .. } | Op::Wake { .. } | Op::ClearWake { .. } => self.owned(op),
+            Op::Ring { .. } | Op::Ask { .. } | Op::Turn { .. } => self.ring(op),
             Op::Ctl { .. } | Op::Wait { .. } | Op::Poll { .. } | Op::Select { .. } => self.wait(op),
             _ => self.transfer(op),
         };
@@ -320,6 +333,10 @@ impl<Y: Watched> Side<Y> {
             }
             _ => {
                 let fd = fd?;
+                // The runtime closes nothing that a request is in flight for (I11).
+                if self.rings.contains_key(on) || self.rings.values().any(|ring| ring.uses(fd)) {
+                    return None;
+                }
                 let reset = matches!(op, Op::Abort { .. });
                 let set = if reset { self.sys.set_option(fd, SocketOption::ResetOnClose) } else { Ok(()) };
                 self.live.remove(self.named.get(on)?);
@@ -371,6 +388,37 @@ impl<Y: Watched> Side<Y> {
             }
             _ => return None,
         })
+    }
+
+    /// Calls on rings.
+    fn ring(&mut self, op: &Op) -> Option<io::Result<Answer>> {
+        let (ring, into, completed) = match op {
+            Op::Ring { into, incremental } => {
+                return Some(Rings::new(&self.sys, *incremental).map(|ring| {
+                    let number = self.opened(ring.number(), *into);
+                    self.rings.insert(*into, ring);
+                    Answer::Number(number)
+                }));
+            }
+            Op::Ask { ring, ask, on, into } => {
+                let fd = self.number(*on)?;
+                (ring, into, self.rings.get_mut(ring)?.ask(&self.sys, ask, fd, *into))
+            }
+            Op::Turn { ring, into } => (ring, into, self.rings.get_mut(ring)?.turn(&self.sys)),
+            _ => return None,
+        };
+        let mut all = match completed {
+            Ok(all) => all,
+            Err(e) => return Some(Err(e)),
+        };
+        let mut into = *into;
+        for done in &mut all {
+            if self.rings.get_mut(ring)?.accepted(done) {
+                done.result = self.opened(done.result, into);
+                into += 1;
+            }
+        }
+        Some(Ok(Answer::Completions(all)))
     }
 
     /// Calls about readiness. None waits.

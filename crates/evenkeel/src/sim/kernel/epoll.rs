@@ -123,7 +123,7 @@ impl Kernel {
         let watcher = Watcher::Epoll { epoll: id, fd };
         if let Some(object) = self.objects.get_mut(object) {
             match op {
-                EpollOp::Add => object.watchers.push(watcher),
+                EpollOp::Add => object.watch(watcher, flags & bits::EXCLUSIVE != 0),
                 EpollOp::Delete => object.watchers.retain(|w| *w != watcher),
                 EpollOp::Modify => {}
             }

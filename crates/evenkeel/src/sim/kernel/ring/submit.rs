@@ -145,11 +145,11 @@ impl Kernel {
 
     /// Puts a request in flight. It hears of what changes, and keeps the object open.
     fn put_in_flight(&mut self, ring: ObjectId, request: Request) -> Option<super::RequestId> {
-        let object = request.object;
+        let (object, exclusive) = (request.object, request.is_exclusive());
         let request = self.ring(ring)?.requests.insert(request);
         if let Some(object) = self.objects.get_mut(object) {
             object.numbers += 1;
-            object.watchers.push(Watcher::Ring { ring, request });
+            object.watch(Watcher::Ring { ring, request }, exclusive);
         }
         Some(request)
     }
@@ -172,6 +172,7 @@ fn of(entry: &Entry, object: ObjectId) -> Request {
         what: What::Poll { events: bits::IN },
         multishot: false,
         told: 0,
+        most: None,
         again: false,
         listed: false,
         cancelled: Cancelled::No,

@@ -98,7 +98,7 @@ impl Check {
                     Ok(report) => lock(&total).push((seed, report)),
                     Err(text) => {
                         stop.store(true, Ordering::Relaxed);
-                        lock(&failed).get_or_insert(text);
+                        lock(&failed).get_or_insert((seed, text));
                     }
                 }
             }
@@ -113,8 +113,8 @@ impl Check {
                 }
             });
         }
-        if let Some(text) = lock(&failed).take() {
-            return Err(text);
+        if let Some((seed, text)) = lock(&failed).take() {
+            return Err(format!("{text}replay: EVENKEEL_SIM_SEED={seed} {}", command()));
         }
         let mut reports = std::mem::take(&mut *lock(&total));
         reports.sort_by_key(|(seed, _)| *seed);
@@ -160,7 +160,7 @@ impl Check {
         let mut world = World::with_trace(seed, self.replay);
         match catch_unwind(AssertUnwindSafe(|| body(&mut world))) {
             Ok(Ok(())) => Ok(world.report()),
-            Ok(Err(failure)) => Err(explain(seed, &failure.to_string(), failure.trace())),
+            Ok(Err(failure)) => Err(explain(seed, &failure.described(), failure.trace())),
             Err(panic) => {
                 let text = panic.downcast_ref::<String>().map(String::as_str);
                 let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
@@ -185,8 +185,16 @@ fn explain(seed: u64, what: &str, trace: &[String]) -> String {
         // Writing into memory cannot fail.
         let _ = writeln!(text, "    {line}");
     }
-    let test = thread::current().name().filter(|name| *name != "main").unwrap_or_default().to_owned();
-    let package = std::env::var("CARGO_PKG_NAME").map_or(String::new(), |name| format!(" -p {name}"));
-    let _ = write!(text, "replay: EVENKEEL_SIM_SEED={seed} cargo test{package} {test} -- --nocapture");
     text
+}
+
+/// What runs this again: the test, or the program with its arguments.
+fn command() -> String {
+    let thread = thread::current();
+    match (thread.name().filter(|name| *name != "main"), std::env::var("CARGO_PKG_NAME")) {
+        (Some(test), Ok(package)) => {
+            format!("cargo test -p {package} --all-features {test} -- --exact --nocapture")
+        }
+        _ => std::env::args().collect::<Vec<_>>().join(" "),
+    }
 }

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 
+use super::driver::SimDriver;
 use super::kernel::HostId;
 use super::sys::{Sim, SimSys};
 use crate::backend::{Backend, Driver};
@@ -71,7 +72,8 @@ impl Place {
             Backend::Select => Box::new(Readiness::<Select, _>::new(sys)?),
             Backend::Poll => Box::new(Readiness::<Poll, _>::new(sys)?),
             Backend::EpollLevel => Box::new(Readiness::<EpollLevel, _>::new(sys)?),
-            _ => Box::new(Readiness::<Epoll, _>::new(sys)?),
+            Backend::Epoll | Backend::IoUring => Box::new(Readiness::<Epoll, _>::new(sys)?),
+            Backend::Sim | Backend::Auto => Box::new(SimDriver::new(sys)?),
         };
         Ok(Started { backend, driver, fallback: None })
     }

@@ -80,6 +80,11 @@ impl Failure {
         self.seed
     }
 
+    /// What was wrong, and when.
+    pub(super) fn described(&self) -> String {
+        format!("after {:?}: {}", self.at, self.what)
+    }
+
     /// What was wrong.
     pub fn what(&self) -> &str {
         &self.what
@@ -93,7 +98,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "after {:?} of seed {}: {}", self.at, self.seed, self.what)
+        write!(f, "seed {}, {}", self.seed, self.described())
     }
 }
 

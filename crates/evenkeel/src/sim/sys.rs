@@ -13,7 +13,7 @@ use rustix::event::epoll::EventData;
 use rustix::io::Errno;
 
 use super::fault::Fault;
-use super::kernel::{HostId, Kernel, Kind, bits};
+use super::kernel::{HostId, Kernel, Kind, ObjectId, bits};
 use super::net::nanos;
 use crate::net::{Addr, ConnectOptions, ListenOptions, SocketOption};
 use crate::sys::ring::RingParams;
@@ -42,6 +42,8 @@ pub(crate) enum Waited {
     Epoll(Fd),
     Poll(Vec<PollEntry>),
     Select(i32, Box<[[FdSetElement; 16]; 3]>),
+    /// Any change of what this loop watches.
+    News(usize),
 }
 
 struct Sleeper {
@@ -105,6 +107,7 @@ impl Sim {
         match waited {
             Waited::Epoll(ep) => kernel.epoll_has(host, *ep),
             Waited::Poll(entries) => kernel.poll(host, &mut entries.clone()) > 0,
+            Waited::News(reader) => kernel.has_news(*reader),
             Waited::Select(bound, sets) => kernel.select(host, *bound, &mut sets.clone()) != Ok(0),
         }
     }
@@ -233,7 +236,44 @@ impl SimSys {
         if self.is_dead(kernel) {
             return Err(Errno::BADF.into());
         }
-        Ok(call(kernel, self.host)?)
+        kernel.acting = Some(self.host);
+        let answer = call(kernel, self.host);
+        kernel.acting = None;
+        Ok(answer?)
+    }
+
+    /// The number by which the model knows this loop.
+    pub(super) fn reader(&self) -> usize {
+        self.id.0
+    }
+
+    /// Hears of every change of a descriptor's object from now on.
+    pub(super) fn watch(&self, fd: Fd) -> io::Result<ObjectId> {
+        self.call(|kernel, host| kernel.watch(host, fd, self.id.0))
+    }
+
+    pub(super) fn unwatch(&self, id: ObjectId) {
+        self.sim.kernel.borrow_mut().unwatch(id, self.id.0);
+    }
+
+    /// What a descriptor refers to.
+    pub(super) fn object(&self, fd: Fd) -> io::Result<ObjectId> {
+        self.call(|kernel, host| kernel.lookup(host, fd))
+    }
+
+    /// Has an object looked at in the next wait.
+    pub(super) fn look_again(&self, fd: Fd) {
+        // Fails only for a process that was killed.
+        let _ = self.call(|kernel, host| {
+            let id = kernel.lookup(host, fd)?;
+            kernel.tell_loop(self.id.0, id);
+            Ok(())
+        });
+    }
+
+    /// What an object is ready for.
+    pub(super) fn mask(&self, id: ObjectId) -> u32 {
+        self.sim.kernel.borrow().mask(id)
     }
 
     /// A call that a signal may interrupt.

@@ -204,8 +204,9 @@ impl Kernel {
 
     /// A watched object has ended.
     pub(super) fn forget_watched(&mut self, watcher: Watcher, object: ObjectId) {
-        let Watcher::Epoll { epoll, fd } = watcher;
-        if let Ok(epoll) = self.epoll(epoll) {
+        if let Watcher::Epoll { epoll, fd } = watcher
+            && let Ok(epoll) = self.epoll(epoll)
+        {
             epoll.items.remove(&(fd, object));
             epoll.ready.retain(|queued| *queued != (fd, object));
         }

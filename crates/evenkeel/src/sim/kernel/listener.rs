@@ -72,7 +72,7 @@ impl Kernel {
                 host.socket_files.insert(path, (inode, Some(id)));
             }
         }
-        self.log(format_args!("{} listens at {addr}", self.hosts[host.0 as usize].name.clone()));
+        self.log(format_args!("listen at {addr}"));
         self.assign(host, id)
     }
 

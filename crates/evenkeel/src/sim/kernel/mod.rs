@@ -10,6 +10,7 @@ pub(crate) mod bits;
 mod connect;
 mod epoll;
 mod listener;
+mod news;
 mod object;
 mod poll;
 mod stream;
@@ -17,7 +18,7 @@ mod table;
 mod wake;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -120,8 +121,12 @@ pub(crate) struct Kernel {
     /// Numbers for programs.
     pub(crate) user_dice: Rng,
     pub(crate) doorbell: Arc<Doorbell>,
+    /// Whose call is being answered.
+    pub(crate) acting: Option<HostId>,
     /// Waits of all loops.
     pub(crate) waits: u64,
+    /// What loops are to look at, by their numbers.
+    news: Vec<BTreeSet<ObjectId>>,
 }
 
 impl Kernel {
@@ -138,7 +143,9 @@ impl Kernel {
             dice: Rng::with_seed(seed ^ 0x6b65_726e_656c),
             user_dice: Rng::with_seed(seed ^ 0x7573_6572),
             doorbell: Arc::default(),
+            acting: None,
             waits: 0,
+            news: Vec::new(),
         }
     }
 
@@ -227,7 +234,13 @@ impl Kernel {
     }
 
     pub(crate) fn log(&mut self, what: fmt::Arguments<'_>) {
-        self.trace.add(self.now, what);
+        match self.acting {
+            Some(host) => {
+                let name = &self.hosts[host.0 as usize].name;
+                self.trace.add(self.now, format_args!("{name}: {what}"));
+            }
+            None => self.trace.add(self.now, what),
+        }
     }
 
     /// Whether a kind of fault strikes here; written down if it does.
@@ -261,6 +274,7 @@ impl Kernel {
                         self.epoll_notify(epoll, fd, id, mask);
                     }
                 }
+                Watcher::Loop(reader) => self.tell_loop(reader, id),
             }
         }
     }

@@ -19,6 +19,8 @@ pub(crate) struct ObjectId {
 pub(crate) enum Watcher {
     /// An `epoll`, which knows the object by a number.
     Epoll { epoll: ObjectId, fd: Fd },
+    /// A loop, by its number, whose driver hears of changes from the model itself.
+    Loop(usize),
 }
 
 /// What it is.

@@ -86,11 +86,13 @@ pub struct Connection {
     pub app: usize,
     pub user: String,
     pub socket_id: String,
+    /// When it was greeted.
     pub opened: Time,
     pub subscriptions: Vec<Subscription>,
     /// Everything that the hub did before this time has come: it has answered a ping that was sent then.
     pub covered: Time,
     pub ended: Option<Time>,
+    /// By the hub, with this code.
     pub close_code: Option<u16>,
     /// What it has published and left since its last ping.
     published: Vec<Label>,

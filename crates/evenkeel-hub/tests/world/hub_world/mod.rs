@@ -9,6 +9,7 @@ pub mod history;
 pub mod hostile;
 pub mod judge;
 pub mod publisher;
+pub mod scenes;
 pub mod setup;
 pub mod subscriber;
 pub mod wire;
@@ -21,7 +22,7 @@ use evenkeel::sim::{Failure, Fault, Host, World};
 use evenkeel_hub::config::Config;
 
 use follower::Follower;
-use hostile::{HARMS, Harm};
+use hostile::Harm;
 use publisher::Publisher;
 use setup::{APPS, PORT, Phase, Shared};
 use subscriber::Subscriber;
@@ -111,23 +112,25 @@ pub fn channels() -> Vec<String> {
         .to_vec()
 }
 
+/// What must hold of a world between two parts of its run.
+///
+/// # Panics
+/// If it does not; the check of worlds tells the seed.
+pub fn demand(world: &World, holds: bool, why: impl FnOnce() -> String) {
+    assert!(holds, "after {:?}: {}", world.elapsed(), why());
+}
+
 /// A world that is being run.
 pub struct Stage {
     pub shared: Rc<Shared>,
     pub hub: Host,
-    pub address: SocketAddr,
 }
 
 impl Scene {
-    /// Everything that a world can have, with faults that the seed chooses.
-    pub fn everything() -> Scene {
-        Scene { harms: HARMS.to_vec(), clock_jumps: true, ..Scene::default() }
-    }
-
     /// Puts everybody in their places.
     pub fn set(&self, world: &mut World) -> Stage {
         let mut shared = Shared::new(self.config.clone());
-        (shared.clock_jumps, shared.sleeps) = (self.clock_jumps, self.sleeps);
+        (shared.clock_jumps, shared.sleeps) = (self.clock_jumps || self.sleeps, self.sleeps);
         let shared = Rc::new(shared);
         let of_hub = shared.clone();
         let hub = world.host("hub", move || setup::serve(of_hub.clone()));
@@ -150,7 +153,7 @@ impl Scene {
         }
         let of = shared.clone();
         world.client("judge", move || judge::judge(of.clone(), address));
-        Stage { shared, hub, address }
+        Stage { shared, hub }
     }
 
     fn subscriber(&self, hub: SocketAddr, machine: usize, n: usize) -> Subscriber {

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::tally::Tally;
-use crate::{Outcome, clients, process};
+use crate::{Outcome, autobahn, clients, process, sanitize};
 
 const LIMIT: Duration = Duration::from_secs(60 * 60);
 
@@ -73,6 +73,8 @@ pub(crate) fn count(root: &Path, options: &Options) -> Tally {
         for loops in HUB_LOOPS {
             tally += hub_on_loops(root, loops).unwrap_or_else(|error| failure(&error));
         }
+        tally += autobahn::count(root).unwrap_or_else(|error| failure(&error));
+        tally += sanitize::count(root).unwrap_or_else(|error| failure(&error));
     }
     if options.clients {
         let hub = options.hub.as_deref();

@@ -36,6 +36,19 @@ pub(crate) fn current() -> Option<Rc<Shared>> {
     CURRENT.try_with(|stack| stack.borrow().last().cloned()).ok().flatten()
 }
 
+/// Makes a call outside of all loops, as a thread does that runs none.
+#[cfg_attr(not(feature = "sim"), expect(dead_code, reason = "other threads are real ones"))]
+pub(crate) fn outside<R>(call: impl FnOnce() -> R) -> R {
+    struct Back(Vec<Rc<Shared>>);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            CURRENT.with(|stack| *stack.borrow_mut() = std::mem::take(&mut self.0));
+        }
+    }
+    let _back = Back(CURRENT.take());
+    crate::task::as_another_thread(call)
+}
+
 /// Makes a loop the current one for as long as it lives.
 struct Entered;
 

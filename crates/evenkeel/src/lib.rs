@@ -65,6 +65,8 @@ pub mod dns;
 mod event_loop;
 pub mod fd;
 pub mod fs;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod group;
 mod handle;
 mod handler;
@@ -85,6 +87,7 @@ pub mod sim;
 #[cfg(not(feature = "sim"))]
 #[path = "sim/absent.rs"]
 mod sim;
+mod stand_in;
 mod stats;
 pub mod stdio;
 mod sys;

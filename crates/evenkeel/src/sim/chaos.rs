@@ -76,7 +76,11 @@ impl Chaos {
             Fault::Kill => {
                 if let Some(host) = self.dice.choice(world.servers()) {
                     let pause = millis(&mut self.dice, 3_000);
-                    world.kill(host, pause);
+                    if self.dice.bool() {
+                        world.kill(host, pause);
+                    } else {
+                        world.crash(host, pause);
+                    }
                 }
             }
             Fault::Suspend => {

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::fault::Fault;
 use super::place::{Place, here};
+use crate::remote::Remote;
 
 /// # Panics
 /// Outside of a simulated host.
@@ -30,9 +31,7 @@ pub fn elapsed() -> Duration {
 /// # Panics
 /// Outside of a simulated host.
 pub fn wall_clock() -> SystemTime {
-    let place = place();
-    let start = u64::try_from(place.sim.wall.get()).unwrap_or(0);
-    SystemTime::UNIX_EPOCH + Duration::from_secs(start) + elapsed()
+    place().sim.wall_clock()
 }
 
 /// A number that the seed decides, below `below`.
@@ -41,6 +40,16 @@ pub fn wall_clock() -> SystemTime {
 /// Outside of a simulated host, and if `below` is 0.
 pub fn random(below: u64) -> u64 {
     place().sim.kernel.borrow_mut().user_dice.u64(..below)
+}
+
+/// The loops of this host, in order; see [`World::set_loops`](super::World::set_loops).
+///
+/// # Panics
+/// Outside of a simulated host.
+pub fn remotes() -> Vec<Remote> {
+    let place = place();
+    let remotes = place.sim.remotes.borrow();
+    remotes.get(&place.host).cloned().unwrap_or_default()
 }
 
 /// Adds a line to the world's trace, which is shown if it fails.

@@ -73,10 +73,14 @@
 
 mod chaos;
 mod check;
+#[doc(hidden)]
+pub mod differ;
+mod disk;
 mod driver;
 pub(crate) mod fault;
 mod inside;
 pub(crate) mod kernel;
+mod machine;
 pub(crate) mod net;
 mod packet;
 pub(crate) mod place;
@@ -88,8 +92,8 @@ mod world;
 
 pub use check::Check;
 pub use fault::Fault;
-pub use inside::{elapsed, fail, hit, is_simulated, note, random, strikes, wall_clock};
+pub use inside::{elapsed, fail, hit, is_simulated, note, random, remotes, strikes, wall_clock};
 pub use report::{Failure, Report};
 pub use world::{Host, World};
 
-pub(crate) use place::start;
+pub(crate) use place::{machine, start};

@@ -4,14 +4,18 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
 
 use super::driver::SimDriver;
 use super::kernel::HostId;
+use super::machine::Machine;
 use super::sys::{Sim, SimSys};
 use crate::backend::{Backend, Driver};
-use crate::choice::Started;
+use crate::choice::{self, Started};
+use crate::proactor::probe;
 use crate::reactor::{Epoll, EpollLevel, Poll, Readiness, Select};
+use crate::stand_in::StandIn;
 
 thread_local! {
     /// The innermost last.
@@ -58,16 +62,48 @@ pub(crate) fn start(asked: Backend) -> Option<io::Result<Started>> {
     here().map(|place| place.start(asked))
 }
 
+/// The machine that this thread's code runs in now, if it is none but a host of a world.
+pub(crate) fn machine() -> Option<Arc<dyn StandIn>> {
+    let Place { sim, host, .. } = here()?;
+    let kernel = sim.kernel.borrow();
+    Some(Machine::new(kernel.doorbell.clone(), host, kernel.hosts[host.0 as usize].life))
+}
+
+/// A place of which is known without keeping its world.
+#[derive(Clone)]
+pub(crate) struct Remembered {
+    sim: Weak<Sim>,
+    backend: Backend,
+    failed: Rc<RefCell<Option<String>>>,
+}
+
+impl Remembered {
+    /// The place of this thread's code, if it is in this host.
+    pub(crate) fn here(of: HostId) -> Option<Self> {
+        let Place { sim, host, backend, failed, .. } = here()?;
+        (host == of).then(|| Remembered { sim: Rc::downgrade(&sim), backend, failed })
+    }
+
+    /// Another thread of that host's process: its loops wait in their own calls.
+    pub(crate) fn enter(self, host: HostId) -> Option<Inside> {
+        let Remembered { sim, backend, failed } = self;
+        Some(Inside::new(Place { sim: sim.upgrade()?, host, backend, stepped: false, failed }))
+    }
+}
+
 impl Place {
     /// The kernel of this host, for a new loop.
-    fn sys(&self) -> SimSys {
-        let id = self.sim.add_loop(self.host, self.stepped);
+    fn sys(&self, stepped: bool) -> SimSys {
+        let id = self.sim.add_loop(self.host, stepped);
         SimSys::new(self.sim.clone(), self.host, id)
     }
 
     fn start(&self, asked: Backend) -> io::Result<Started> {
         let backend = if asked == Backend::Auto { self.backend } else { asked };
-        let sys = self.sys();
+        if backend == Backend::IoUring {
+            return self.start_ring();
+        }
+        let sys = self.sys(self.stepped);
         let driver: Box<dyn Driver> = match backend {
             Backend::Select => Box::new(Readiness::<Select, _>::new(sys)?),
             Backend::Poll => Box::new(Readiness::<Poll, _>::new(sys)?),
@@ -76,5 +112,11 @@ impl Place {
             Backend::Sim | Backend::Auto => Box::new(SimDriver::new(sys)?),
         };
         Ok(Started { backend, driver, fallback: None })
+    }
+
+    /// Each loop's kernel is asked what its rings can do, since hosts have several. That takes its time, as it would on a thread.
+    fn start_ring(&self) -> io::Result<Started> {
+        let found = probe(&self.sys(false), "").map_err(Into::into);
+        choice::start_over(self.sys(self.stepped), Backend::IoUring, found)
     }
 }

@@ -17,6 +17,13 @@ impl EventLoop {
         Ok(())
     }
 
+    /// Whether code outside of it has left something to do since it went to sleep: another loop of the same thread may wake its
+    /// tasks without waking it.
+    pub(super) fn is_owed_a_turn(&self) -> bool {
+        let lp = &self.shared;
+        lp.core.borrow().is_owed() || lp.executor.has_ready() || lp.inbox.is_woken()
+    }
+
     /// The result of a task that has finished.
     pub(super) fn take_output<T>(&mut self, task: JoinHandle<T>) -> Option<Result<T, JoinError>> {
         match pin!(task).poll(&mut Context::from_waker(Waker::noop())) {

@@ -1,21 +1,27 @@
 //! The seam below the drivers, answered by the model: a driver's own code runs over it unchanged.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::ptr::NonNull;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::epoll::EventData;
 use rustix::io::Errno;
 
+use super::disk::Disk;
 use super::fault::Fault;
 use super::kernel::{HostId, Kernel, Kind, ObjectId, bits};
+use super::machine::{self, Machine};
 use super::net::nanos;
 use crate::net::{Addr, ConnectOptions, ListenOptions, SocketOption};
+use crate::remote::Remote;
+use crate::stand_in::StandIn;
 use crate::sys::ring::RingParams;
 use crate::sys::{
     EpollEvent, EpollFlags, EpollOp, Fd, FdSetElement, Listening, PollEntry, SocketFile, Sys, WakeFn,
@@ -27,6 +33,9 @@ pub(crate) struct Sim {
     /// What the virtual clock's zero is on the real one. Only differences are ever looked at.
     base: Instant,
     sleepers: RefCell<Vec<Sleeper>>,
+    pub(super) disks: RefCell<BTreeMap<HostId, Disk>>,
+    /// The mailboxes of each host's loops.
+    pub(crate) remotes: RefCell<BTreeMap<HostId, Vec<Remote>>>,
     /// What the wall clock shows at the virtual clock's zero, in seconds since 1970.
     pub(crate) wall: Cell<i64>,
     /// What a wait costs, in nanoseconds; none where time stands still unless somebody waits for it.
@@ -42,6 +51,8 @@ pub(crate) enum Waited {
     Epoll(Fd),
     Poll(Vec<PollEntry>),
     Select(i32, Box<[[FdSetElement; 16]; 3]>),
+    /// So many completions.
+    Ring(Fd, u32),
     /// Any change of what this loop watches.
     News(usize),
 }
@@ -55,14 +66,42 @@ struct Sleeper {
 
 impl Sim {
     pub(crate) fn new(kernel: Kernel) -> Rc<Self> {
-        Rc::new(Sim {
+        let world = kernel.doorbell.clone();
+        let sim = Rc::new(Sim {
             kernel: RefCell::new(kernel),
             base: Instant::now(),
             sleepers: RefCell::default(),
+            disks: RefCell::default(),
+            remotes: RefCell::default(),
             // The first of January 2030: no world depends on the day it runs.
             wall: Cell::new(1_893_456_000),
             cost: Cell::new(0),
-        })
+        });
+        machine::register(world, &sim);
+        sim
+    }
+
+    /// A host loses its power: of what its disk was not made to keep, any part may be gone.
+    ///
+    /// # Errors
+    /// The real kernel's, if it refuses memory.
+    pub(crate) fn crash_disk(&self, host: HostId) -> io::Result<()> {
+        let kernel = &mut *self.kernel.borrow_mut();
+        match self.disks.borrow_mut().get_mut(&host) {
+            Some(disk) => disk.crash(kernel.faults.dice(Fault::Kill)),
+            None => Ok(()),
+        }
+    }
+
+    /// What the wall clock shows.
+    pub(crate) fn wall_clock(&self) -> SystemTime {
+        let start = u64::try_from(self.wall.get()).unwrap_or(0);
+        SystemTime::UNIX_EPOCH + Duration::from_secs(start) + Duration::from_nanos(self.kernel.borrow().now)
+    }
+
+    /// The clock of all hosts.
+    pub(crate) fn clock(&self) -> Instant {
+        self.base + Duration::from_nanos(self.kernel.borrow().now)
     }
 
     pub(crate) fn add_loop(&self, host: HostId, stepped: bool) -> LoopId {
@@ -109,6 +148,7 @@ impl Sim {
             Waited::Poll(entries) => kernel.poll(host, &mut entries.clone()) > 0,
             Waited::News(reader) => kernel.has_news(*reader),
             Waited::Select(bound, sets) => kernel.select(host, *bound, &mut sets.clone()) != Ok(0),
+            Waited::Ring(ring, wait) => kernel.ring_has(host, *ring, *wait),
         }
     }
 
@@ -128,19 +168,25 @@ impl Sim {
 
     /// A loop takes a turn.
     pub(crate) fn wake_up(&self, id: LoopId) {
-        self.sleepers.borrow_mut()[id.0].sleep = None;
+        let sleeper = &mut self.sleepers.borrow_mut()[id.0];
+        if let Some((Waited::Epoll(ep), _)) = sleeper.sleep.take() {
+            self.kernel.borrow_mut().epoll_sleeps(sleeper.host, ep, false);
+        }
     }
 
-    /// A wait that found nothing.
-    fn sleep(&self, id: LoopId, waited: Waited, timeout: Option<u64>) {
+    /// A wait that found nothing. False: the loop sleeps from now on, and its call is over; else it has slept.
+    fn sleep(&self, id: LoopId, waited: Waited, timeout: Option<u64>) -> bool {
         let (host, stepped) = {
             let sleepers = self.sleepers.borrow();
             (sleepers[id.0].host, sleepers[id.0].stepped)
         };
         let until = timeout.map(|timeout| self.kernel.borrow_mut().deadline(timeout));
+        if let Waited::Epoll(ep) = &waited {
+            self.kernel.borrow_mut().epoll_sleeps(host, *ep, true);
+        }
         if stepped {
             self.sleepers.borrow_mut()[id.0].sleep = Some((waited, until));
-            return;
+            return false;
         }
         loop {
             self.settle();
@@ -149,7 +195,10 @@ impl Sim {
                 (kernel.now, kernel.next_due())
             };
             if until.is_some_and(|until| until <= now) || self.is_ready(host, &waited) {
-                return;
+                if let Waited::Epoll(ep) = &waited {
+                    self.kernel.borrow_mut().epoll_sleeps(host, *ep, false);
+                }
+                return true;
             }
             match next.into_iter().chain(until).min() {
                 Some(next) => self.advance(next.max(now)),
@@ -256,6 +305,12 @@ impl SimSys {
         self.sim.kernel.borrow_mut().unwatch(id, self.id.0);
     }
 
+    /// What a ticket stands for.
+    fn ticketed(&self, ticket: BorrowedFd<'_>) -> io::Result<ObjectId> {
+        let known = self.sim.kernel.borrow().ticketed(ticket);
+        known.or_else(|_| unsupported("descriptors of the real one"))
+    }
+
     /// What a descriptor refers to.
     pub(super) fn object(&self, fd: Fd) -> io::Result<ObjectId> {
         self.call(|kernel, host| kernel.lookup(host, fd))
@@ -305,14 +360,18 @@ impl SimSys {
         if timeout == Some(0) || self.sim.kernel.borrow_mut().strikes(Fault::SpuriousWake) {
             return Ok(None);
         }
-        self.sim.sleep(self.id, waited(), timeout);
-        self.call(collect)
+        if self.sim.sleep(self.id, waited(), timeout) { self.call(collect) } else { Ok(None) }
     }
 }
 
 impl Sys for SimSys {
     fn clock(&self) -> Instant {
-        self.sim.base + Duration::from_nanos(self.sim.kernel.borrow().now)
+        self.sim.clock()
+    }
+
+    fn stand_in(&self) -> Option<Arc<dyn StandIn>> {
+        let world = self.sim.kernel.borrow().doorbell.clone();
+        Some(Machine::new(world, self.host, self.life))
     }
 
     fn listen(&self, at: &Addr, options: &ListenOptions) -> io::Result<Fd> {
@@ -360,6 +419,10 @@ impl Sys for SimSys {
     fn close(&self, fd: Fd) {
         let kernel = &mut self.sim.kernel.borrow_mut();
         if !self.is_dead(kernel) {
+            assert!(
+                !kernel.is_in_flight(self.host, fd),
+                "{fd} was closed while a request on it is in flight (I11)"
+            );
             let closed = kernel.close(self.host, fd);
             assert!(closed.is_ok(), "descriptor {fd} was closed that is not open: {closed:?}");
         }
@@ -381,32 +444,47 @@ impl Sys for SimSys {
         self.call(|kernel, host| kernel.address(host, fd, true))
     }
 
-    fn import(&self, _: OwnedFd) -> io::Result<Fd> {
-        unsupported("descriptors of the real one")
+    fn import(&self, ticket: OwnedFd) -> io::Result<Fd> {
+        self.ticketed(ticket.as_fd())?;
+        self.call(|kernel, host| kernel.redeem(host, ticket))
     }
 
-    fn duplicate(&self, _: BorrowedFd<'_>) -> io::Result<Fd> {
-        unsupported("descriptors of the real one")
+    fn duplicate(&self, ticket: BorrowedFd<'_>) -> io::Result<Fd> {
+        let id = self.ticketed(ticket)?;
+        self.call(|kernel, host| {
+            kernel.has_number(host)?;
+            kernel.assign(host, id)
+        })
     }
 
     fn is_pollable(&self, _: Fd) -> io::Result<bool> {
         Ok(true)
     }
 
-    fn export(&self, _: Fd) -> io::Result<OwnedFd> {
-        unsupported("descriptors that could leave it")
+    fn export(&self, fd: Fd) -> io::Result<OwnedFd> {
+        self.call(|kernel, host| {
+            let ticket = kernel.ticket(host, fd)?;
+            kernel.close(host, fd)?;
+            Ok(ticket)
+        })
     }
 
     fn spare(&self) -> io::Result<Fd> {
         self.call(|kernel, host| kernel.open(host, Kind::Spare))
     }
 
-    fn copy(&self, _: Fd) -> io::Result<OwnedFd> {
-        unsupported("descriptors that could leave it")
+    fn copy(&self, fd: Fd) -> io::Result<OwnedFd> {
+        self.call(|kernel, host| kernel.ticket(host, fd))
     }
 
-    fn listening(&self, _: BorrowedFd<'_>) -> io::Result<Listening> {
-        unsupported("descriptors of the real one")
+    fn listening(&self, ticket: BorrowedFd<'_>) -> io::Result<Listening> {
+        let id = self.ticketed(ticket)?;
+        match self.sim.kernel.borrow().objects.get(id).map(|object| &object.kind) {
+            Some(Kind::Listener(listener)) => {
+                Ok(Listening { addr: listener.addr.clone(), reuse_port: listener.reuse_port })
+            }
+            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no socket that listens")),
+        }
     }
 
     fn socket_file(&self, path: &Path) -> Option<SocketFile> {
@@ -529,33 +607,65 @@ impl Sys for SimSys {
         self.call(|kernel, host| kernel.socket_pair(host))
     }
 
-    fn ring_setup(&self, _: u32, _: &mut RingParams) -> io::Result<Fd> {
-        unsupported("io_uring")
+    fn ring_setup(&self, entries: u32, params: &mut RingParams) -> io::Result<Fd> {
+        self.call(|kernel, host| kernel.ring_setup(host, entries, params))
     }
 
-    fn ring_map(&self, _: Fd, _: u64, _: usize) -> io::Result<NonNull<u8>> {
-        unsupported("io_uring")
+    fn ring_map(&self, ring: Fd, offset: u64, bytes: usize) -> io::Result<NonNull<u8>> {
+        self.call(|kernel, host| kernel.ring_map(host, ring, offset, bytes))
     }
 
-    fn ring_provide(&self, _: Fd, _: NonNull<u8>, _: u16, _: bool) -> io::Result<()> {
-        unsupported("io_uring")
+    fn ring_provide(&self, ring: Fd, entries: NonNull<u8>, count: u16, incremental: bool) -> io::Result<()> {
+        self.call(|kernel, host| kernel.ring_provide(host, ring, entries, count, incremental))
     }
 
-    fn ring_operations(&self, _: Fd) -> io::Result<u128> {
-        unsupported("io_uring")
+    fn ring_operations(&self, ring: Fd) -> io::Result<u128> {
+        self.call(|kernel, host| kernel.ring_operations(host, ring))
     }
 
     fn ring_threads(&self, _: Fd, _: u32) -> io::Result<()> {
-        unsupported("io_uring")
+        // What blocks on files is not the ring's to do here.
+        Ok(())
     }
 
-    fn ring_enter(&self, _: Fd, _: u32, _: u32, _: bool, _: Option<Duration>) -> io::Result<u32> {
-        unsupported("io_uring")
+    fn ring_enter(
+        &self,
+        ring: Fd,
+        submit: u32,
+        wait: u32,
+        events: bool,
+        timeout: Option<Duration>,
+    ) -> io::Result<u32> {
+        let taken = self.call(|kernel, host| kernel.ring_submit(host, ring, submit))?;
+        // It does not wait if it has not taken all.
+        if !events || taken < submit {
+            if self.sim.kernel.borrow_mut().ring_has_some(self.host, ring) {
+                // They are taken in this turn, and found in the next.
+                self.sim.wake_up(self.id);
+            }
+            return Ok(taken);
+        }
+        // What the loop has waited for before, in the same turn, is over.
+        self.sim.wake_up(self.id);
+        let waited = self.wait(
+            timeout,
+            || Waited::Ring(ring, wait),
+            |kernel, host| Ok(kernel.ring_collect(host, ring, wait)?.then_some(())),
+        );
+        // What was taken, or has come, is told before what ended the wait.
+        let some = taken > 0 || self.sim.kernel.borrow_mut().ring_has_some(self.host, ring);
+        match waited {
+            Ok(None) if !some => Err(io::ErrorKind::TimedOut.into()),
+            Err(e) if !some => Err(e),
+            _ => Ok(taken),
+        }
     }
 
-    fn map(&self, _: usize) -> io::Result<NonNull<u8>> {
-        unsupported("io_uring")
+    fn map(&self, bytes: usize) -> io::Result<NonNull<u8>> {
+        self.call(|kernel, _| kernel.map(bytes))
     }
 
-    fn unmap(&self, _: NonNull<u8>, _: usize) {}
+    fn unmap(&self, at: NonNull<u8>, _: usize) {
+        self.sim.kernel.borrow_mut().unmap(at);
+    }
 }

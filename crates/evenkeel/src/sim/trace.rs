@@ -40,6 +40,13 @@ impl Trace {
         self.lines.push_back(line);
     }
 
+    /// What only a replay shows: it would be too much for every run, and a loop that spins would seem to do something.
+    pub(crate) fn aside(&self, at: u64, what: fmt::Arguments<'_>) {
+        if self.verbose {
+            eprintln!("{:>7}.{:09} | {what}", at / 1_000_000_000, at % 1_000_000_000);
+        }
+    }
+
     pub(crate) fn hash(&self) -> u64 {
         self.hash
     }

@@ -28,11 +28,15 @@ type Program = Rc<dyn Fn() -> Pin<Box<dyn Future<Output = io::Result<()>>>>>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Host(pub(crate) HostId);
 
-/// A running process.
+/// A running process: its loops, of which the first runs its program.
 struct Process {
+    loops: Vec<Looping>,
+    main: JoinHandle<io::Result<()>>,
+}
+
+struct Looping {
     events: EventLoop,
     id: LoopId,
-    main: JoinHandle<io::Result<()>>,
     /// Turns in which nothing happened, one after the other.
     idle_turns: u32,
 }
@@ -41,9 +45,13 @@ struct Machine {
     name: String,
     id: HostId,
     program: Program,
+    /// How many loops a process of it has.
+    loops: usize,
     process: Option<Process>,
     /// The world's run is over when all of these have ended.
     is_client: bool,
+    /// It starts again when its program fails.
+    supervised: bool,
     ended: bool,
     /// When it is to start again, after it was killed.
     starts_at: Option<u64>,
@@ -147,12 +155,30 @@ impl World {
             name,
             id,
             program,
+            loops: 1,
             process: None,
             is_client,
+            supervised: false,
             ended: false,
             starts_at: Some(0),
         });
         Host(id)
+    }
+
+    /// Lets a host's program fail while faults strike, as programs do that find no free descriptor for their listener: it is
+    /// started again a second later, as by a supervisor. That it panics fails the world all the same.
+    pub fn supervise(&mut self, host: Host) {
+        if let Some(machine) = self.machines.iter_mut().find(|machine| machine.id == host.0) {
+            machine.supervised = true;
+        }
+    }
+
+    /// How many loops the processes of a host have from their next start on. Default: one. The program runs on the first, and
+    /// [`remotes`](super::remotes) leads to all.
+    pub fn set_loops(&mut self, host: Host, loops: usize) {
+        if let Some(machine) = self.machines.iter_mut().find(|machine| machine.id == host.0) {
+            machine.loops = loops.max(1);
+        }
     }
 
     /// The address of a host in the network that all of them share. Its name resolves to it.
@@ -167,20 +193,26 @@ impl World {
         self.sim.kernel.borrow_mut().faults.set_rate(fault, rate);
     }
 
-    /// Lets the seed choose which faults strike, and how often. Each kind is off in half of all worlds, since faults hide one
-    /// another.
+    /// Lets the seed choose which of these faults strike, and how often, and how small the buffers of sockets are. Each kind
+    /// is off in half of all worlds, since faults hide one another.
     pub fn swarm(&mut self, faults: &[Fault]) {
-        for fault in faults {
-            let rate =
-                if self.dice.bool() { fault.usual_rate() * (0.2 + self.dice.f64() * 2.0) } else { 0.0 };
-            self.set_fault(*fault, rate);
-        }
+        self.swarm_more(faults);
         let kernel = &mut *self.sim.kernel.borrow_mut();
+        kernel.rings.vary = true;
         kernel.net.every_arrival = self.dice.bool();
         if self.dice.bool() {
             kernel.net.send_buffer = self.dice.usize(1 << 10..64 << 10);
             kernel.net.recv_buffer = self.dice.usize(1 << 10..64 << 10);
             kernel.net.segment = self.dice.usize(1..4 << 10);
+        }
+    }
+
+    /// As [`swarm`](Self::swarm), without a change of the buffers.
+    pub fn swarm_more(&mut self, faults: &[Fault]) {
+        for fault in faults {
+            let rate =
+                if self.dice.bool() { fault.usual_rate() * (0.2 + self.dice.f64() * 2.0) } else { 0.0 };
+            self.set_fault(*fault, rate);
         }
     }
 
@@ -223,6 +255,16 @@ impl World {
         let inside = Inside::new(self.place(host.0));
         drop(process);
         drop(inside);
+    }
+
+    /// A host loses its power: as [`kill`](Self::kill), and of what its programs have written to its disk without syncing
+    /// it, any part may be lost.
+    pub fn crash(&mut self, host: Host, pause: Duration) {
+        self.kill(host, pause);
+        if let Err(e) = self.sim.crash_disk(host.0) {
+            let what = format!("there is no memory for a simulated disk: {e}");
+            self.failed.borrow_mut().get_or_insert(what);
+        }
     }
 
     /// The machine sleeps: its clock goes on, and nothing else does.
@@ -310,11 +352,11 @@ impl World {
 
     /// Nobody has anything to do: time goes on to when somebody has.
     fn pass_time(&mut self, now: u64, until: u64) -> Result<(), Failure> {
-        let sleeping = self.machines.iter().filter_map(|machine| {
-            machine.process.as_ref().map_or(machine.starts_at, |process| self.sim.wakes_at(process.id))
-        });
+        let running = self.machines.iter().filter_map(|machine| machine.process.as_ref());
+        let sleeping = running.flat_map(|process| &process.loops).filter_map(|l| self.sim.wakes_at(l.id));
+        let starting = self.machines.iter().filter(|m| m.process.is_none()).filter_map(|m| m.starts_at);
         let kernel = self.sim.kernel.borrow().next_due();
-        let next = sleeping.chain(kernel).chain((until != u64::MAX).then_some(until)).min();
+        let next = sleeping.chain(starting).chain(kernel).chain((until != u64::MAX).then_some(until)).min();
         let Some(next) = next else {
             let waiting = self.names(|m| m.is_client && !m.ended).join(", ");
             let what = format!("nothing can happen any more, and these have not ended: {waiting} (I3)");
@@ -343,10 +385,11 @@ impl World {
             if machine.process.is_some() || machine.starts_at.is_none_or(|starts| starts > now) {
                 continue;
             }
-            let (id, program, name) = (machine.id, machine.program.clone(), machine.name.clone());
-            let _inside = Inside::new(self.place(id));
-            let events = match EventLoop::new() {
-                Ok(events) => events,
+            let (host, program, name, count) =
+                (machine.id, machine.program.clone(), machine.name.clone(), machine.loops);
+            let _inside = Inside::new(self.place(host));
+            let loops = match self.make_loops(count) {
+                Ok(loops) => loops,
                 // As a supervisor does whose program cannot start for want of something: later again.
                 Err(e) if self.sim.kernel.borrow().faults.are_on() => {
                     self.sim.kernel.borrow_mut().log(format_args!("{name} cannot start: {e}"));
@@ -356,48 +399,66 @@ impl World {
                 Err(e) => return Err(self.failure(format!("{name} cannot start: {e}"))),
             };
             self.sim.kernel.borrow_mut().log(format_args!("{name} starts"));
-            let id = self.sim.last_loop();
-            let main = events.handle().spawn(async move { program().await });
+            let remotes = loops.iter().map(|l| l.events.handle().remote()).collect();
+            self.sim.remotes.borrow_mut().insert(host, remotes);
+            let main = loops[0].events.handle().spawn(async move { program().await });
             let machine = &mut self.machines[at];
             machine.starts_at = None;
-            machine.process = Some(Process { events, id, main, idle_turns: 0 });
+            machine.process = Some(Process { loops, main });
         }
         Ok(())
     }
 
+    fn make_loops(&self, count: usize) -> io::Result<Vec<Looping>> {
+        let make = |_| {
+            let events = EventLoop::new()?;
+            Ok(Looping { events, id: self.sim.last_loop(), idle_turns: 0 })
+        };
+        (0..count).map(make).collect()
+    }
+
     /// Each loop that has something to do takes a turn, in an order by chance. False if there was none.
     fn take_turns(&mut self) -> Result<bool, Failure> {
-        let runs = |machine: &Machine| machine.process.as_ref().is_some_and(|p| self.sim.may_run(p.id));
-        let mut order: Vec<usize> = (0..self.machines.len()).filter(|at| runs(&self.machines[*at])).collect();
+        let mut order = Vec::new();
+        for (at, machine) in self.machines.iter().enumerate() {
+            let loops = machine.process.iter().flat_map(|process| &process.loops).enumerate();
+            order.extend(
+                loops
+                    .filter(|(_, l)| l.events.is_owed_a_turn() || self.sim.may_run(l.id))
+                    .map(|(which, _)| (at, which)),
+            );
+        }
         self.dice.shuffle(&mut order);
-        for at in &order {
+        for (at, which) in &order {
             let cost = self.dice.u64(1_000..20_000);
             self.sim.cost.set(cost);
-            self.take_turn(*at)?;
+            self.take_turn(*at, *which)?;
         }
         Ok(!order.is_empty())
     }
 
-    fn take_turn(&mut self, at: usize) -> Result<(), Failure> {
+    fn take_turn(&mut self, at: usize, which: usize) -> Result<(), Failure> {
         let inside = Inside::new(self.place(self.machines[at].id));
         let machine = &mut self.machines[at];
+        // It may have ended in the turn of another loop.
         let Some(process) = &mut machine.process else { return Ok(()) };
+        let Some(looping) = process.loops.get_mut(which) else { return Ok(()) };
         let before = self.sim.kernel.borrow().trace.events();
-        self.sim.wake_up(process.id);
-        let result = process.events.step();
+        self.sim.wake_up(looping.id);
+        let result = looping.events.step();
         let after = self.sim.kernel.borrow().trace.events();
-        let idle = before == after && self.sim.may_run(process.id);
-        process.idle_turns = if idle { process.idle_turns + 1 } else { 0 };
-        let (spins, panics) = (process.idle_turns > SPINNING, process.events.handle().stats().panics);
+        let idle = before == after && self.sim.may_run(looping.id);
+        looping.idle_turns = if idle { looping.idle_turns + 1 } else { 0 };
+        let (spins, panics) = (looping.idle_turns > SPINNING, looping.events.handle().stats().panics);
         let ended = process.main.is_finished();
         let name = machine.name.clone();
         drop(inside);
         if let Err(e) = result {
-            return Err(self.failure(format!("the loop of {name} failed: {e} (I8)")));
+            return Err(self.failure(format!("a loop of {name} failed: {e} (I8)")));
         }
         if spins {
             return Err(
-                self.failure(format!("the loop of {name} turns and turns, and nothing happens (I8, I29)"))
+                self.failure(format!("a loop of {name} turns and turns, and nothing happens (I8, I29)"))
             );
         }
         if panics > 0 && !self.sim.kernel.borrow().panics_are_planned() {
@@ -408,23 +469,30 @@ impl World {
 
     /// A program has come to its end.
     fn end_machine(&mut self, at: usize) -> Result<(), Failure> {
-        let Some(Process { mut events, main, id, .. }) = self.machines[at].process.take() else {
-            return Ok(());
-        };
+        let Some(Process { mut loops, main }) = self.machines[at].process.take() else { return Ok(()) };
         let machine = &mut self.machines[at];
         let name = machine.name.clone();
         let inside = Inside::new(self.place(self.machines[at].id));
-        self.sim.wake_up(id);
-        let outcome = events.take_output(main);
-        // The loop's end closes what the program has left open.
-        drop(events);
+        let outcome = loops[0].events.take_output(main);
+        // The loops' end closes what the program has left open.
+        drop(loops);
+        self.sim.settle();
         drop(inside);
         let machine = &mut self.machines[at];
         machine.ended = true;
         let host = machine.id;
         match outcome {
             Some(Ok(Ok(()))) => {}
-            Some(Ok(Err(e))) => return Err(self.failure(format!("{name} failed: {e}"))),
+            Some(Ok(Err(e))) => {
+                let mut kernel = self.sim.kernel.borrow_mut();
+                if !self.machines[at].supervised || !kernel.faults.are_on() {
+                    drop(kernel);
+                    return Err(self.failure(format!("{name} failed: {e}")));
+                }
+                kernel.log(format_args!("{name} failed, and is to start again: {e}"));
+                let machine = &mut self.machines[at];
+                (machine.ended, machine.starts_at) = (false, Some(kernel.now + 1_000_000_000));
+            }
             Some(Err(e)) => return Err(self.failure(format!("{name} panicked: {e}"))),
             None => return Err(self.failure(format!("{name} has no result"))),
         }

@@ -33,6 +33,7 @@ use self::raw::Core;
 
 pub use self::answer::Answer;
 pub use self::join::{JoinError, JoinHandle};
+pub(crate) use self::raw::as_another_thread;
 pub use self::set::TaskSet;
 
 /// Spawns a task on the current loop. It is polled first in the next turn, never inside this call.

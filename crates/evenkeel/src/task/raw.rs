@@ -37,6 +37,7 @@ pub(super) use self::core::Core;
 pub(super) use self::core::MAX_LATE_SPAWNS;
 pub(super) use self::handle::Handle;
 use self::shared::Shared;
+pub(crate) use self::shared::as_another_thread;
 use super::join::JoinError;
 
 type TaskPtr = NonNull<Header>;

@@ -1,14 +1,15 @@
 //! Streams between hosts: every byte arrives, in order, whatever the kernel and the network do.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use evenkeel::net::{Listener, Stream};
-use evenkeel::sim::{Check, Failure, Fault, World};
+use evenkeel::sim::{Failure, Fault, World};
 use evenkeel::{Backend, time};
 
 /// What a kernel may do at any time without anybody having done wrong.
-const KERNEL: &[Fault] = &[
+pub const KERNEL: &[Fault] = &[
     Fault::ShortRead,
     Fault::ShortWrite,
     Fault::WouldBlock,
@@ -34,7 +35,7 @@ async fn echo(mut stream: Stream) -> io::Result<()> {
     }
 }
 
-async fn serve() -> io::Result<()> {
+pub async fn serve() -> io::Result<()> {
     let mut listener = Listener::bind("0.0.0.0:7000")?;
     loop {
         let (stream, _) = listener.accept().await?;
@@ -45,8 +46,10 @@ async fn serve() -> io::Result<()> {
     }
 }
 
-async fn client(server: std::net::IpAddr, bytes: usize) -> io::Result<()> {
-    let mut stream = Stream::connect(std::net::SocketAddr::new(server, 7000)).await?;
+/// Sends so many bytes, and sees that they come back.
+pub async fn exchange(server: SocketAddr, bytes: usize) -> io::Result<()> {
+    time::sleep(Duration::from_millis(1)).await;
+    let mut stream = Stream::connect(server).await?;
     let mut sent = vec![0; bytes];
     for (at, byte) in sent.iter_mut().enumerate() {
         *byte = (at * 7 + at / 251) as u8;
@@ -80,48 +83,17 @@ async fn client(server: std::net::IpAddr, bytes: usize) -> io::Result<()> {
     Ok(())
 }
 
-fn every_byte(world: &mut World, backend: Backend) -> Result<(), Failure> {
+fn i35_every_byte_arrives(world: &mut World, backend: Backend) -> Result<(), Failure> {
     world.set_backend(backend);
     world.swarm(KERNEL);
     let server = world.host("server", serve);
-    let ip = world.ip(server);
+    let address = SocketAddr::new(world.ip(server), 7000);
     for i in 0..4 {
-        world.client(&format!("client {i}"), move || async move {
-            time::sleep(Duration::from_millis(1)).await;
-            client(ip, 20_000).await
-        });
+        world.client(&format!("client {i}"), move || exchange(address, 20_000));
     }
     world.run()
 }
 
-macro_rules! on_every_driver {
-    ($($name:ident: $world:path;)*) => { $(
-        mod $name {
-            use super::*;
-            #[test]
-            fn sim() {
-                Check::new().seeds(0..40).run(|world| $world(world, Backend::Sim));
-            }
-            #[test]
-            fn select() {
-                Check::new().seeds(0..40).run(|world| $world(world, Backend::Select));
-            }
-            #[test]
-            fn poll() {
-                Check::new().seeds(0..40).run(|world| $world(world, Backend::Poll));
-            }
-            #[test]
-            fn epoll_lt() {
-                Check::new().seeds(0..40).run(|world| $world(world, Backend::EpollLevel));
-            }
-            #[test]
-            fn epoll() {
-                Check::new().seeds(0..40).run(|world| $world(world, Backend::Epoll));
-            }
-        }
-    )* };
-}
-
 on_every_driver! {
-    i35_every_byte_arrives: every_byte;
+    i35_every_byte_arrives(0..40, &[evenkeel::sim::Fault::ShortRead]);
 }

@@ -13,5 +13,9 @@ pub(crate) const EDGE: u32 = 1 << 31;
 
 /// Reported whether asked for or not.
 pub(crate) const ALWAYS: u32 = ERR | HUP;
-/// What is new when a stream has ended altogether.
-pub(crate) const ENDED: u32 = IN | OUT | RDHUP | HUP | ERR;
+/// What Linux says is new when there is something to read.
+pub(crate) const ARRIVED: u32 = IN | PRI;
+/// What Linux says is new when a socket's state is: everything, so whoever watches it looks again.
+pub(crate) const STATE: u32 = 0;
+/// Of these only one may be woken out of several that share an object.
+pub(crate) const MAY_BE_EXCLUSIVE: u32 = IN | OUT | ERR | HUP | EDGE | EXCLUSIVE;

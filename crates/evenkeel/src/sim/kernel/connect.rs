@@ -57,7 +57,8 @@ impl Kernel {
     fn connect_unix(&mut self, host: HostId, path: &Path) -> Result<Fd, Errno> {
         let (_, listener) = *self.host(host).socket_files.get(path).ok_or(Errno::NOENT)?;
         let listener = listener.ok_or(Errno::CONNREFUSED)?;
-        if self.listener(listener).ok_or(Errno::CONNREFUSED)?.is_full() {
+        let accepting = self.listener(listener).filter(|listener| !listener.shut_read);
+        if accepting.ok_or(Errno::CONNREFUSED)?.is_full() {
             self.faults.hit(Fault::BacklogFull);
             return Err(Errno::AGAIN);
         }
@@ -68,7 +69,7 @@ impl Kernel {
         if let Some(listener) = self.listener(listener) {
             listener.queue.push_back(server);
         }
-        self.notify(listener, bits::IN);
+        self.notify(listener, bits::ARRIVED);
         self.assign(host, client)
     }
 
@@ -131,15 +132,17 @@ impl Kernel {
             return self.nobody_answers(client, attempt);
         }
         let (recv, send) = (listener.recv_buffer, listener.send_buffer);
+        let reset_on_close = listener.reset_on_close;
         let mut server = Stream::connecting(Addr::Ip(to), local, &self.net);
         server.accepted(recv, send);
         server.peer = Some(client);
+        server.reset_on_close = reset_on_close;
         let server = self.objects.insert(host, Kind::Stream(server));
         self.answer(client, from, host, Ok(server));
         if let Some(listener) = self.listener(id) {
             listener.queue.push_back(server);
         }
-        self.notify(id, bits::IN);
+        self.notify(id, bits::ARRIVED);
     }
 
     fn answer(&mut self, client: ObjectId, from: HostId, host: HostId, answer: Result<ObjectId, Errno>) {
@@ -174,13 +177,9 @@ impl Kernel {
                 stream.state = State::Open;
                 stream.peer = Some(server);
                 self.log(format_args!("connected"));
-                // It may be gone already.
-                if self.stream(server).is_none() {
-                    self.reset(client, Errno::CONNRESET);
-                } else {
-                    self.notify(client, bits::OUT);
-                    self.arrive(client);
-                }
+                self.notify(client, bits::STATE);
+                // The other side may be gone already; what it sent before, and its end, are found here.
+                self.arrive(client);
             }
             Err(error) => {
                 self.log(format_args!("not connected: {error}"));

@@ -25,6 +25,8 @@ struct Item {
 pub(crate) struct Epoll {
     items: BTreeMap<Key, Item>,
     ready: VecDeque<Key>,
+    /// Loops that sleep in a wait on it.
+    pub(crate) sleepers: u32,
 }
 
 /// What a wait reports of one descriptor.
@@ -78,6 +80,13 @@ impl Kernel {
         let key = (fd, object);
         let mask = self.mask(object);
         let epoll = self.epoll(id)?;
+        if flags & bits::EXCLUSIVE != 0 {
+            // Said once, and of nothing that needs more than one to look.
+            let refused = op == EpollOp::Modify || flags & !bits::MAY_BE_EXCLUSIVE != 0;
+            if refused && op != EpollOp::Delete {
+                return Err(Errno::INVAL);
+            }
+        }
         let flags_always = flags | bits::ALWAYS;
         match op {
             EpollOp::Add => {
@@ -88,7 +97,7 @@ impl Kernel {
             }
             EpollOp::Modify => {
                 let item = epoll.items.get_mut(&key).ok_or(Errno::NOENT)?;
-                if (item.flags | flags) & bits::EXCLUSIVE != 0 {
+                if item.flags & bits::EXCLUSIVE != 0 {
                     return Err(Errno::INVAL);
                 }
                 (item.data, item.flags, item.disarmed) = (data, flags_always, false);
@@ -119,23 +128,55 @@ impl Kernel {
         item.is_some_and(|item| item.flags & bits::EXCLUSIVE != 0)
     }
 
-    /// Queues a watched object for the next wait. False if that is not asked for.
+    /// Queues a watched object for the next wait. False if that is not asked for, or nobody sleeps who is woken by it.
     pub(super) fn epoll_notify(&mut self, epoll: ObjectId, fd: Fd, object: ObjectId, mask: u32) -> bool {
         let Ok(epoll) = self.epoll(epoll) else { return false };
         let Some(item) = epoll.items.get(&(fd, object)) else { return false };
-        if mask != 0 && mask & item.flags == 0 {
+        if mask != bits::STATE && mask & item.flags == 0 {
             return false;
         }
-        epoll.queue((fd, object))
+        epoll.queue((fd, object)) && epoll.sleepers > 0
     }
 
     /// A wait on this instance would report something.
     pub(crate) fn epoll_has(&mut self, host: HostId, ep: Fd) -> bool {
         let Ok(id) = self.lookup(host, ep) else { return true };
-        let Ok(epoll) = self.epoll(id) else { return true };
-        let queued: Vec<_> =
-            epoll.ready.iter().filter_map(|key| Some((key.1, epoll.items.get(key)?.flags))).collect();
-        queued.into_iter().any(|(object, flags)| self.mask(object) & flags != 0)
+        match self.objects.get(id) {
+            Some(Object { kind: Kind::Epoll(epoll), .. }) => self.epoll_is_ready(epoll),
+            _ => true,
+        }
+    }
+
+    pub(super) fn epoll_is_ready(&self, epoll: &Epoll) -> bool {
+        let flags = |key| epoll.items.get(key).map_or(0, |item: &Item| item.flags);
+        epoll.ready.iter().any(|key| self.mask(key.1) & flags(key) != 0)
+    }
+
+    /// Forgets what is queued and not ready, up to the first that is: what a look at an instance from outside does.
+    pub(super) fn epoll_prune(&mut self, id: ObjectId) {
+        while let Some(Object { kind: Kind::Epoll(epoll), .. }) = self.objects.get(id)
+            && let Some(key) = epoll.ready.front().copied()
+        {
+            let flags = epoll.items.get(&key).map_or(0, |item| item.flags);
+            if self.mask(key.1) & flags != 0 {
+                return;
+            }
+            if let Ok(epoll) = self.epoll(id) {
+                epoll.ready.pop_front();
+                if let Some(item) = epoll.items.get_mut(&key) {
+                    item.queued = false;
+                }
+            }
+        }
+    }
+
+    /// A loop goes to sleep in a wait on it, or wakes up.
+    pub(crate) fn epoll_sleeps(&mut self, host: HostId, ep: Fd, sleeps: bool) {
+        if let Ok(id) = self.lookup(host, ep)
+            && let Ok(epoll) = self.epoll(id)
+        {
+            epoll.sleepers = if sleeps { epoll.sleepers + 1 } else { epoll.sleepers.saturating_sub(1) };
+        }
     }
 
     /// Reports at most `most` descriptors that are ready.

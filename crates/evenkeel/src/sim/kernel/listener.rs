@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use rustix::io::Errno;
 
 use super::bind::{Binding, Protocol};
-use super::{HostId, Kernel, Kind, Object, ObjectId, bits};
-use crate::net::{Addr, ListenOptions};
+use super::{HostId, Kernel, Kind, Object, ObjectId, Stream, bits};
+use crate::net::{Addr, ListenOptions, SocketOption};
 use crate::sim::fault::Fault;
 use crate::sys::Fd;
 
@@ -20,11 +20,41 @@ pub(crate) struct Listener {
     backlog: usize,
     pub(super) recv_buffer: Option<usize>,
     pub(super) send_buffer: Option<usize>,
+    /// What is accepted resets when it is closed.
+    pub(super) reset_on_close: bool,
+    /// Of a Unix socket that was shut down. One for TCP listens no more.
+    pub(super) shut_read: bool,
+    pub(super) shut_write: bool,
 }
 
 impl Listener {
     pub(super) fn mask(&self) -> u32 {
-        if self.queue.is_empty() { 0 } else { bits::IN }
+        let mut mask = if self.queue.is_empty() { 0 } else { bits::IN };
+        if self.shut_read {
+            mask |= bits::IN | bits::RDHUP;
+        }
+        if self.shut_read && self.shut_write {
+            mask |= bits::HUP;
+        }
+        mask
+    }
+
+    pub(super) fn is_unix(&self) -> bool {
+        matches!(self.addr, Addr::Unix(_))
+    }
+
+    /// What accepted connections inherit.
+    pub(super) fn set_option(&mut self, option: SocketOption) -> Result<(), Errno> {
+        match option {
+            SocketOption::NoDelay(_) | SocketOption::KeepAlive(Some(_)) if self.is_unix() => {
+                return Err(Errno::OPNOTSUPP);
+            }
+            SocketOption::NoDelay(_) | SocketOption::KeepAlive(_) => {}
+            SocketOption::SendBuffer(size) => self.send_buffer = Some(size),
+            SocketOption::RecvBuffer(size) => self.recv_buffer = Some(size),
+            SocketOption::ResetOnClose => self.reset_on_close = true,
+        }
+        Ok(())
     }
 
     /// As Linux counts: one more than asked for.
@@ -56,6 +86,9 @@ impl Kernel {
             backlog: options.backlog.clamp(1, 4096) as usize,
             recv_buffer: options.recv_buffer,
             send_buffer: options.send_buffer,
+            reset_on_close: false,
+            shut_read: false,
+            shut_write: false,
         };
         let id = self.objects.insert(host, Kind::Listener(listener));
         match &addr {
@@ -86,12 +119,19 @@ impl Kernel {
     /// Takes a connection from the queue. A number is found first, as Linux does it.
     pub(crate) fn accept(&mut self, host: HostId, fd: Fd) -> Result<(Fd, Addr), Errno> {
         let id = self.lookup(host, fd)?;
+        self.accept_from(host, id)
+    }
+
+    pub(super) fn accept_from(&mut self, host: HostId, id: ObjectId) -> Result<(Fd, Addr), Errno> {
         self.has_number(host)?;
-        if self.listener(id).ok_or(Errno::INVAL)?.queue.is_empty() {
-            return Err(Errno::AGAIN);
+        match self.objects.get(id).map(|object| &object.kind) {
+            Some(Kind::Listener(listener)) if !listener.queue.is_empty() => {}
+            Some(Kind::Listener(_)) => return Err(Errno::AGAIN),
+            Some(Kind::Stream(_)) => return Err(Errno::INVAL),
+            _ => return Err(Errno::NOTSOCK),
         }
         if self.strikes(Fault::WouldBlock) {
-            self.notify_soon(id, bits::IN);
+            self.notify_soon(id, bits::ARRIVED);
             return Err(Errno::AGAIN);
         }
         if self.strikes(Fault::NoBuffers) {
@@ -124,5 +164,25 @@ impl Kernel {
             self.abort_stream(connection);
             self.end(connection);
         }
+    }
+
+    /// Shuts a listener down. One for TCP that is not to receive any more becomes a plain socket; one for Unix still accepts.
+    pub(super) fn shut_listener(&mut self, id: ObjectId, read: bool, write: bool) {
+        let Some(listener) = self.listener(id) else { return };
+        let Addr::Ip(addr) = listener.addr else {
+            listener.shut_read |= read;
+            listener.shut_write |= write;
+            return self.notify(id, bits::STATE);
+        };
+        if read {
+            let closed = Kind::Stream(Stream::closed(Addr::Ip(addr), &self.net));
+            if let Some(object) = self.objects.get_mut(id)
+                && let Kind::Listener(listener) = std::mem::replace(&mut object.kind, closed)
+            {
+                let host = object.host;
+                self.end_listener(host, id, listener);
+            }
+        }
+        self.notify(id, bits::STATE);
     }
 }

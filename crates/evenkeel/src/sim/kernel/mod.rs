@@ -13,8 +13,10 @@ mod listener;
 mod news;
 mod object;
 mod poll;
+pub(crate) mod ring;
 mod stream;
 mod table;
+mod ticket;
 mod wake;
 
 use std::cmp::Reverse;
@@ -29,6 +31,7 @@ use rustix::io::Errno;
 
 pub(crate) use bind::Binding;
 pub(crate) use object::{Kind, Object, ObjectId, Objects, Watcher};
+pub(crate) use stream::Stream;
 pub(crate) use table::Table;
 pub(crate) use wake::Doorbell;
 
@@ -55,6 +58,8 @@ pub(crate) struct Host {
     pub(crate) stirred: bool,
     /// How many processes this host has had before the one that runs.
     pub(crate) life: u32,
+    /// What its io_uring is like, once it was asked for.
+    pub(super) rings: Option<ring::Offer>,
 }
 
 /// Something that will happen.
@@ -125,6 +130,8 @@ pub(crate) struct Kernel {
     pub(crate) acting: Option<HostId>,
     /// Waits of all loops.
     pub(crate) waits: u64,
+    pub(crate) rings: ring::Rings,
+    tickets: ticket::Tickets,
     /// What loops are to look at, by their numbers.
     news: Vec<BTreeSet<ObjectId>>,
 }
@@ -145,6 +152,8 @@ impl Kernel {
             doorbell: Arc::default(),
             acting: None,
             waits: 0,
+            rings: ring::Rings::new(seed),
+            tickets: ticket::Tickets::default(),
             news: Vec::new(),
         }
     }
@@ -160,6 +169,7 @@ impl Kernel {
             next_inode: 1,
             stirred: false,
             life: 0,
+            rings: None,
         });
         id
     }
@@ -220,6 +230,8 @@ impl Kernel {
     pub(crate) fn settle(&mut self) -> Vec<Box<dyn FnOnce()>> {
         let mut calls = Vec::new();
         self.ring_doorbell();
+        self.run_undeferred();
+        self.collect_tickets();
         while self.next_due().is_some_and(|at| at <= self.now) {
             let Some(Reverse(due)) = self.due.pop() else { break };
             match due.what {
@@ -261,17 +273,15 @@ impl Kernel {
         self.host(host).stirred = true;
         let Some(object) = self.objects.get(id) else { return };
         let watchers = object.watchers.clone();
-        let mut exclusive = None;
+        // One of those who share it is enough: the first that somebody sleeps in. A new state is everybody's.
+        let mut taken = false;
         for watcher in watchers {
             match watcher {
+                Watcher::Ring { ring, request } => self.ring_notify(ring, request, mask),
                 Watcher::Epoll { epoll, fd } => {
-                    if self.epoll_is_exclusive(epoll, fd, id) {
-                        // One of those who share it is enough: the first that takes it.
-                        if exclusive.is_none() && self.epoll_notify(epoll, fd, id, mask) {
-                            exclusive = Some(epoll);
-                        }
-                    } else {
-                        self.epoll_notify(epoll, fd, id, mask);
+                    let exclusive = mask != bits::STATE && self.epoll_is_exclusive(epoll, fd, id);
+                    if !(exclusive && taken) {
+                        taken |= self.epoll_notify(epoll, fd, id, mask) && exclusive;
                     }
                 }
                 Watcher::Loop(reader) => self.tell_loop(reader, id),

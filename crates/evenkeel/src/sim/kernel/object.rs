@@ -3,6 +3,7 @@
 use super::HostId;
 use super::epoll::Epoll;
 use super::listener::Listener;
+use super::ring::{RequestId, Ring};
 use super::stream::Stream;
 use super::wake::Bell;
 use crate::sys::Fd;
@@ -19,6 +20,8 @@ pub(crate) struct ObjectId {
 pub(crate) enum Watcher {
     /// An `epoll`, which knows the object by a number.
     Epoll { epoll: ObjectId, fd: Fd },
+    /// A request of an `io_uring`.
+    Ring { ring: ObjectId, request: RequestId },
     /// A loop, by its number, whose driver hears of changes from the model itself.
     Loop(usize),
 }
@@ -33,6 +36,7 @@ pub(crate) enum Kind {
     Bell(Bell),
     /// Does nothing but occupy a number.
     Spare,
+    Ring(Box<Ring>),
 }
 
 /// An open object.

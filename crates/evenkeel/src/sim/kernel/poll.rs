@@ -15,8 +15,23 @@ impl Kernel {
             Kind::Stream(stream) => self.stream_mask(stream),
             Kind::Listener(listener) => listener.mask(),
             Kind::Bell(bell) => bell.mask(),
-            Kind::Epoll(_) | Kind::Spare => 0,
+            Kind::Epoll(epoll) => {
+                if self.epoll_is_ready(epoll) {
+                    bits::IN
+                } else {
+                    0
+                }
+            }
+            // A counter, as a real one is.
+            Kind::Spare => bits::OUT,
+            Kind::Ring(ring) => ring.mask(),
         }
+    }
+
+    /// What an object is ready for, to whoever asks for it by its number.
+    fn look(&mut self, id: ObjectId) -> u32 {
+        self.epoll_prune(id);
+        self.mask(id)
     }
 
     /// Fills in what is there, and returns how many have something.
@@ -28,7 +43,7 @@ impl Kernel {
                 continue;
             }
             entry.revents = match self.lookup(host, entry.fd) {
-                Ok(id) => (self.mask(id) & (entry.events as u16 as u32 | bits::ALWAYS)) as u16 as i16,
+                Ok(id) => (self.look(id) & (entry.events as u16 as u32 | bits::ALWAYS)) as u16 as i16,
                 Err(_) => poll_bits::NVAL,
             };
             found += usize::from(entry.revents != 0);
@@ -72,7 +87,8 @@ impl Kernel {
             if asked == [false; 3] {
                 continue;
             }
-            let mask = self.mask(self.lookup(host, fd)?);
+            let id = self.lookup(host, fd)?;
+            let mask = self.look(id);
             for (i, set) in sets.iter_mut().enumerate() {
                 if !asked[i] {
                     continue;

@@ -1,6 +1,8 @@
 //! Stream sockets: bytes in order, bounded on the way and at their end, with the end and the reset among them.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use rustix::io::Errno;
 
@@ -14,7 +16,7 @@ use crate::sys::Fd;
 pub(crate) enum State {
     Connecting,
     Open,
-    /// Reset, or never connected.
+    /// Reset, never connected, or ended by both sides.
     Closed,
 }
 
@@ -39,6 +41,9 @@ struct Segment {
 struct Inbox {
     /// Arrived, and not read.
     ready: VecDeque<u8>,
+    /// Of a Unix socket: what arrived, piece by piece as it was sent, and what is left of each. A piece takes its sender's room
+    /// until all of it is read.
+    pieces: VecDeque<(usize, usize)>,
     room: usize,
     /// In the order in which it was sent.
     transit: VecDeque<Segment>,
@@ -61,17 +66,22 @@ pub(crate) struct Stream {
     /// Nothing more can come, or is wanted.
     shut_read: bool,
     shut_write: bool,
-    /// A write found no room since it was last said that there is.
-    no_space: bool,
+    /// The other side's end has come.
+    ended: bool,
+    /// A write or a look found no room since it was last said that there is.
+    no_space: Cell<bool>,
     send_room: usize,
     /// Closing resets.
     pub(crate) reset_on_close: bool,
+    /// Its listener has ended before it was accepted.
+    refused: bool,
 }
 
 impl Stream {
     fn new(state: State, unix: bool, local: Addr, remote: Addr, net: &Network) -> Self {
         let inbox = Inbox {
             ready: VecDeque::new(),
+            pieces: VecDeque::new(),
             room: net.recv_buffer,
             transit: VecDeque::new(),
             transit_bytes: 0,
@@ -87,14 +97,21 @@ impl Stream {
             error: None,
             shut_read: false,
             shut_write: false,
-            no_space: false,
+            ended: false,
+            no_space: Cell::new(false),
             send_room: net.send_buffer,
             reset_on_close: false,
+            refused: false,
         }
     }
 
     pub(super) fn connecting(local: Addr, remote: Addr, net: &Network) -> Self {
         Self::new(State::Connecting, false, local, remote, net)
+    }
+
+    /// One for TCP that is bound, and neither listens nor connects.
+    pub(super) fn closed(local: Addr, net: &Network) -> Self {
+        Self::new(State::Closed, false, local, Addr::Unix(None), net)
     }
 
     /// The side of one who listens.
@@ -125,10 +142,14 @@ impl Stream {
         self.inbox.ready.len()
     }
 
+    /// Whether bytes may still be sent to this end.
+    pub(super) fn has_peer(&self) -> bool {
+        self.peer.is_some() || self.inbox.transit_bytes > 0
+    }
+
     /// What waits on its way to this end, and so takes the sender's room.
     fn held(&self) -> usize {
-        // A Unix socket's sender pays until its bytes are read.
-        self.inbox.transit_bytes + if self.unix { self.inbox.ready.len() } else { 0 }
+        self.inbox.transit_bytes + self.inbox.pieces.iter().map(|(all, _)| all).sum::<usize>()
     }
 }
 
@@ -173,9 +194,12 @@ impl Kernel {
         if !stream.inbox.ready.is_empty() {
             mask |= bits::IN;
         }
-        // A Unix socket that was shut has no room; one for TCP is said to have, so that a write finds out.
+        // One for TCP that was shut is said to have room, so that a write finds out.
         if (stream.shut_write && !stream.unix) || self.is_writable(stream) {
             mask |= bits::OUT;
+        } else {
+            // Whoever has looked is told when there is room.
+            stream.no_space.set(true);
         }
         mask
     }
@@ -183,40 +207,65 @@ impl Kernel {
     // ---- the calls ----
 
     pub(crate) fn recv(&mut self, host: HostId, fd: Fd, into: &mut [u8]) -> Result<usize, Errno> {
-        let (id, stream) = self.stream_of(host, fd)?;
+        let id = self.lookup(host, fd)?;
+        self.recv_from(id, fd, into)
+    }
+
+    /// Receives on an object, which may have lost the number `fd` that it was named by.
+    pub(super) fn recv_from(&mut self, id: ObjectId, fd: Fd, into: &mut [u8]) -> Result<usize, Errno> {
+        if let Some(Kind::Listener(listener)) = self.objects.get(id).map(|object| &object.kind) {
+            return Err(if listener.is_unix() { Errno::INVAL } else { Errno::NOTCONN });
+        }
+        let stream = self.stream(id).ok_or(Errno::NOTSOCK)?;
         if stream.state == State::Connecting {
             return Err(Errno::AGAIN);
         }
         let there = stream.inbox.ready.len();
         if there == 0 {
+            // After an orderly end a reset changes nothing for who reads; its error waits for somebody else.
+            if stream.ended && !stream.unix {
+                return Ok(0);
+            }
             if let Some(error) = stream.error.take() {
                 return Err(error);
             }
-            let ended = stream.shut_read || stream.state == State::Closed;
-            return if ended || into.is_empty() { Ok(0) } else { Err(Errno::AGAIN) };
+            return match stream.state {
+                _ if stream.shut_read => Ok(0),
+                State::Closed => Err(Errno::NOTCONN),
+                _ => Err(Errno::AGAIN),
+            };
         }
         if self.strikes(Fault::WouldBlock) {
-            self.notify_soon(id, bits::IN);
+            self.notify_soon(id, bits::ARRIVED);
             return Err(Errno::AGAIN);
         }
         let mut most = there.min(into.len());
         if most > 1 && self.strikes(Fault::ShortRead) {
             most = self.faults.dice(Fault::ShortRead).usize(1..most);
             // The rest counts as new to those who hear of changes only.
-            self.notify_soon(id, bits::IN);
+            self.notify_soon(id, bits::ARRIVED);
         }
         let Some(stream) = self.stream(id) else { return Err(Errno::BADF) };
         copy_out(&mut stream.inbox.ready, &mut into[..most]);
+        let emptied = stream.inbox.take_pieces(most);
         self.log(format_args!("recv {fd}: {most} of {there}"));
         self.arrive(id);
-        self.sender_may_go_on(id);
+        self.sender_may_go_on(id, emptied);
         Ok(most)
     }
 
-    pub(crate) fn send(&mut self, host: HostId, fd: Fd, from: &[&[u8]]) -> Result<usize, Errno> {
+    /// Whether anything could be sent from here. The pending error is told, and taken.
+    fn may_send(&mut self, host: HostId, fd: Fd) -> Result<(ObjectId, &mut Stream), Errno> {
+        if let Kind::Listener(listener) = &self.object(host, fd)?.kind {
+            return Err(if listener.is_unix() { Errno::NOTCONN } else { Errno::PIPE });
+        }
         let (id, stream) = self.stream_of(host, fd)?;
         if stream.state == State::Connecting {
             return Err(Errno::AGAIN);
+        }
+        // One end of a Unix socket that is shut says so first, and keeps its error.
+        if stream.unix && stream.shut_write {
+            return Err(Errno::PIPE);
         }
         if let Some(error) = stream.error.take() {
             return Err(error);
@@ -224,17 +273,22 @@ impl Kernel {
         if stream.shut_write || stream.state == State::Closed {
             return Err(Errno::PIPE);
         }
+        Ok((id, stream))
+    }
+
+    pub(crate) fn send(&mut self, host: HostId, fd: Fd, from: &[&[u8]]) -> Result<usize, Errno> {
+        let (id, stream) = self.may_send(host, fd)?;
         let (peer, room, unix) = (stream.peer, stream.send_room, stream.unix);
         let wanted: usize = from.iter().map(|part| part.len()).sum();
         let open = peer.filter(|peer| self.objects.get(*peer).is_some());
         let Some(peer) = open else {
             return if unix { Err(Errno::PIPE) } else { self.sent_to_nobody(id, wanted) };
         };
-        if unix && self.stream(peer).is_some_and(|peer| peer.shut_read) {
-            return Err(Errno::PIPE);
-        }
         if wanted == 0 {
             return Ok(0);
+        }
+        if unix && self.stream(peer).is_some_and(|peer| peer.shut_read) {
+            return Err(Errno::PIPE);
         }
         let used = self.stream(peer).map_or(0, |peer| peer.held());
         let mut most = room.saturating_sub(used).min(wanted);
@@ -248,7 +302,7 @@ impl Kernel {
         if most < wanted
             && let Some(stream) = self.stream(id)
         {
-            stream.no_space = true;
+            stream.no_space.set(true);
         }
         if most == 0 {
             return Err(Errno::AGAIN);
@@ -270,37 +324,85 @@ impl Kernel {
     }
 
     pub(crate) fn shutdown(&mut self, host: HostId, fd: Fd, read: bool, write: bool) -> Result<(), Errno> {
+        let id = self.lookup(host, fd)?;
+        if self.listener(id).is_some() {
+            self.shut_listener(id, read, write);
+            return Ok(());
+        }
         let (id, stream) = self.stream_of(host, fd)?;
-        if stream.state != State::Open {
-            return Err(Errno::NOTCONN);
+        if stream.state == State::Connecting {
+            // It is given up, as if it had never begun.
+            (stream.state, stream.error) = (State::Closed, Some(Errno::CONNRESET));
+            if let Addr::Ip(local) = &mut stream.local {
+                local.set_ip(if local.is_ipv4() {
+                    Ipv4Addr::UNSPECIFIED.into()
+                } else {
+                    Ipv6Addr::UNSPECIFIED.into()
+                });
+            }
+            self.notify(id, bits::STATE);
+            return Ok(());
         }
         let (had_write, peer, unix) = (stream.shut_write, stream.peer, stream.unix);
+        let was_open = stream.state == State::Open;
         stream.shut_read |= read;
         stream.shut_write |= write;
-        if write && !had_write {
-            self.push(peer, Load::Fin, id);
+        if unix {
+            self.notify(id, bits::STATE);
+            self.shut_other_end(peer, read, write);
+            return Ok(());
         }
-        if read
-            && unix
-            && let Some(peer) = peer
+        if was_open && write && !had_write {
+            match peer {
+                Some(_) => self.push(peer, Load::Fin, id),
+                None => self.end_was_heard(id),
+            }
+        }
+        self.notify(id, bits::STATE);
+        if was_open { Ok(()) } else { Err(Errno::NOTCONN) }
+    }
+
+    /// One end of a Unix socket was shut: the other one is as well, the other way round, and hears of it.
+    fn shut_other_end(&mut self, peer: Option<ObjectId>, read: bool, write: bool) {
+        if let Some(peer) = peer
             && let Some(stream) = self.stream(peer)
         {
-            // On a Unix socket the other end cannot write any more.
-            stream.shut_write = true;
-            self.notify(peer, 0);
+            stream.shut_write |= read;
+            stream.shut_read |= write;
+            self.notify(peer, bits::STATE);
         }
-        self.notify(id, 0);
-        Ok(())
+    }
+
+    /// The end that this one sent has reached the other side. If that has ended too, the connection is over.
+    fn end_was_heard(&mut self, id: ObjectId) {
+        let Some(stream) = self.stream(id) else { return };
+        if stream.state == State::Open {
+            if stream.ended {
+                stream.state = State::Closed;
+                stream.shut_read = true;
+            }
+            self.notify(id, bits::STATE);
+        }
     }
 
     /// The pending error, which is taken by being asked for.
     pub(crate) fn take_error(&mut self, host: HostId, fd: Fd) -> Result<Option<Errno>, Errno> {
+        if let Kind::Listener(_) = self.object(host, fd)?.kind {
+            return Ok(None);
+        }
         Ok(self.stream_of(host, fd)?.1.error.take())
     }
 
     pub(crate) fn set_option(&mut self, host: HostId, fd: Fd, option: SocketOption) -> Result<(), Errno> {
+        let id = self.lookup(host, fd)?;
+        if let Some(listener) = self.listener(id) {
+            return listener.set_option(option);
+        }
         let (_, stream) = self.stream_of(host, fd)?;
         match option {
+            SocketOption::NoDelay(_) | SocketOption::KeepAlive(Some(_)) if stream.unix => {
+                return Err(Errno::OPNOTSUPP);
+            }
             // How segments are cut, and whether a silent peer is asked, changes nothing that the model has.
             SocketOption::NoDelay(_) | SocketOption::KeepAlive(_) => {}
             SocketOption::SendBuffer(size) => stream.set_buffers(None, Some(size)),
@@ -315,7 +417,7 @@ impl Kernel {
         match &self.object(host, fd)?.kind {
             Kind::Listener(listener) if !peer => Ok(listener.addr.clone()),
             Kind::Stream(stream) if !peer => Ok(stream.local.clone()),
-            Kind::Stream(stream) if stream.state == State::Open => Ok(stream.remote.clone()),
+            Kind::Stream(stream) if stream.state == State::Open || stream.unix => Ok(stream.remote.clone()),
             Kind::Stream(_) | Kind::Listener(_) => Err(Errno::NOTCONN),
             _ => Err(Errno::NOTSOCK),
         }
@@ -391,20 +493,26 @@ impl Kernel {
             let until = stream.inbox.clogged_until;
             return self.at(until, Event::Arrive(id));
         }
-        let mut news = 0;
+        let (mut news, mut half_closed, mut ended) = (None, false, false);
         loop {
+            let abandoned = stream.shut_read && stream.shut_write && !stream.unix;
             let inbox = &mut stream.inbox;
             let Some(segment) = inbox.transit.front_mut().filter(|segment| segment.at <= now) else { break };
             match &mut segment.load {
+                Load::Bytes(_) if abandoned => return self.abort(id),
                 Load::Bytes(bytes) => {
                     let fits = inbox.room.saturating_sub(inbox.ready.len()).min(bytes.len());
                     if fits == 0 && !bytes.is_empty() {
                         break;
                     }
                     if every || inbox.ready.is_empty() {
-                        news |= bits::IN;
+                        news = news.or(Some(bits::ARRIVED));
+                    }
+                    if stream.unix {
+                        inbox.pieces.push_back((fits, fits));
                     }
                     inbox.ready.extend(bytes.drain(..fits));
+                    half_closed |= stream.shut_write && fits > 0;
                     inbox.transit_bytes -= fits;
                     if !bytes.is_empty() {
                         break;
@@ -412,11 +520,17 @@ impl Kernel {
                 }
                 Load::Fin => {
                     stream.shut_read = true;
-                    news |= bits::IN | bits::RDHUP | if stream.shut_write { bits::HUP } else { 0 };
+                    ended = !stream.inbox.ready.is_empty();
+                    stream.ended = true;
+                    if stream.shut_write {
+                        stream.state = State::Closed;
+                    }
+                    news = Some(bits::STATE);
                 }
                 Load::Reset => {
-                    let error = if stream.shut_read { Errno::PIPE } else { Errno::CONNRESET };
-                    if stream.shut_read && !stream.inbox.ready.is_empty() {
+                    let only_ended = stream.ended && !stream.shut_write;
+                    let error = if only_ended { Errno::PIPE } else { Errno::CONNRESET };
+                    if stream.ended && !stream.inbox.ready.is_empty() {
                         self.faults.hit(Fault::ResetAfterEnd);
                     }
                     return self.reset(id, error);
@@ -424,22 +538,48 @@ impl Kernel {
             }
             stream.inbox.transit.pop_front();
         }
-        if news != 0 {
-            self.notify(id, news);
-            self.sender_may_go_on(id);
+        let sender = stream.peer;
+        if half_closed {
+            self.faults.hit(Fault::HalfClose);
         }
+        if ended && self.strikes(Fault::ResetAfterEnd) {
+            return self.cut_off(id);
+        }
+        let Some(news) = news else { return };
+        self.notify(id, news);
+        if news == bits::STATE
+            && let Some(peer) = sender
+        {
+            self.end_was_heard(peer);
+        }
+        self.sender_may_go_on(id, false);
     }
 
-    /// Room has come free on the way to an end: its sender hears of it, if it had found none.
-    fn sender_may_go_on(&mut self, id: ObjectId) {
+    /// Resets both ends of a connection, the other one first.
+    fn cut_off(&mut self, id: ObjectId) {
+        if let Some(peer) = self.stream(id).and_then(|stream| stream.peer) {
+            self.reset(peer, Errno::CONNRESET);
+        }
+        self.reset(id, Errno::CONNRESET);
+    }
+
+    /// Bytes have come for an end that neither reads nor writes any more: both ends are reset.
+    fn abort(&mut self, id: ObjectId) {
+        let Some(peer) = self.stream(id).and_then(|stream| stream.peer) else { return };
+        self.reset(id, Errno::CONNRESET);
+        self.push_to(peer, Load::Reset);
+    }
+
+    /// Room has come free on the way to an end: its sender hears of it, if it had found none. That of a Unix socket always hears
+    /// when a piece of its has been read.
+    fn sender_may_go_on(&mut self, id: ObjectId, emptied: bool) {
         let Some(peer) = self.stream(id).and_then(|stream| stream.peer) else { return };
         let Some(stream) = self.objects.get(peer).and_then(Object::stream) else { return };
-        if !stream.no_space || !self.is_writable(stream) {
+        let is_told = if stream.unix { emptied } else { stream.no_space.get() };
+        if !is_told || !self.is_writable(stream) {
             return;
         }
-        if let Some(stream) = self.stream(peer) {
-            stream.no_space = false;
-        }
+        stream.no_space.set(false);
         self.notify(peer, bits::OUT);
     }
 
@@ -449,9 +589,18 @@ impl Kernel {
             return;
         }
         if self.strikes(Fault::Reset) {
-            self.log(format_args!("the network resets a connection"));
-            self.reset(peer, Errno::CONNRESET);
-            self.reset(id, Errno::CONNRESET);
+            return self.cut_off(id);
+        }
+        if self.strikes(Fault::EarlyEnd) {
+            // To each end it looks as if the other one had closed, after any byte.
+            for (end, other) in [(id, peer), (peer, id)] {
+                self.push(Some(end), Load::Fin, other);
+            }
+            for end in [id, peer] {
+                if let Some(stream) = self.stream(end) {
+                    stream.peer = None;
+                }
+            }
             return;
         }
         if self.strikes(Fault::Clog) {
@@ -479,13 +628,13 @@ impl Kernel {
         // It refers to nothing that could be sent to.
         stream.peer = None;
         self.log(format_args!("reset: {error}"));
-        self.notify(id, bits::ENDED);
+        self.notify(id, bits::STATE);
     }
 
     /// Resets the other end of what is about to be thrown away.
     pub(super) fn abort_stream(&mut self, id: ObjectId) {
         if let Some(stream) = self.stream(id) {
-            stream.reset_on_close = true;
+            (stream.reset_on_close, stream.refused) = (true, true);
         }
     }
 
@@ -495,15 +644,17 @@ impl Kernel {
         let Some(other) = self.stream(peer) else { return };
         let unread = !stream.inbox.ready.is_empty();
         if stream.unix {
-            let reset = unread || stream.reset_on_close;
             // Bytes that were sent are there already: nothing takes time within a host.
             other.shut_read = true;
             other.shut_write = true;
             other.peer = None;
-            if reset && unread {
+            if unread || stream.refused {
                 other.error = Some(Errno::CONNRESET);
             }
-            return self.notify(peer, bits::ENDED);
+            return self.notify(peer, bits::STATE);
+        }
+        if stream.state == State::Closed {
+            return;
         }
         let unsent = other.inbox.transit.iter().any(|segment| matches!(segment.load, Load::Bytes(_)));
         if unread || stream.reset_on_close {
@@ -534,6 +685,22 @@ impl Kernel {
 }
 
 impl Inbox {
+    /// Notes that so much was read. True if a piece is read to its end.
+    fn take_pieces(&mut self, mut bytes: usize) -> bool {
+        let mut emptied = false;
+        while bytes > 0
+            && let Some((_, left)) = self.pieces.front_mut()
+        {
+            let read = bytes.min(*left);
+            (*left, bytes) = (*left - read, bytes - read);
+            if *left == 0 {
+                self.pieces.pop_front();
+                emptied = true;
+            }
+        }
+        emptied
+    }
+
     /// Forgets what is beyond the next `room` bytes on the way.
     fn keep_only(&mut self, mut room: usize) {
         for segment in &mut self.transit {

@@ -115,12 +115,17 @@ impl Kernel {
             table.stale.insert(fd);
             self.faults.hit(Fault::StaleEvent);
         }
-        let Some(object) = self.objects.get_mut(id) else { return Ok(()) };
+        self.drop_reference(id);
+        Ok(())
+    }
+
+    /// One reference less: an object ends with its last one.
+    pub(super) fn drop_reference(&mut self, id: ObjectId) {
+        let Some(object) = self.objects.get_mut(id) else { return };
         object.numbers -= 1;
         if object.numbers == 0 {
             self.end(id);
         }
-        Ok(())
     }
 
     /// Closes everything that a process has, as its end does.
@@ -142,6 +147,7 @@ impl Kernel {
             Kind::Stream(stream) => self.end_stream(id, stream),
             Kind::Listener(listener) => self.end_listener(object.host, id, listener),
             Kind::Epoll(epoll) => self.end_epoll(id, epoll),
+            Kind::Ring(ring) => self.end_ring(id, *ring),
             Kind::Bell(_) | Kind::Spare => {}
         }
     }

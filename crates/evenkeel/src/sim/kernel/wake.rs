@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use super::{HostId, Kernel, Kind, ObjectId, bits};
+use super::{HostId, Kernel, Kind, Object, ObjectId, bits};
 use crate::sys::{Fd, WakeFn};
 
 /// Where wakes wait for the model.
@@ -31,7 +31,8 @@ pub(crate) struct Bell {
 
 impl Bell {
     pub(super) fn mask(&self) -> u32 {
-        if self.set.load(Ordering::Acquire) { bits::IN } else { 0 }
+        // A counter can always be added to.
+        bits::OUT | if self.set.load(Ordering::Acquire) { bits::IN } else { 0 }
     }
 }
 
@@ -42,9 +43,11 @@ impl Kernel {
         let id = self.lookup(host, fd)?;
         let doorbell = self.doorbell.clone();
         let wake = move || {
-            // Wakes coalesce until the loop has looked, as the kernel's counter does.
-            if !set.swap(true, Ordering::AcqRel) {
-                doorbell.lock().push(id);
+            set.store(true, Ordering::Release);
+            // Each one is news to those who hear of changes only, but nobody hears of it before the model looks.
+            let mut rung = doorbell.lock();
+            if !rung.contains(&id) {
+                rung.push(id);
                 doorbell.heard.notify_all();
             }
         };
@@ -53,10 +56,13 @@ impl Kernel {
 
     /// Takes back all wakes so far.
     pub(crate) fn clear_bell(&mut self, host: HostId, fd: Fd) {
-        if let Ok(object) = self.object(host, fd)
-            && let Kind::Bell(bell) = &object.kind
+        // What was rung before this is over was heard by it.
+        self.ring_doorbell();
+        let Ok(id) = self.lookup(host, fd) else { return };
+        if let Some(Object { kind: Kind::Bell(bell), .. }) = self.objects.get(id)
+            && bell.set.swap(false, Ordering::AcqRel)
         {
-            bell.set.store(false, Ordering::Release);
+            self.notify(id, bits::OUT);
         }
     }
 

@@ -54,22 +54,37 @@ unsafe impl Send for Shared {}
 unsafe impl Sync for Shared {}
 
 thread_local! {
+    /// None before anybody had to know, and while [`ELSEWHERE`].
     static THIS_THREAD: Cell<Option<ThreadId>> = const { Cell::new(None) };
+    /// What runs now stands for another thread, which is the owner of nothing.
+    static ELSEWHERE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The identity of the calling thread, which no later thread ever has again.
+/// Makes a call as another thread would: what it wakes is told as from there.
+#[cfg_attr(not(feature = "sim"), expect(dead_code, reason = "other threads are real ones"))]
+pub(crate) fn as_another_thread<R>(call: impl FnOnce() -> R) -> R {
+    struct Back(Option<ThreadId>, bool);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            THIS_THREAD.set(self.0);
+            ELSEWHERE.set(self.1);
+        }
+    }
+    let _back = Back(THIS_THREAD.take(), ELSEWHERE.replace(true));
+    call()
+}
+
+/// The identity of the calling thread, which no later thread ever has again; none for one that is only stood for.
 #[inline]
-fn this_thread() -> ThreadId {
+fn this_thread() -> Option<ThreadId> {
     #[cold]
-    fn look_up() -> ThreadId {
-        let id = thread::current().id();
-        THIS_THREAD.set(Some(id));
-        id
+    fn look_up() -> Option<ThreadId> {
+        if !ELSEWHERE.get() {
+            THIS_THREAD.set(Some(thread::current().id()));
+        }
+        THIS_THREAD.get()
     }
-    match THIS_THREAD.get() {
-        Some(id) => id,
-        None => look_up(),
-    }
+    THIS_THREAD.get().or_else(look_up)
 }
 
 /// The mark of an inbox that takes nothing more. Never dereferenced.
@@ -80,7 +95,7 @@ fn closed() -> *mut Header {
 impl Shared {
     pub(super) fn new(notify: Arc<dyn Fn() + Send + Sync>) -> Shared {
         Shared {
-            owner: this_thread(),
+            owner: thread::current().id(),
             inbox: AtomicPtr::new(ptr::null_mut()),
             notify,
             ready_head: Cell::new(ptr::null_mut()),
@@ -105,7 +120,7 @@ impl Shared {
 
     #[inline]
     pub(super) fn is_own_thread(&self) -> bool {
-        self.owner == this_thread()
+        this_thread() == Some(self.owner)
     }
 
     pub(super) fn ready_len(&self) -> usize {

@@ -18,7 +18,7 @@ use hub_world::setup::Shared;
 /// Runs worlds of a kind, by turns on several drivers.
 fn check(worlds: u64, scene: fn(&mut World) -> Result<Rc<Shared>, Failure>) -> Report {
     Check::new().seeds(0..worlds).run(|world| {
-        let backends = [Backend::Sim, Backend::Epoll, Backend::Poll];
+        let backends = [Backend::Sim, Backend::Epoll, Backend::IoUring, Backend::Poll];
         world.set_backend(backends[(world.seed() % backends.len() as u64) as usize]);
         scene(world).map(drop)
     })

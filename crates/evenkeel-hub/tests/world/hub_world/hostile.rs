@@ -97,7 +97,7 @@ async fn until_the_end(shared: &Shared, wire: &mut Wire) -> io::Result<()> {
 /// A connection that is subscribed to public channels.
 async fn subscribed(hub: SocketAddr, app: usize, channels: &[String]) -> io::Result<Wire> {
     let mut wire = Wire::connect(hub).await?;
-    wire.send(upgrade(app_key(app).key()).as_bytes()).await?;
+    wire.request(upgrade(app_key(app).key()).as_bytes()).await;
     if wire.head().await?.status != 101 {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }

@@ -67,7 +67,7 @@ async fn publish_on_one(shared: &Rc<Shared>, who: &Publisher) -> io::Result<Dura
         let labels: Vec<Label> = (0..events).map(|i| Label { publisher, number: number + 1 + i as u32 }).collect();
         number += events as u32;
         let request = request(shared, who, &labels);
-        wire.send(request.as_bytes()).await?;
+        wire.request(request.as_bytes()).await;
         let answer = wire.answer().await?;
         let outcome = match answer.status {
             200 => Outcome::Accepted(sim::elapsed()),

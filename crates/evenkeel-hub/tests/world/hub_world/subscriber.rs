@@ -74,7 +74,7 @@ fn back_off(code: u16) -> Result<Duration, String> {
 /// One connection, from beginning to end.
 async fn visit(shared: &Rc<Shared>, who: &Subscriber) -> io::Result<End> {
     let mut wire = Wire::connect(who.hub).await?;
-    wire.send(upgrade(app_key(who.app).key()).as_bytes()).await?;
+    wire.request(upgrade(app_key(who.app).key()).as_bytes()).await;
     let answer = wire.head().await?;
     if answer.status != 101 {
         return refused(shared, answer.status, answer.retry_after());

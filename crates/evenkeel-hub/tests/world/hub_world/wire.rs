@@ -102,6 +102,12 @@ impl Wire {
         time::timeout(PATIENCE, self.stream.write_all(bytes)).await.map_err(|_| late())?
     }
 
+    /// Sends a request. A server that answers before it has come may have ended the connection, and its answer is there all the
+    /// same.
+    pub async fn request(&mut self, bytes: &[u8]) {
+        let _ = self.send(bytes).await;
+    }
+
     pub async fn send_text(&mut self, text: &str) -> io::Result<()> {
         self.send(&client_frame(0x81, text.as_bytes())).await
     }

@@ -86,7 +86,7 @@ impl World {
             seed,
             backend: Backend::Sim,
             limit: nanos(Duration::from_secs(3600)),
-            dice: Rng::with_seed(seed ^ 0x776f_726c_64),
+            dice: Rng::with_seed(seed ^ 0x0077_6f72_6c64),
             chaos: Chaos::new(seed),
             failed: Rc::default(),
         }

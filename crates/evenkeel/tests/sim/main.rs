@@ -49,5 +49,6 @@ macro_rules! on_every_driver {
 
 mod broken;
 mod loops;
+mod packets;
 mod rings;
 mod streams;

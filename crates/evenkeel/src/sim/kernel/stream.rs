@@ -217,6 +217,11 @@ impl Kernel {
         if let Some(Kind::Listener(listener)) = self.objects.get(id).map(|object| &object.kind) {
             return Err(if listener.is_unix() { Errno::INVAL } else { Errno::NOTCONN });
         }
+        match self.objects.get(id).map(|object| &object.kind) {
+            Some(Kind::Udp(_)) => return Ok(self.udp_recv(id, into)?.0),
+            Some(Kind::UnixPacket(_)) => return Ok(self.unix_recv(id, into)?.0),
+            _ => {}
+        }
         let stream = self.stream(id).ok_or(Errno::NOTSOCK)?;
         if stream.state == State::Connecting {
             return Err(Errno::AGAIN);
@@ -326,6 +331,9 @@ impl Kernel {
 
     pub(crate) fn shutdown(&mut self, host: HostId, fd: Fd, read: bool, write: bool) -> Result<(), Errno> {
         let id = self.lookup(host, fd)?;
+        if let Kind::UnixPacket(_) = self.object(host, fd)?.kind {
+            return self.unix_shutdown(id, read, write);
+        }
         if self.listener(id).is_some() {
             self.shut_listener(id, read, write);
             return Ok(());
@@ -388,10 +396,14 @@ impl Kernel {
 
     /// The pending error, which is taken by being asked for.
     pub(crate) fn take_error(&mut self, host: HostId, fd: Fd) -> Result<Option<Errno>, Errno> {
-        if let Kind::Listener(_) = self.object(host, fd)?.kind {
-            return Ok(None);
+        let id = self.lookup(host, fd)?;
+        match self.objects.get_mut(id).map(|object| &mut object.kind) {
+            Some(Kind::Stream(stream)) => Ok(stream.error.take()),
+            Some(Kind::Udp(udp)) => Ok(udp.take_error()),
+            Some(Kind::UnixPacket(socket)) => Ok(socket.take_error()),
+            Some(Kind::Listener(_)) => Ok(None),
+            _ => Err(Errno::NOTSOCK),
         }
-        Ok(self.stream_of(host, fd)?.1.error.take())
     }
 
     pub(crate) fn set_option(&mut self, host: HostId, fd: Fd, option: SocketOption) -> Result<(), Errno> {

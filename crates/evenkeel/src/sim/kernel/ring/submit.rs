@@ -54,16 +54,8 @@ impl Kernel {
     /// # Errors
     /// Of an entry that cannot even be begun.
     fn begin_entry(&mut self, id: ObjectId, host: HostId, entry: &Entry) -> Result<(), Errno> {
-        self.trace.aside(
-            self.now,
-            format_args!(
-                "{}: entry {} {:x} on {}",
-                self.hosts[host.0 as usize].name,
-                entry.opcode(),
-                entry.data,
-                entry.fd()
-            ),
-        );
+        let (op, data, fd) = (entry.opcode(), entry.data, entry.fd());
+        self.ring_aside(id, format_args!("entry {op} {data:x} on {fd}"));
         let skips = entry.skips_success();
         let result = match entry.opcode() {
             op::NOP => 0,

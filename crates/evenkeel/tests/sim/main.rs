@@ -52,5 +52,6 @@ mod handlers;
 mod loops;
 mod packets;
 mod rings;
+mod services;
 mod streams;
 mod timers;

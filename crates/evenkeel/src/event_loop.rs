@@ -344,7 +344,7 @@ impl Drop for EventLoop {
         lp.ended.set(true);
         let entered = Entered::new(lp);
         lp.executor.cancel_all();
-        lp.guard(|| lp.inbox.close());
+        lp.guard(|| lp.inbox.calls.close());
         // What is on its way to this loop is closed with its end, and what waits to be sent to others, here.
         let post = lp.post.take();
         lp.guard(|| drop(post));

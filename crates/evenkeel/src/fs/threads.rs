@@ -6,11 +6,12 @@
 //! are submitted there and nowhere else, and this type stays there.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use super::op::FileDone;
 use crate::core::caught;
 use crate::pool::{Job, Lane, LaneOptions, LaneStats, Refused};
+use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::sys::WakeFn;
 
 /// The loop's threads for files, as the loop sees them. Its owner bounds the jobs, by admitting no more than so many.

@@ -5,14 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::thread::{self, available_parallelism};
 use std::time::{Duration, Instant};
 
+use super::workers::Processors;
 use super::{FEW_THREADS, LaneOptions, LaneStats};
 use crate::core::caught;
+use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard};
 use crate::sys::{processors, sigpipe, table};
 
 /// How long a thread waits for more to do.
@@ -71,7 +73,7 @@ struct Inner {
     most_queued: usize,
     spawn: Spawn,
     /// Where the threads run; none: where the thread does that starts them.
-    processors: Option<Arc<[usize]>>,
+    processors: Option<Processors>,
     idle_for: Duration,
     state: Mutex<State>,
     /// Notified once for each job that an idle thread is to take.
@@ -151,7 +153,7 @@ impl Lane {
     }
 
     /// The same, not used yet, with threads that run on these processors.
-    pub(super) fn on(mut self, processors: Option<Arc<[usize]>>) -> Self {
+    pub(super) fn on(mut self, processors: Option<Processors>) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.inner) {
             inner.processors = processors;
         }
@@ -164,7 +166,7 @@ impl Lane {
         let taken = if self.has_ended() {
             Err((Refused::Ended, job))
         } else if state.has_place(self.inner.most_queued) {
-            self.inner.queue(&mut state, job)
+            Inner::queue(&self.inner, &mut state, job)
         } else {
             Err((Refused::Full, job))
         };
@@ -200,7 +202,7 @@ impl Lane {
             return Poll::Ready(self.inner.taken(state, Err((Refused::Ended, job))));
         }
         state.reserved -= usize::from(reserved);
-        let taken = self.inner.queue(&mut state, job);
+        let taken = Inner::queue(&self.inner, &mut state, job);
         Poll::Ready(self.inner.taken(state, taken))
     }
 
@@ -324,17 +326,21 @@ impl Inner {
 
     /// Queues a job, and sees that a thread takes it. A thread is started under the lock: so nobody else relies on one
     /// that may turn out not to be.
-    fn queue(self: &Arc<Self>, state: &mut State, job: Box<dyn Job>) -> Result<u64, (Refused, Box<dyn Job>)> {
+    fn queue(
+        this: &Arc<Self>,
+        state: &mut State,
+        job: Box<dyn Job>,
+    ) -> Result<u64, (Refused, Box<dyn Job>)> {
         let number = state.number();
         if state.queue.len() < state.idle {
             state.queue.insert(number, job);
-            self.work.notify_one();
+            this.work.notify_one();
             return Ok(number);
         }
         let most = *state.most.get_or_insert_with(|| available_parallelism().map_or(1, usize::from));
         if state.threads < most {
-            let inner = self.clone();
-            match (self.spawn)(self.name, Box::new(move || inner.live())) {
+            let inner = this.clone();
+            match (this.spawn)(this.name, Box::new(move || inner.live())) {
                 Ok(()) => state.threads += 1,
                 Err(error) if state.threads == 0 => return Err((Refused::NoThread(error), job)),
                 // No thread ends while something is queued, so those that there are will come to it.
@@ -406,5 +412,7 @@ impl Inner {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod models;
+#[cfg(all(test, not(loom)))]
 mod tests;

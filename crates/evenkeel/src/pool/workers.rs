@@ -5,13 +5,16 @@ use std::sync::Arc;
 use super::{FEW_THREADS, PoolOptions, WorkPool};
 use crate::dns::Resolver;
 
+/// By their numbers.
+pub(crate) type Processors = Arc<[usize]>;
+
 #[derive(Clone, Default)]
 pub(crate) struct Workers {
     pub(crate) options: PoolOptions,
     /// None: the loop gets a pool of its own.
     pub(crate) shared: Option<WorkPool>,
     /// Where a pool's threads run. None: where the loop's thread does that starts them.
-    pub(crate) processors: Option<Arc<[usize]>>,
+    pub(crate) processors: Option<Processors>,
     /// None: the system's.
     pub(crate) resolver: Option<Arc<dyn Resolver>>,
 }

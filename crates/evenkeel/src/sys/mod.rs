@@ -8,6 +8,7 @@
 //! holds it; it is closed by [`Sys::close`], once, when the source ends.
 
 pub(crate) mod buffers;
+mod gate;
 pub(crate) mod inherit;
 #[cfg(feature = "udp-offload")]
 mod offload;

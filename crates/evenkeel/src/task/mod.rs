@@ -17,6 +17,8 @@
 
 pub(crate) mod answer;
 mod join;
+#[cfg(all(test, loom))]
+mod models;
 pub(crate) mod place;
 mod raw;
 mod set;

@@ -23,13 +23,12 @@ mod shared;
 mod waker;
 
 use std::any::Any;
-use std::cell::{Cell, UnsafeCell};
+use std::cell::UnsafeCell;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::ptr::{self, NonNull};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
 pub(super) use self::core::Core;
@@ -38,6 +37,7 @@ pub(super) use self::core::MAX_LATE_SPAWNS;
 pub(super) use self::handle::Handle;
 use self::shared::Shared;
 use super::join::JoinError;
+use crate::sync::{Arc, AtomicBool, AtomicIsize, Cell};
 
 type TaskPtr = NonNull<Header>;
 

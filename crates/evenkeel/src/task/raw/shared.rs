@@ -1,13 +1,12 @@
 //! What the tasks of one executor share: the ready queue, the list of live tasks and the inbox of remote
 //! wake-ups.
 
-use std::cell::Cell;
 use std::ptr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, Ordering};
-use std::thread::{self, ThreadId};
+use std::sync::atomic::Ordering;
 
 use super::{Header, LIVE, QUEUED, TaskPtr};
+use crate::sync::{AtomicPtr, Cell, ThreadId, this_thread};
+use crate::sys::WakeFn;
 
 /// The state of one executor, kept alive by it and by every finished task that still has wakers.
 ///
@@ -17,7 +16,7 @@ pub(super) struct Shared {
     /// Top of the stack of tasks woken by other threads: null when empty, `closed()` when nobody will drain
     /// it again.
     inbox: AtomicPtr<Header>,
-    notify: Arc<dyn Fn() + Send + Sync>,
+    notify: WakeFn,
     ready_head: Cell<*mut Header>,
     ready_tail: Cell<*mut Header>,
     ready_len: Cell<usize>,
@@ -53,32 +52,13 @@ unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
 
-thread_local! {
-    static THIS_THREAD: Cell<Option<ThreadId>> = const { Cell::new(None) };
-}
-
-/// The identity of the calling thread, which no later thread ever has again.
-#[inline]
-fn this_thread() -> ThreadId {
-    #[cold]
-    fn look_up() -> ThreadId {
-        let id = thread::current().id();
-        THIS_THREAD.set(Some(id));
-        id
-    }
-    match THIS_THREAD.get() {
-        Some(id) => id,
-        None => look_up(),
-    }
-}
-
 /// The mark of an inbox that takes nothing more. Never dereferenced.
 fn closed() -> *mut Header {
     ptr::without_provenance_mut(1)
 }
 
 impl Shared {
-    pub(super) fn new(notify: Arc<dyn Fn() + Send + Sync>) -> Shared {
+    pub(super) fn new(notify: WakeFn) -> Shared {
         Shared {
             owner: this_thread(),
             inbox: AtomicPtr::new(ptr::null_mut()),

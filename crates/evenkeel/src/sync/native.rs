@@ -1,0 +1,25 @@
+//! The standard library's own.
+
+pub(crate) use std::cell::Cell;
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
+pub(crate) use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+pub(crate) use std::thread::{ThreadId, yield_now};
+
+thread_local! {
+    static THIS_THREAD: Cell<Option<ThreadId>> = const { Cell::new(None) };
+}
+
+/// The identity of the calling thread, which no later thread ever has again.
+#[inline]
+pub(crate) fn this_thread() -> ThreadId {
+    #[cold]
+    fn look_up() -> ThreadId {
+        let id = std::thread::current().id();
+        THIS_THREAD.set(Some(id));
+        id
+    }
+    match THIS_THREAD.get() {
+        Some(id) => id,
+        None => look_up(),
+    }
+}

@@ -1,0 +1,69 @@
+//! Whoever passes and the owner who shuts.
+
+use loom::cell::UnsafeCell;
+use loom::thread;
+
+use super::Gate;
+use crate::sync::{Arc, AtomicUsize, model};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What is used behind the gate: loom says if its end comes while it is used, or is not ordered after that.
+struct Counter {
+    gate: Gate,
+    open: UnsafeCell<bool>,
+    counted: AtomicUsize,
+}
+
+impl Counter {
+    fn count(&self) {
+        self.gate.pass(|| {
+            self.open.with(|open| {
+                // SAFETY: loom fails the model if somebody writes meanwhile.
+                assert!(unsafe { *open }, "used after its end");
+            });
+            self.counted.fetch_add(1, Relaxed);
+        });
+    }
+
+    fn end(&self) {
+        self.gate.shut();
+        // SAFETY: loom fails the model if anybody else is there.
+        self.open.with_mut(|open| unsafe { *open = false });
+    }
+}
+
+fn counter() -> Arc<Counter> {
+    Arc::new(Counter { gate: Gate::new(), open: UnsafeCell::new(true), counted: AtomicUsize::new(0) })
+}
+
+/// Two threads wake a loop that ends: its counter is closed when nobody is about to write to it, and nobody writes later.
+#[test]
+fn i02_what_a_gate_guards_is_ended_when_nobody_uses_it() {
+    model(|| {
+        let counter = counter();
+        let others: Vec<_> = (0..2)
+            .map(|_| {
+                let counter = counter.clone();
+                thread::spawn(move || counter.count())
+            })
+            .collect();
+        counter.end();
+        let counted = counter.counted.load(Relaxed);
+        others.into_iter().for_each(|other| other.join().unwrap());
+        assert_eq!(counter.counted.load(Relaxed), counted, "nothing is done after the end");
+    });
+}
+
+/// Whoever came before the owner shut was let in: no wake is lost for an end that comes later.
+#[test]
+fn i02_a_gate_lets_in_whoever_comes_before_its_end() {
+    model(|| {
+        let counter = counter();
+        let other = counter.clone();
+        thread::spawn(move || other.count()).join().unwrap();
+        assert_eq!(counter.counted.load(Relaxed), 1);
+        counter.end();
+        counter.count();
+        assert_eq!(counter.counted.load(Relaxed), 1);
+    });
+}

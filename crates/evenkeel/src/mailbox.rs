@@ -80,7 +80,9 @@ impl<M> Mailbox<M> {
 
     /// Has the loop stop, however many messages wait.
     pub(crate) fn stop(&self) {
-        self.stopping.store(true, Ordering::Release);
+        // An exchange although a store would do: the model checker does not know that an exchange of the loop's, which read
+        // what was before a store, comes before it.
+        self.stopping.swap(true, Ordering::Release);
         self.wake();
     }
 

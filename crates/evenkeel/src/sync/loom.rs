@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{LockResult, PoisonError, Weak};
 use std::time::Duration;
 
@@ -23,6 +23,38 @@ pub(crate) fn model(program: impl Fn() + Send + Sync + 'static) {
     bounds.preemption_bound = bounds.preemption_bound.or(Some(2));
     bounds.max_branches = bounds.max_branches.max(10_000);
     bounds.check(program);
+}
+
+/// Stands in for the counter that ends a loop's wait. As the kernel does, it orders a wait's end after the rings that ended it,
+/// and nothing after a wake that did not ring because another had.
+#[cfg(test)]
+#[derive(Default)]
+pub(crate) struct Bell(AtomicBool);
+
+#[cfg(test)]
+impl Bell {
+    /// A bell, and the function that rings it.
+    pub(crate) fn new() -> (std::sync::Arc<Bell>, crate::sys::WakeFn) {
+        let bell = std::sync::Arc::new(Bell::default());
+        let ring = bell.clone();
+        (bell, std::sync::Arc::new(move || ring.ring()))
+    }
+
+    pub(crate) fn ring(&self) {
+        self.0.swap(true, Release);
+    }
+
+    /// Waits until the bell has been rung since it was last waited for.
+    pub(crate) fn wait(&self) {
+        while !self.take() {
+            yield_now();
+        }
+    }
+
+    /// As `wait`, without waiting.
+    pub(crate) fn take(&self) -> bool {
+        self.0.swap(false, Acquire)
+    }
 }
 
 /// The identity of the calling thread.

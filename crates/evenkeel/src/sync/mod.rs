@@ -13,4 +13,4 @@ pub(crate) use self::chosen::{
     ThreadId, this_thread, yield_now,
 };
 #[cfg(all(test, loom))]
-pub(crate) use self::chosen::{elapse, model};
+pub(crate) use self::chosen::{Bell, elapse, model};

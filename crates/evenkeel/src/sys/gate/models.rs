@@ -1,39 +1,37 @@
 //! Whoever passes and the owner who shuts.
 
-use loom::cell::UnsafeCell;
+#![allow(clippy::unwrap_used)]
+
+use std::sync::atomic::Ordering::Relaxed;
+
 use loom::thread;
 
 use super::Gate;
-use crate::sync::{Arc, AtomicUsize, model};
-use std::sync::atomic::Ordering::Relaxed;
+use crate::sync::{Arc, AtomicUsize, Cell, model};
 
-/// What is used behind the gate: loom says if its end comes while it is used, or is not ordered after that.
+/// What is used behind the gate: loom fails the model if its end is not ordered after each use.
 struct Counter {
     gate: Gate,
-    open: UnsafeCell<bool>,
+    open: Cell<bool>,
     counted: AtomicUsize,
 }
 
 impl Counter {
     fn count(&self) {
         self.gate.pass(|| {
-            self.open.with(|open| {
-                // SAFETY: loom fails the model if somebody writes meanwhile.
-                assert!(unsafe { *open }, "used after its end");
-            });
+            assert!(self.open.get(), "used after its end");
             self.counted.fetch_add(1, Relaxed);
         });
     }
 
     fn end(&self) {
         self.gate.shut();
-        // SAFETY: loom fails the model if anybody else is there.
-        self.open.with_mut(|open| unsafe { *open = false });
+        self.open.set(false);
     }
 }
 
 fn counter() -> Arc<Counter> {
-    Arc::new(Counter { gate: Gate::new(), open: UnsafeCell::new(true), counted: AtomicUsize::new(0) })
+    Arc::new(Counter { gate: Gate::new(), open: Cell::new(true), counted: AtomicUsize::new(0) })
 }
 
 /// Two threads wake a loop that ends: its counter is closed when nobody is about to write to it, and nobody writes later.

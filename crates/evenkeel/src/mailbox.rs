@@ -110,14 +110,18 @@ impl<M> Mailbox<M> {
         self.stopping.swap(false, Ordering::Acquire)
     }
 
-    /// The message that came first.
-    pub(crate) fn pop(&self) -> Option<M> {
-        self.lock().pop_front()
+    /// Takes messages in the order in which they came, at most so many. If others may be left, a wake is pending again. Nothing is
+    /// locked during `each`.
+    pub(crate) fn take(&self, most: usize, mut each: impl FnMut(M)) {
+        for _ in 0..most {
+            let Some(message) = self.pop() else { return };
+            each(message);
+        }
+        self.woken.store(true, Ordering::Release);
     }
 
-    /// The loop has left messages for its next turn: it must not sleep before.
-    pub(crate) fn keep_awake(&self) {
-        self.woken.store(true, Ordering::Release);
+    fn pop(&self) -> Option<M> {
+        self.lock().pop_front()
     }
 
     /// The loop has ended: messages are refused, and those that wait are dropped here.

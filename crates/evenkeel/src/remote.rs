@@ -49,11 +49,7 @@ impl Inbox {
         if self.calls.take_stop() {
             handle.stop();
         }
-        for _ in 0..most {
-            let Some(call) = self.calls.pop() else { return true };
-            lp.guard(|| call(&handle));
-        }
-        self.calls.keep_awake();
+        self.calls.take(most, |call| lp.guard(|| call(&handle)));
         true
     }
 }

@@ -115,3 +115,6 @@ impl<F: FnOnce() -> FileDone + Send> Job for FileJob<F> {
 
     fn cancel(self: Box<Self>) {}
 }
+
+#[cfg(all(test, loom))]
+mod models;

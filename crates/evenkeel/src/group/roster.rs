@@ -72,3 +72,6 @@ impl Roster {
         (0..state.threads.len()).filter(|index| state.threads[*index]).collect()
     }
 }
+
+#[cfg(all(test, loom))]
+mod models;

@@ -155,3 +155,6 @@ impl<H: Handler> Handler for Counted<H> {
         self.handler.on_close(id, reason);
     }
 }
+
+#[cfg(all(test, loom))]
+mod models;

@@ -31,15 +31,10 @@ impl<M: 'static> Loop<M> {
     }
 
     /// One turn, with room for so many messages.
-    fn turn(&self, most: usize, mut on_message: impl FnMut(M)) {
-        if !self.mailbox.take_wake() {
-            return;
+    fn turn(&self, most: usize, each: impl FnMut(M)) {
+        if self.mailbox.take_wake() {
+            self.mailbox.take(most, each);
         }
-        for _ in 0..most {
-            let Some(message) = self.mailbox.pop() else { return };
-            on_message(message);
-        }
-        self.mailbox.keep_awake();
     }
 }
 

@@ -219,3 +219,6 @@ impl<T, F> Drop for Work<T, F> {
         self.leave(Err(WorkError::Ended));
     }
 }
+
+#[cfg(all(test, loom))]
+mod models;

@@ -22,7 +22,14 @@ pub(crate) fn model(program: impl Fn() + Send + Sync + 'static) {
     let mut bounds = loom::model::Builder::new();
     bounds.preemption_bound = bounds.preemption_bound.or(Some(2));
     bounds.max_branches = bounds.max_branches.max(10_000);
-    bounds.check(program);
+    let orders = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = orders.clone();
+    bounds.check(move || {
+        count.fetch_add(1, Relaxed);
+        program();
+    });
+    let name = std::thread::current().name().unwrap_or_default().to_owned();
+    println!("{name}: {} orders", orders.load(Relaxed));
 }
 
 /// Stands in for the counter that ends a loop's wait. As the kernel does, it orders a wait's end after the rings that ended it,

@@ -100,3 +100,6 @@ impl<R> State<R> {
         }
     }
 }
+
+#[cfg(all(test, loom))]
+mod models;

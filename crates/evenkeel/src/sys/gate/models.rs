@@ -51,17 +51,3 @@ fn i02_what_a_gate_guards_is_ended_when_nobody_uses_it() {
         assert_eq!(counter.counted.load(Relaxed), counted, "nothing is done after the end");
     });
 }
-
-/// Whoever came before the owner shut was let in: no wake is lost for an end that comes later.
-#[test]
-fn i02_a_gate_lets_in_whoever_comes_before_its_end() {
-    model(|| {
-        let counter = counter();
-        let other = counter.clone();
-        thread::spawn(move || other.count()).join().unwrap();
-        assert_eq!(counter.counted.load(Relaxed), 1);
-        counter.end();
-        counter.count();
-        assert_eq!(counter.counted.load(Relaxed), 1);
-    });
-}

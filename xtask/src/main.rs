@@ -6,6 +6,8 @@
 mod ci;
 mod clients;
 mod hub;
+mod loom;
+mod miri;
 mod process;
 mod setup;
 mod tally;
@@ -24,6 +26,10 @@ Usage: cargo xtask COMMAND
     --backend NAME        the client tests on this backend only (may be given more than once)
     --hub PATH            the client tests against this hub instead of building one
   ci                    test, then formatting, lints and documentation, as .ci/run does
+  loom                  the models of what threads share, in every order of events
+    --preemptions N       how often a thread is interrupted at most (2)
+    NAME                  only models with this in their name
+  miri                  the tests of unsafe code that needs no kernel, under Miri, or else under valgrind
   tidy                  the project's own style checks (cargo test runs them too)
   help                  this text
 
@@ -54,6 +60,8 @@ fn dispatch(arguments: &[String]) -> Outcome {
     match command {
         "test" => test::run(&root, &test::Options::parse(options)?),
         "ci" if options.is_empty() => ci::run(&root),
+        "loom" => loom::run(&root, &loom::Options::parse(options)?),
+        "miri" if options.is_empty() => miri::run(&root),
         "tidy" if options.is_empty() => Ok(tidy::run(&root)),
         "help" | "--help" | "-h" => {
             print!("{HELP}");

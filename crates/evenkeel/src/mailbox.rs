@@ -45,11 +45,7 @@ impl<M> Mailbox<M> {
     }
 
     /// Leaves what `into_message` makes of `what`, which comes back if it is not taken.
-    pub(crate) fn push<T>(
-        &self,
-        what: T,
-        into_message: impl FnOnce(T) -> M,
-    ) -> Result<(), (T, RemoteError)> {
+    pub(crate) fn push<T>(&self, what: T, into_message: impl FnOnce(T) -> M) -> Result<(), (T, RemoteError)> {
         let first = |_: &T| Ok::<_, Infallible>(());
         self.push_after(what, first, into_message).map_err(|(what, Ok(error))| (what, error))
     }

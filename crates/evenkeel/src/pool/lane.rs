@@ -326,11 +326,7 @@ impl Inner {
 
     /// Queues a job, and sees that a thread takes it. A thread is started under the lock: so nobody else relies on one
     /// that may turn out not to be.
-    fn queue(
-        this: &Arc<Self>,
-        state: &mut State,
-        job: Box<dyn Job>,
-    ) -> Result<u64, (Refused, Box<dyn Job>)> {
+    fn queue(this: &Arc<Self>, state: &mut State, job: Box<dyn Job>) -> Result<u64, (Refused, Box<dyn Job>)> {
         let number = state.number();
         if state.queue.len() < state.idle {
             state.queue.insert(number, job);

@@ -69,6 +69,23 @@ pub(crate) fn this_thread() -> ThreadId {
     loom::thread::current().id()
 }
 
+/// Finds a use of memory that is not ordered before its end.
+pub(crate) struct Alive(Cell<()>);
+
+impl Alive {
+    pub(crate) fn new() -> Self {
+        Alive(Cell::new(()))
+    }
+
+    pub(crate) fn seen(&self) {
+        self.0.get();
+    }
+
+    pub(crate) fn ends(&self) {
+        self.0.set(());
+    }
+}
+
 /// As the standard library's, with a guard that a [`Condvar`] of ours can let go.
 #[derive(Default)]
 pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);

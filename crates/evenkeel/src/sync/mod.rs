@@ -9,8 +9,8 @@
 mod chosen;
 
 pub(crate) use self::chosen::{
-    Arc, AtomicBool, AtomicIsize, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Cell, Condvar, Mutex, MutexGuard,
-    ThreadId, this_thread, yield_now,
+    Alive, Arc, AtomicBool, AtomicIsize, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Cell, Condvar, Mutex,
+    MutexGuard, ThreadId, this_thread, yield_now,
 };
 #[cfg(all(test, loom))]
 pub(crate) use self::chosen::{Bell, elapse, model};

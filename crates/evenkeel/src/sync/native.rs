@@ -5,6 +5,25 @@ pub(crate) use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, AtomicU32
 pub(crate) use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 pub(crate) use std::thread::{ThreadId, yield_now};
 
+/// Of memory that several threads use and one of them frees: a model finds a use that is not ordered before the end. Here it is
+/// nothing.
+pub(crate) struct Alive;
+
+impl Alive {
+    #[inline]
+    pub(crate) fn new() -> Self {
+        Alive
+    }
+
+    /// The memory is in use.
+    #[inline]
+    pub(crate) fn seen(&self) {}
+
+    /// The memory is about to be freed.
+    #[inline]
+    pub(crate) fn ends(&self) {}
+}
+
 thread_local! {
     static THIS_THREAD: Cell<Option<ThreadId>> = const { Cell::new(None) };
 }

@@ -139,12 +139,35 @@ fn i02_each_wake_is_followed_by_a_poll_that_sees_what_came_before() {
     });
 }
 
+/// Two tasks, each woken by a thread of its own, with one wake of the loop for both, maybe: neither is left in the inbox.
+#[test]
+fn i02_each_of_two_tasks_is_polled() {
+    model(|| {
+        let lp = Loop::new();
+        let mut tasks = [listener::<2>(&lp, 1), listener::<2>(&lp, 1)];
+        let speakers = tasks.iter_mut().map(|task| {
+            task.wakers.truncate(1);
+            speak(task, Waker::wake).remove(0)
+        });
+        let speakers: Vec<_> = speakers.collect();
+        while !tasks.iter().all(|task| task.handle.is_finished()) {
+            lp.turn();
+        }
+        join(speakers);
+        let [one, other] = tasks;
+        let future = one.future;
+        drop((one, other));
+        lp.end();
+        assert_freed(future);
+    });
+}
+
 /// The first wake ends the task, so that the other one meets a task that runs, ends, or has ended, and a loop that may be gone.
 #[test]
 fn i39_a_waker_outlives_the_task_that_another_one_ends() {
     model(|| {
         let lp = Loop::new();
-        let mut listener = listener::<2>(&lp, 1);
+        let mut listener = listener::<3>(&lp, 1);
         let speakers = speak(&mut listener, |waker| {
             waker.wake_by_ref();
             drop(waker);
@@ -165,7 +188,7 @@ fn i39_a_waker_outlives_the_task_that_another_one_ends() {
 fn i39_a_waker_outlives_its_loop() {
     model(|| {
         let lp = Loop::new();
-        let mut listener = listener::<3>(&lp, 2);
+        let mut listener = listener::<4>(&lp, 2);
         let speakers = speak(&mut listener, Waker::wake);
         let Listener { handle, future, .. } = listener;
         lp.end();
@@ -180,7 +203,7 @@ fn i39_a_waker_outlives_its_loop() {
 fn i23_a_cancelled_task_is_woken() {
     model(|| {
         let lp = Loop::new();
-        let mut listener = listener::<4>(&lp, 2);
+        let mut listener = listener::<5>(&lp, 2);
         listener.handle.abort();
         let speakers = speak(&mut listener, Waker::wake);
         while !listener.handle.is_finished() {
@@ -200,7 +223,7 @@ fn i23_a_cancelled_task_is_woken() {
 fn i39_wakers_are_counted_across_threads() {
     model(|| {
         let lp = Loop::new();
-        let mut listener = listener::<5>(&lp, 2);
+        let mut listener = listener::<6>(&lp, 2);
         let clones = std::mem::take(&mut listener.wakers).into_iter().map(|waker| {
             thread::spawn(move || {
                 let clone = waker.clone();
@@ -226,7 +249,7 @@ fn i39_wakers_are_counted_across_threads() {
 fn i02_a_task_is_in_the_inbox_once() {
     model(|| {
         let lp = Loop::new();
-        let mut listener = listener::<6>(&lp, 1);
+        let mut listener = listener::<7>(&lp, 1);
         listener.wakers.truncate(1);
         let speakers = speak(&mut listener, |waker| {
             waker.wake_by_ref();

@@ -37,7 +37,7 @@ pub(super) use self::core::MAX_LATE_SPAWNS;
 pub(super) use self::handle::Handle;
 use self::shared::Shared;
 use super::join::JoinError;
-use crate::sync::{Arc, AtomicBool, AtomicIsize, Cell};
+use crate::sync::{Alive, Arc, AtomicBool, AtomicIsize, Cell};
 
 type TaskPtr = NonNull<Header>;
 
@@ -80,6 +80,7 @@ struct Header {
     live_next: Cell<*mut Header>,
     /// Whom to wake when the result is there.
     joiner: Cell<Option<Waker>>,
+    alive: Alive,
 }
 
 /// What depends on the future's type. Each function runs on the owner thread, but `dealloc`.
@@ -146,6 +147,7 @@ impl<F: Future + 'static> Task<F> {
             live_prev: Cell::new(ptr::null_mut()),
             live_next: Cell::new(ptr::null_mut()),
             joiner: Cell::new(None),
+            alive: Alive::new(),
         };
         #[cfg(all(test, debug_assertions))]
         census::count::<F>(1);
@@ -382,6 +384,7 @@ unsafe fn free(task: TaskPtr) {
     // `complete`.
     unsafe {
         let shared = task.as_ref().has(HOLDS_SHARED).then_some(task.as_ref().shared);
+        task.as_ref().alive.ends();
         (task.as_ref().vtable.dealloc)(task);
         if let Some(shared) = shared {
             drop(Arc::from_raw(shared));

@@ -98,8 +98,9 @@ fn i39_a_forsaken_place_keeps_no_waker() {
         let polled = place.poll(&mut Context::from_waker(&waker));
         assert!(polled.is_pending());
         let sender = thread::spawn(move || leaves.leave(token));
-        place.forsake();
+        // What the place has is the last of it, which looks at the place when it goes.
         drop(waker);
+        place.forsake();
         sender.join().unwrap();
         // A waker that was left would keep the place, and loom would find it.
         drop(place);

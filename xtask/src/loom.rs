@@ -55,8 +55,10 @@ pub(crate) fn count(root: &Path, options: &Options) -> Result<Tally, String> {
     let mut command = Command::new(cargo());
     command.args(["test", "--package", "evenkeel", "--lib", &options.filter]);
     command.env("CARGO_TARGET_DIR", target_folder(root).join("loom"));
-    command.env("RUSTFLAGS", "--cfg loom").env("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
-    command.env("LOOM_MAX_PREEMPTIONS", &options.preemptions).current_dir(root);
+    command
+        .env("RUSTFLAGS", "--cfg loom")
+        .env("LOOM_MAX_PREEMPTIONS", &options.preemptions)
+        .current_dir(root);
     let finished = process::run(&mut command, LIMIT)?;
     Ok(Tally::read(finished.lines.iter().map(String::as_str), finished.success))
 }

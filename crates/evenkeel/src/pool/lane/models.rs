@@ -210,23 +210,21 @@ fn i02_a_job_meets_a_thread_that_stops_idling() {
     });
 }
 
-/// Two jobs for two threads, one of which stops idling: none is left to a thread that does not come.
+/// Two jobs for two threads, one of which has something to idle after: none is left to a thread that does not come.
 #[test]
 fn i02_jobs_meet_threads_that_stop_idling() {
     model(|| {
         let lane = lane(2, 2, spawn_modelled);
+        let (first, job_of_first) = job();
+        lane.submit(job_of_first).unwrap();
         let clock = thread::spawn(elapse);
-        let jobs = [(); 2].map(|()| {
-            let (sent, job) = job();
-            lane.submit(job).unwrap();
-            sent
-        });
-        for sent in &jobs {
-            sent.over.wait();
-            assert_eq!(sent.fates(), RAN);
-        }
+        let (second, job_of_second) = job();
+        lane.submit(job_of_second).unwrap();
+        second.over.wait();
         clock.join().unwrap();
         end(&lane);
+        assert!([RAN, DROPPED].contains(&first.fates()));
+        assert_eq!(second.fates(), RAN);
     });
 }
 
@@ -288,6 +286,26 @@ fn i02_a_place_that_nobody_takes_goes_to_the_next() {
         drop(one.job.take());
         one.sent.over.wait();
         assert_eq!(one.sent.fates(), if came { RAN } else { DROPPED });
+        end(&lane);
+    });
+}
+
+/// A job that is taken back leaves its place to whoever waits for one.
+#[test]
+fn i02_the_place_of_a_job_taken_back_goes_to_the_next() {
+    model(|| {
+        let lane = lane(1, 1, spawn_modelled);
+        let (first, job) = job();
+        let number = lane.submit(job).unwrap();
+        let mut one = InLine::new();
+        let came = one.poll(&lane).is_ready();
+        let taken = lane.remove(number).map(Job::cancel).is_some();
+        if !came {
+            one.wait(&lane).unwrap();
+        }
+        one.sent.over.wait();
+        first.over.wait();
+        assert_eq!((first.fates(), one.sent.fates()), (if taken { CANCELLED } else { RAN }, RAN));
         end(&lane);
     });
 }

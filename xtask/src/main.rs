@@ -3,12 +3,16 @@
 //! One command sets up what the tests need and runs all of them, so that a developer, a fresh machine and the continuous
 //! integration do the same thing.
 
+mod autobahn;
 mod ci;
 mod clients;
+mod fuzz;
 mod hub;
 mod loom;
 mod miri;
 mod process;
+mod prove;
+mod sanitize;
 mod setup;
 mod tally;
 mod test;
@@ -30,10 +34,24 @@ Usage: cargo xtask COMMAND
     --preemptions N       how often a thread is interrupted at most (2)
     NAME                  only models with this in their name
   miri                  the tests of unsafe code that needs no kernel, under Miri, or else under valgrind
+  autobahn              the Autobahn test suite against the hub's WebSocket codec, on every backend
+    --backend NAME        on this backend only (may be given more than once)
+    --cases PATTERN       these cases only, such as 7.* (may be given more than once)
+  sanitize [address|thread]   the tests under the sanitizers
+    --bounded             only the part that runs for every change
+    --only NAME           only the tests of this name
+  prove                 every part of the proof in turns; the totals are appended to a file
+    --for TIME            for so long, such as 90s, 15m, 1h (the default) or 2d
+    --results FILE        the file; by default prove/results.jsonl in the build folder
+    --only PART           only this part (may be given more than once)
+  fuzz                  every fuzz target for 10 seconds; needs a C++ compiler
+    --seconds N           for so long each
+    --target NAME         this one only (may be given more than once)
+    --input FILE          runs the target with this input, once
   tidy                  the project's own style checks (cargo test runs them too)
   help                  this text
 
-Needs Node.js, npm, Python 3 and Chromium. As root on Debian, missing ones are installed.
+The tests need Node.js, npm, Python 3 and Chromium. As root on Debian, missing ones are installed.
 ";
 
 /// What a command ends with: success or not, after it has said why.
@@ -62,6 +80,10 @@ fn dispatch(arguments: &[String]) -> Outcome {
         "ci" if options.is_empty() => ci::run(&root),
         "loom" => loom::run(&root, &loom::Options::parse(options)?),
         "miri" if options.is_empty() => miri::run(&root),
+        "autobahn" => autobahn::run(&root, &autobahn::Options::parse(options)?),
+        "sanitize" => sanitize::run(&root, &sanitize::Options::parse(options)?),
+        "prove" => prove::run(&root, &prove::Options::parse(options)?),
+        "fuzz" => fuzz::run(&root, &fuzz::Options::parse(options)?),
         "tidy" if options.is_empty() => Ok(tidy::run(&root)),
         "help" | "--help" | "-h" => {
             print!("{HELP}");

@@ -12,7 +12,7 @@ const GLANCE: Duration = Duration::from_millis(50);
 /// How long the output may stay open once the program itself has ended.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// What a program printed on its standard output, and whether it succeeded.
+/// What a program printed, and whether it succeeded.
 pub(crate) struct Finished {
     pub(crate) success: bool,
     pub(crate) lines: Vec<String>,
@@ -33,17 +33,39 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> Result<Finished, St
         Some(stdout) => read_lines(stdout, true),
         None => mpsc::channel().1,
     };
+    follow(&mut child, &name, &lines, limit)
+}
+
+/// As [`run`], but both outputs are collected, as one, and passed through only when `echo`.
+pub(crate) fn run_collected(command: &mut Command, limit: Duration, echo: bool) -> Result<Finished, String> {
+    let name = describe(command);
+    let failed = |error: std::io::Error| format!("{name} does not start: {error}");
+    let (reader, writer) = std::io::pipe().map_err(failed)?;
+    let second = writer.try_clone().map_err(failed)?;
+    let child = command.stdin(Stdio::null()).stdout(writer).stderr(second).spawn();
+    // The command has its own copies of the pipe's end, which would keep it open.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    follow(&mut child.map_err(failed)?, &name, &read_lines(reader, echo), limit)
+}
+
+/// Collects lines until the program has ended.
+fn follow(
+    child: &mut Child,
+    name: &str,
+    lines: &Receiver<String>,
+    limit: Duration,
+) -> Result<Finished, String> {
     let deadline = Instant::now() + limit;
     let mut collected = Vec::new();
     let status = loop {
         while let Ok(line) = lines.try_recv() {
             collected.push(line);
         }
-        if let Some(status) = ended(&mut child, &name)? {
+        if let Some(status) = ended(child, name)? {
             break status;
         }
         if Instant::now() >= deadline {
-            end_tree(&mut child);
+            end_tree(child);
             return Err(format!("{name} was ended after {} seconds", limit.as_secs()));
         }
         match lines.recv_timeout(GLANCE) {
@@ -154,7 +176,7 @@ fn describe(command: &Command) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::{end_tree, read_lines, run, terminate};
+    use super::{end_tree, read_lines, run, run_collected, terminate};
     use std::process::{Command, Stdio};
     use std::sync::mpsc::RecvTimeoutError;
     use std::time::Duration;
@@ -170,6 +192,16 @@ mod tests {
         let finished = run(&mut shell("echo one; echo two; exit 3"), Duration::from_secs(20)).unwrap();
         assert_eq!(finished.lines, ["one", "two"]);
         assert!(!finished.success);
+    }
+
+    #[test]
+    fn both_outputs_are_collected_in_order() {
+        let mut command = shell("echo one; echo two >&2; echo three");
+        let finished = run_collected(&mut command, Duration::from_secs(20), false).unwrap();
+        assert_eq!(
+            (finished.lines, finished.success),
+            (["one", "two", "three"].map(str::to_owned).into(), true)
+        );
     }
 
     #[test]

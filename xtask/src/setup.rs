@@ -101,7 +101,7 @@ fn prepare_python(root: &Path, tools: &Tools) -> Result<(), String> {
 
 /// Fills `directory` anew by `install`, unless it was completed with the same `inputs`. A copy of them is the mark of
 /// completion, written last, so that an interrupted installation is not taken for a complete one.
-fn refresh(
+pub(crate) fn refresh(
     directory: &Path,
     sources: &Path,
     inputs: &[&str],
@@ -140,12 +140,19 @@ fn link(target: &Path, link: &Path) -> Result<(), String> {
     std::os::unix::fs::symlink(target, link).map_err(failed)
 }
 
+/// The build folder, in which this program lies.
+pub(crate) fn target(root: &Path) -> Result<PathBuf, String> {
+    let this = std::env::current_exe().map_err(|error| format!("this program's path: {error}"))?;
+    // TARGET/PROFILE/xtask
+    Ok(this.ancestors().nth(2).map_or_else(|| root.join("target"), Path::to_path_buf))
+}
+
 fn required(program: &str) -> Result<PathBuf, String> {
     find(program).ok_or_else(|| format!("{program} is still missing after its installation"))
 }
 
 /// The full path of a program.
-fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
         .map(|directory| directory.join(program))

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::tally::Tally;
-use crate::{Outcome, clients, loom, process};
+use crate::{Outcome, autobahn, clients, loom, process, sanitize};
 
 const LIMIT: Duration = Duration::from_secs(60 * 60);
 
@@ -74,6 +74,8 @@ pub(crate) fn count(root: &Path, options: &Options) -> Tally {
             tally += hub_on_loops(root, loops).unwrap_or_else(|error| failure(&error));
         }
         tally += loom::count(root, &loom::Options::all()).unwrap_or_else(|error| failure(&error));
+        tally += autobahn::count(root).unwrap_or_else(|error| failure(&error));
+        tally += sanitize::count(root).unwrap_or_else(|error| failure(&error));
     }
     if options.clients {
         let hub = options.hub.as_deref();

@@ -2,6 +2,8 @@
 
 pub mod api;
 pub mod config;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod log;
 pub mod metrics;
 pub mod proto;

@@ -72,6 +72,7 @@ use crate::core::{Shared, Token};
 use crate::fs::{FileOp, FileWaiter};
 use crate::net::Addr;
 use crate::reactor::{Epoll, EpollLevel, Poll, Readiness, Select};
+use crate::sim;
 use crate::sys::{Fd, Real, Sys, WakeFn};
 
 /// A kernel interface by which a loop can be driven.
@@ -115,6 +116,9 @@ pub enum Backend {
     /// `io_uring(7)`: what is wanted is asked for once, and the answers of a batch leave in the call that waits for the
     /// next one. Where it is refused, epoll runs.
     IoUring,
+    /// A simulated kernel, for loops of a simulated host: with the feature `sim`, see the module of that name. Elsewhere
+    /// making a loop with it fails. It is not among [`ALL`](Self::ALL).
+    Sim,
 }
 
 /// A row of the table of backends.
@@ -147,7 +151,14 @@ const TABLE: &[Row] = &[
         start: || on(Backend::Epoll, Readiness::<Epoll, Real>::new(Real)),
     },
     Row { backend: Backend::IoUring, name: "io_uring", start: || choice::start(Backend::IoUring) },
+    Row { backend: Backend::Sim, name: "sim", start: outside },
 ];
+
+/// There is no simulated host here.
+fn outside() -> io::Result<Started> {
+    let what = "the backend `sim` drives the loops of simulated hosts only; see the module `sim`";
+    Err(io::Error::new(io::ErrorKind::Unsupported, what))
+}
 
 fn on<D: Driver + 'static>(backend: Backend, driver: io::Result<D>) -> io::Result<Started> {
     Ok(Started { backend, driver: Box::new(driver?), fallback: None })
@@ -176,6 +187,9 @@ impl Backend {
 
     /// Makes the driver of what is asked for, or of what runs in its place.
     pub(crate) fn start(self) -> io::Result<Started> {
+        if let Some(started) = sim::start(self) {
+            return started;
+        }
         let row = TABLE.iter().find(|row| row.backend == self);
         row.map_or_else(|| choice::start(Backend::Auto), |row| (row.start)())
     }

@@ -12,8 +12,8 @@ use rustix::io::Errno;
 use crate::backend::{Backend, Driver};
 use crate::proactor::{Features, Uring, check_names, probe};
 use crate::reactor::{Epoll, Readiness};
-use crate::sys::Real;
 use crate::sys::ring::SetupFlags;
+use crate::sys::{Real, Sys};
 
 /// Why a loop runs on epoll although io_uring was asked for, or was [`Backend::Auto`]'s to choose.
 ///
@@ -174,12 +174,21 @@ pub(crate) struct Started {
 /// # Errors
 /// `InvalidInput` for a variable `EVENKEEL_IO_URING_WITHOUT` that names nothing; the kernel's if it refuses epoll too.
 pub(crate) fn start(asked: Backend) -> io::Result<Started> {
+    start_over(Real, asked, probed()?)
+}
+
+/// The same over any kernel, of which this was found.
+pub(crate) fn start_over<Y: Sys + Clone + 'static>(
+    sys: Y,
+    asked: Backend,
+    found: Result<Features, Refusal>,
+) -> io::Result<Started> {
     let mut by_choice = asked == Backend::Auto;
-    let refusal = match probed()? {
+    let refusal = match found {
         Err(refusal) => refusal,
         Ok(features) => match lacking(&features).filter(|_| asked == Backend::Auto) {
             Some(what) => io::Error::new(io::ErrorKind::Unsupported, what).into(),
-            None => match Uring::new(Real, features) {
+            None => match Uring::new(sys.clone(), features) {
                 Ok(driver) => {
                     let backend = Backend::IoUring;
                     return Ok(Started { backend, driver: Box::new(driver), fallback: None });
@@ -191,7 +200,7 @@ pub(crate) fn start(asked: Backend) -> io::Result<Started> {
             },
         },
     };
-    let driver = Box::new(Readiness::<Epoll, Real>::new(Real)?);
+    let driver = Box::new(Readiness::<Epoll, Y>::new(sys)?);
     let fallback = Some(Fallback { asked, by_choice, refusal });
     Ok(Started { backend: Backend::Epoll, driver, fallback })
 }

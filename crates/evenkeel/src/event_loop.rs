@@ -36,6 +36,19 @@ pub(crate) fn current() -> Option<Rc<Shared>> {
     CURRENT.try_with(|stack| stack.borrow().last().cloned()).ok().flatten()
 }
 
+/// Makes a call outside of all loops, as a thread does that runs none.
+#[cfg_attr(not(feature = "sim"), expect(dead_code, reason = "other threads are real ones"))]
+pub(crate) fn outside<R>(call: impl FnOnce() -> R) -> R {
+    struct Back(Vec<Rc<Shared>>);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            CURRENT.with(|stack| *stack.borrow_mut() = std::mem::take(&mut self.0));
+        }
+    }
+    let _back = Back(CURRENT.take());
+    crate::sync::as_another_thread(call)
+}
+
 /// Makes a loop the current one for as long as it lives.
 struct Entered;
 
@@ -200,7 +213,7 @@ impl fmt::Debug for Builder {
 /// ends its connections ([`CloseReason::LoopEnded`]) and runs nothing further. What the kernel has taken still reaches
 /// the peers; a connection with more than that is reset, so that no peer takes a part for the whole.
 pub struct EventLoop {
-    shared: Rc<Shared>,
+    pub(crate) shared: Rc<Shared>,
 }
 
 impl EventLoop {
@@ -294,7 +307,11 @@ impl EventLoop {
 
 /// One turn. Everything that a loop does happens in one of these steps. It waits for `most` at most. `main` is the
 /// future of `block_on`; when it is done, nothing is waited for.
-fn turn(lp: &Rc<Shared>, most: Option<Duration>, main: &mut dyn FnMut() -> bool) -> io::Result<()> {
+pub(crate) fn turn(
+    lp: &Rc<Shared>,
+    most: Option<Duration>,
+    main: &mut dyn FnMut() -> bool,
+) -> io::Result<()> {
     lp.fire_timers();
     lp.run_queued();
     let done = main();
@@ -314,14 +331,14 @@ fn turn(lp: &Rc<Shared>, most: Option<Duration>, main: &mut dyn FnMut() -> bool)
 }
 
 /// A loop that is being run: it is current, and cannot be run again from inside.
-struct Running<'a> {
+pub(crate) struct Running<'a> {
     shared: &'a Shared,
     _entered: Entered,
     _sigpipe: sigpipe::Blocked,
 }
 
 impl<'a> Running<'a> {
-    fn new(shared: &'a Rc<Shared>) -> io::Result<Self> {
+    pub(crate) fn new(shared: &'a Rc<Shared>) -> io::Result<Self> {
         if shared.running.replace(true) {
             let what = "this loop is running already, and a handler or a task of it cannot run it again; spawn a \
                         task or defer a call instead";

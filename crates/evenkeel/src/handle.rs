@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::backend::Backend;
 use crate::choice::Fallback;
 use crate::core::shared::Timer;
-use crate::core::{Kind, Shared, Token, flag};
+use crate::core::{Core, Kind, Shared, Token, flag};
 use crate::descriptors::Descriptors;
 use crate::handler::{CloseReason, ConnId, Flow, Handler, StaleConn};
 use crate::message::Message;
@@ -371,7 +371,9 @@ impl fmt::Debug for Handle {
 impl Shared {
     /// A token that must be of this loop and alive.
     pub(crate) fn own(&self, token: Token, owner: u32) -> io::Result<Token> {
-        if owner == self.id && self.core.borrow().sources.get(token).is_some() {
+        // One that was closed in this batch of calls is over, though its place is still taken.
+        let open = |core: &Core| core.sources.get(token).is_some_and(|s| !s.has(flag::DEAD));
+        if owner == self.id && open(&self.core.borrow()) {
             return Ok(token);
         }
         Err(io::Error::new(io::ErrorKind::NotFound, "closed already, or of another loop"))

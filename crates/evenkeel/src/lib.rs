@@ -65,6 +65,8 @@ pub mod dns;
 mod event_loop;
 pub mod fd;
 pub mod fs;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod group;
 mod handle;
 mod handler;
@@ -81,6 +83,12 @@ pub mod process;
 mod reactor;
 mod remote;
 pub mod signal;
+#[cfg(feature = "sim")]
+pub mod sim;
+#[cfg(not(feature = "sim"))]
+#[path = "sim/absent.rs"]
+mod sim;
+mod stand_in;
 mod stats;
 pub mod stdio;
 mod sync;

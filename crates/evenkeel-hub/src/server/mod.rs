@@ -54,6 +54,8 @@ use link::Link;
 pub use drain::Drained;
 pub use service::Service;
 pub use succession::Inheritance;
+#[cfg(fuzzing)]
+pub(crate) use succession::fuzzing;
 
 /// How often a loop looks after what is due, in milliseconds: delayed counts, old history, queues that are too large.
 const TICK: Duration = Duration::from_millis(250);

@@ -78,7 +78,7 @@ impl Retention {
     }
 
     /// Checks that the books are of just these events.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn check<'a>(&self, kept: impl Iterator<Item = (Key, &'a Event)>) {
         let (mut live, mut bytes) = (0, 0);
         let entries: std::collections::HashSet<(Key, u64)> =

@@ -70,6 +70,8 @@ mod stream;
 mod subscribe;
 mod users;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod judge;
 #[cfg(test)]
 mod tests;
 

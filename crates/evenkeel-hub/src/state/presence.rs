@@ -188,7 +188,7 @@ impl Presence {
     }
 
     /// Checks that the parts agree, with each other and with a channel of so many members.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn check(&self, members: usize) {
         assert_eq!(self.of.len(), members);
         assert_eq!(self.by_id.len(), self.users.len());

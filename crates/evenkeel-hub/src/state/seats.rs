@@ -71,12 +71,12 @@ impl Seats {
         self.queue.len() > 2 * self.live + 64
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn live(&self) -> usize {
         self.live
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn queued(&self) -> impl Iterator<Item = &(u64, Seat)> {
         self.queue.iter().map(|Reverse(entry)| entry)
     }

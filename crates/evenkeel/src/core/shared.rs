@@ -155,7 +155,7 @@ impl Shared {
         let inbox = Arc::new(Inbox::new(driver.waker()));
         let woken = inbox.clone();
         let notify: WakeFn = Arc::new(move || woken.wake());
-        let epoch = driver.sys().clock();
+        let (epoch, host) = (driver.sys().clock(), driver.sys().stand_in());
         driver.limit_file_threads(workers.file_threads());
         let core = Core {
             sources: Sources::default(),
@@ -191,9 +191,9 @@ impl Shared {
             executor: Executor::new(notify.clone()),
             inbox,
             locals: Locals::default(),
-            files: Files::new(notify, &workers.options.files),
-            work_pool: RefCell::new(Some(workers.pool())),
-            names: Names::new(workers.resolver),
+            files: Files::new(notify, &workers.options.files, host.clone()),
+            names: Names::new(workers.resolver(host.as_deref())),
+            work_pool: RefCell::new(Some(workers.pool(host))),
             stats: Stats::default(),
             epoch,
             now: Cell::new(0),

@@ -175,6 +175,18 @@ impl Source {
         }
     }
 
+    /// Copies out what came with the source from its last owner; none if that was nothing, or has been read.
+    pub(crate) fn take_unread(&mut self, into: &mut [u8]) -> Option<usize> {
+        let extra = self.extra.as_mut().filter(|e| !e.unread.is_empty())?;
+        let n = extra.unread.len().min(into.len());
+        into[..n].copy_from_slice(&extra.unread[..n]);
+        extra.unread.drain(..n);
+        if extra.is_idle() {
+            self.extra = None;
+        }
+        Some(n)
+    }
+
     /// What comes after the unread bytes, if that is known: the owner is told now.
     pub(crate) fn take_ended(&mut self) -> Option<Ended> {
         let extra = self.extra.as_mut()?;

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use super::error::ResolveError;
-use super::resolver::{Resolver, System};
+use super::resolver::Resolver;
 use crate::core::{Shared, caught};
 use crate::pool::{Offload, WorkError};
 use crate::task::JoinHandle;
@@ -31,8 +31,7 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    pub(crate) fn new(resolver: Option<Arc<dyn Resolver>>) -> Self {
-        let resolver = resolver.unwrap_or_else(|| Arc::new(System));
+    pub(crate) fn new(resolver: Arc<dyn Resolver>) -> Self {
         Names { resolver, in_flight: RefCell::default() }
     }
 

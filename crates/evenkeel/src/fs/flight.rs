@@ -15,12 +15,14 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::op::{FileDone, FileOp, Output};
 use super::threads::Threads;
 use crate::core::{Shared, caught};
 use crate::pool::{LaneOptions, LaneStats};
+use crate::stand_in::StandIn;
 use crate::sys::WakeFn;
 
 /// The file operations of one loop.
@@ -32,6 +34,8 @@ pub(crate) struct Files {
     /// Who waits for what the threads were given.
     waiters: RefCell<BTreeMap<u64, FileWaiter>>,
     next: Cell<u64>,
+    /// A simulated host, which has the disk.
+    host: Option<Arc<dyn StandIn>>,
 }
 
 /// Performs an operation: waits for a place, makes the operation, has it run, and waits for its result.
@@ -45,7 +49,9 @@ pub(super) async fn perform(lp: &Rc<Shared>, make: impl FnOnce() -> FileOp) -> F
     }
     let slot = Rc::new(Slot::default());
     let waiter = FileWaiter { slot: slot.clone(), _place: place };
-    if let Err((op, waiter)) = lp.driver.file(lp, make(), waiter) {
+    let op = make();
+    let taken = if lp.files.host.is_some() { Err((op, waiter)) } else { lp.driver.file(lp, op, waiter) };
+    if let Err((op, waiter)) = taken {
         lp.files.to_threads(op, waiter).map_err(|(error, _)| error)?;
     }
     poll_fn(|cx| slot.poll(cx)).await
@@ -72,18 +78,23 @@ fn ended() -> io::Error {
 
 impl Files {
     /// `notify` wakes the loop, which then calls [`deliver`](Self::deliver).
-    pub(crate) fn new(notify: WakeFn, options: &LaneOptions) -> Self {
+    pub(crate) fn new(notify: WakeFn, options: &LaneOptions, host: Option<Arc<dyn StandIn>>) -> Self {
         let most = options.queue.max(1);
         let places = Places { free: Cell::new(most), line: RefCell::default(), next: Cell::new(0) };
-        let threads = Threads::new(notify, options);
+        let threads = Threads::new(notify, options, host.clone());
         let (waiters, next) = (RefCell::default(), Cell::new(0));
-        Files { places: Rc::new(places), most, threads, waiters, next }
+        Files { places: Rc::new(places), most, threads, waiters, next, host }
     }
 
     fn to_threads(&self, op: FileOp, waiter: FileWaiter) -> Result<(), (io::Error, FileWaiter)> {
         let id = self.next.get();
         self.next.set(id + 1);
-        if let Err(error) = self.threads.submit(id, move || op.run()) {
+        let host = self.host.clone();
+        let perform = move || match host {
+            None => op.run(),
+            Some(host) => host.file(op),
+        };
+        if let Err(error) = self.threads.submit(id, perform) {
             return Err((error, waiter));
         }
         self.waiters.borrow_mut().insert(id, waiter);

@@ -7,15 +7,15 @@ use rustix::fs::{FileType, Statx, StatxFlags, StatxTimestamp};
 /// What a file system knows of a file, at the time when it was asked.
 #[derive(Clone, Copy, Debug)]
 pub struct Metadata {
-    mode: u32,
-    len: u64,
-    device: u64,
-    inode: u64,
-    links: u64,
-    owner: (u32, u32),
-    accessed: SystemTime,
-    modified: SystemTime,
-    created: Option<SystemTime>,
+    pub(crate) mode: u32,
+    pub(crate) len: u64,
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) links: u64,
+    pub(crate) owner: (u32, u32),
+    pub(crate) accessed: SystemTime,
+    pub(crate) modified: SystemTime,
+    pub(crate) created: Option<SystemTime>,
 }
 
 impl Metadata {

@@ -11,6 +11,7 @@ use std::sync::PoisonError;
 use super::op::FileDone;
 use crate::core::caught;
 use crate::pool::{Job, Lane, LaneOptions, LaneStats, Refused};
+use crate::stand_in::Host;
 use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::sys::WakeFn;
 
@@ -35,9 +36,9 @@ struct State {
 
 impl Threads {
     /// No thread, as yet. `notify` is called on a thread after each job that is done.
-    pub(super) fn new(notify: WakeFn, options: &LaneOptions) -> Self {
+    pub(super) fn new(notify: WakeFn, options: &LaneOptions, host: Option<Host>) -> Self {
         let back = Back(Mutex::new(State { done: Vec::new(), notify: Some(notify) }));
-        let lane = Lane::of_files(options);
+        let lane = Lane::of_files(options).of_host(host);
         Threads { lane, back: Arc::new(back), _stays: std::marker::PhantomData }
     }
 

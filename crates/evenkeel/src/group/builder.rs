@@ -164,7 +164,7 @@ impl GroupBuilder {
         each.workers.processors = self.pinned.then(|| processors.as_slice().into());
         // A pool's threads have the table of the loop that starts them, and are to serve no loop of another.
         if !self.own_pools && !each.descriptors.private {
-            let pool = each.workers.pool();
+            let pool = each.workers.pool(crate::sim::machine());
             each = each.work_pool(&pool);
         }
         let roster = Arc::new(Roster::new(loops));

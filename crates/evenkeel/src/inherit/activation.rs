@@ -125,9 +125,9 @@ fn check(number: RawFd, name: Option<String>, fd: io::Result<OwnedFd>) -> io::Re
 }
 
 /// The numbers and names that the variables tell of. None if they tell of nothing for this process.
-type Passed = Vec<(RawFd, Option<String>)>;
+pub(super) type Passed = Vec<(RawFd, Option<String>)>;
 
-fn passed(
+pub(super) fn passed(
     this: u32,
     pid: Option<&str>,
     fds: Option<&str>,

@@ -57,6 +57,8 @@
 
 mod activation;
 mod error;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 pub mod notify;
 mod predecessor;
 mod successor;

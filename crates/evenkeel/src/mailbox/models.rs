@@ -8,7 +8,7 @@ use loom::thread;
 
 use super::Mailbox;
 use crate::remote::RemoteError;
-use crate::sync::{Arc, AtomicUsize, Bell, Cell, Mutex, ThreadId, model, this_thread};
+use crate::sync::{Arc, AtomicUsize, Bell, Cell, Mutex, ThreadId, model, thread_id};
 
 /// A loop's end of its mailbox. It waits as a loop does: not when a wake is pending.
 struct Loop<M> {
@@ -103,7 +103,7 @@ impl Letter {
 impl Drop for Letter {
     fn drop(&mut self) {
         self.fates[self.id].fetch_add(1, Relaxed);
-        assert!(self.told || this_thread() == self.home, "what waits is dropped on the loop's thread");
+        assert!(self.told || thread_id() == self.home, "what waits is dropped on the loop's thread");
     }
 }
 
@@ -114,7 +114,7 @@ fn a_message_meets_the_close() {
     model(|| {
         let lp = Loop::new(8);
         let fates = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
-        let home = this_thread();
+        let home = thread_id();
         let (mailbox, told) = (lp.mailbox.clone(), fates.clone());
         let senders = two(move |id| {
             let letter = Letter { fates: told.clone(), id, home, told: false };

@@ -14,8 +14,14 @@ use std::time::{Duration, Instant};
 use super::workers::Processors;
 use super::{FEW_THREADS, LaneOptions, LaneStats};
 use crate::core::caught;
+use crate::stand_in::{Host, StandIn};
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard};
 use crate::sys::{processors, sigpipe, table};
+
+/// The lane of files, as its threads are called.
+pub(crate) const FILES: &str = "evenkeel-files";
+/// The lane of names.
+pub(crate) const NAMES: &str = "evenkeel-names";
 
 /// How long a thread waits for more to do.
 const IDLE: Duration = Duration::from_secs(10);
@@ -72,6 +78,8 @@ struct Inner {
     /// Jobs that wait for a thread, at most.
     most_queued: usize,
     spawn: Spawn,
+    /// A simulated host, whose threads are virtual ones.
+    host: Option<Host>,
     /// Where the threads run; none: where the thread does that starts them.
     processors: Option<Processors>,
     idle_for: Duration,
@@ -99,6 +107,8 @@ struct State {
     threads: usize,
     /// Those of them that wait for a job. A thread that was notified counts until it runs.
     idle: usize,
+    /// Of virtual threads that wait for a job, when they began, by number.
+    waits: Vec<u64>,
     running: usize,
     done: u64,
     panicked: u64,
@@ -109,7 +119,7 @@ struct State {
 impl Lane {
     /// The lane of files, without threads, as yet.
     pub(crate) fn of_files(options: &LaneOptions) -> Self {
-        Self::with("evenkeel-files", options, Some(FEW_THREADS), spawn, IDLE)
+        Self::with(FILES, options, Some(FEW_THREADS), spawn, IDLE)
     }
 
     /// A lane in which code of the user's runs. `default` is how many threads there are at most if the options do not say.
@@ -132,6 +142,7 @@ impl Lane {
             most: options.threads.or(default).map(|most| most.max(1)),
             threads: 0,
             idle: 0,
+            waits: Vec::new(),
             running: 0,
             done: 0,
             panicked: 0,
@@ -142,6 +153,7 @@ impl Lane {
             name,
             most_queued: options.queue.max(1),
             spawn,
+            host: None,
             processors: None,
             idle_for,
             state: Mutex::new(state),
@@ -156,6 +168,14 @@ impl Lane {
     pub(super) fn on(mut self, processors: Option<Processors>) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.inner) {
             inner.processors = processors;
+        }
+        self
+    }
+
+    /// The same, not used yet, with the virtual threads of a simulated host, if it is in one.
+    pub(crate) fn of_host(mut self, host: Option<Host>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.host = host;
         }
         self
     }
@@ -240,6 +260,7 @@ impl Lane {
         state.cancelled += queue.len() as u64;
         drop(state);
         self.inner.work.notify_all();
+        self.inner.end_virtual();
         for job in queue.into_values() {
             caught(|| drop(job));
         }
@@ -247,7 +268,7 @@ impl Lane {
     }
 
     pub(crate) fn has_ended(&self) -> bool {
-        self.inner.ended.load(Ordering::Acquire)
+        self.inner.has_ended()
     }
 
     /// Becomes true when the lane has ended.
@@ -257,6 +278,9 @@ impl Lane {
 
     /// Waits, after the end, until there is no thread, or the time has come. True if there is none.
     pub(crate) fn wait_until(&self, deadline: Deadline) -> bool {
+        if let Some(host) = &self.inner.host {
+            return self.inner.wait_virtual(&**host, deadline);
+        }
         let left = deadline.0.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
         let state = self.inner.lock();
         let waited = self.inner.gone.wait_timeout_while(state, left, |state| state.threads > 0);
@@ -284,8 +308,10 @@ impl Lane {
 pub(crate) struct Deadline(Option<Instant>);
 
 impl Deadline {
-    pub(crate) fn after(time: Duration) -> Self {
-        Deadline(Instant::now().checked_add(time))
+    /// By the clock of a simulated host, if it is in one.
+    pub(crate) fn after(time: Duration, host: Option<&dyn StandIn>) -> Self {
+        let now = host.map_or_else(|| Some(Instant::now()), StandIn::clock);
+        Deadline(now.and_then(|now| now.checked_add(time)))
     }
 }
 
@@ -324,19 +350,50 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    fn start_thread(this: &Arc<Self>) -> io::Result<()> {
+        let inner = this.clone();
+        let Some(host) = &this.host else {
+            return (this.spawn)(this.name, Box::new(move || inner.live()));
+        };
+        let there = host.clone();
+        host.start_thread(this.name, Box::new(move || Self::step(&inner, &there)))
+    }
+
+    /// Has an idle thread take a job.
+    fn wake_thread(this: &Arc<Self>) {
+        match &this.host {
+            None => this.work.notify_one(),
+            Some(host) => Self::wake_virtual(this, host),
+        }
+    }
+
+    /// Threads at most, if nobody has said.
+    fn processors(&self) -> usize {
+        match &self.host {
+            None => available_parallelism().map_or(1, usize::from),
+            Some(host) => host.processors(),
+        }
+    }
+
     /// Queues a job, and sees that a thread takes it. A thread is started under the lock: so nobody else relies on one
     /// that may turn out not to be.
     fn queue(this: &Arc<Self>, state: &mut State, job: Box<dyn Job>) -> Result<u64, (Refused, Box<dyn Job>)> {
+        if let Some(Err(error)) = this.host.as_ref().map(|host| host.check()) {
+            return Err((Refused::NoThread(error), job));
+        }
         let number = state.number();
         if state.queue.len() < state.idle {
             state.queue.insert(number, job);
-            this.work.notify_one();
+            Self::wake_thread(this);
             return Ok(number);
         }
-        let most = *state.most.get_or_insert_with(|| available_parallelism().map_or(1, usize::from));
+        let most = *state.most.get_or_insert_with(|| this.processors());
         if state.threads < most {
-            let inner = this.clone();
-            match (this.spawn)(this.name, Box::new(move || inner.live())) {
+            match Self::start_thread(this) {
                 Ok(()) => state.threads += 1,
                 Err(error) if state.threads == 0 => return Err((Refused::NoThread(error), job)),
                 // No thread ends while something is queued, so those that there are will come to it.
@@ -373,7 +430,7 @@ impl Inner {
             let _ = processors::keep_on(processors);
         }
         let mut state = self.lock();
-        while !self.ended.load(Ordering::Acquire) {
+        while !self.has_ended() {
             if let Some((_, job)) = state.queue.pop_first() {
                 state.running += 1;
                 let next = state.grant(self.most_queued);
@@ -399,16 +456,21 @@ impl Inner {
 
     fn run(&self, mut job: Box<dyn Job>) {
         let fine = job.run();
+        self.finished(fine);
+        // It may drop what nobody waits for any more, and wake: the user's code.
+        caught(|| job.deliver());
+    }
+
+    fn finished(&self, fine: bool) {
         let mut state = self.lock();
         state.running -= 1;
         *(if fine { &mut state.done } else { &mut state.panicked }) += 1;
-        drop(state);
-        // It may drop what nobody waits for any more, and wake: the user's code.
-        caught(|| job.deliver());
     }
 }
 
 #[cfg(all(test, loom))]
 mod models;
+mod virtual_threads;
+
 #[cfg(all(test, not(loom)))]
 mod tests;

@@ -90,10 +90,12 @@ use std::time::Duration;
 
 use self::lane::Deadline;
 use crate::handle::Handle;
+use crate::sim;
+use crate::stand_in::StandIn;
 use crate::task::JoinHandle;
 
 pub use self::error::{Panic, WorkError};
-pub(crate) use self::lane::{Job, Lane, Refused};
+pub(crate) use self::lane::{FILES, Job, Lane, NAMES, Refused};
 pub use self::offload::{CancelToken, Offload};
 pub use self::options::{LaneOptions, LaneStats, PoolOptions, PoolStats};
 pub(crate) use self::workers::Workers;
@@ -134,6 +136,8 @@ pub struct WorkPool {
 struct Lanes {
     names: Lane,
     work: Lane,
+    /// A simulated host, if they are of one.
+    host: Option<Arc<dyn StandIn>>,
 }
 
 impl Drop for Lanes {
@@ -146,15 +150,20 @@ impl Drop for Lanes {
 impl WorkPool {
     /// A pool of its own, without threads as yet. Of the options `files` means nothing here.
     pub fn new(options: &PoolOptions) -> Self {
-        Self::on(options, None)
+        Self::on(options, None, sim::machine())
     }
 
     /// One whose threads run on these processors; if none are given, where the threads do that start them.
-    pub(crate) fn on(options: &PoolOptions, processors: Option<Arc<[usize]>>) -> Self {
-        let names = Lane::of_users("evenkeel-names", &options.names, Some(FEW_THREADS));
+    pub(crate) fn on(
+        options: &PoolOptions,
+        processors: Option<Arc<[usize]>>,
+        host: Option<Arc<dyn StandIn>>,
+    ) -> Self {
+        let names = Lane::of_users(NAMES, &options.names, Some(FEW_THREADS));
         let work = Lane::of_users("evenkeel-work", &options.work, None);
         let (names, work) = (names.on(processors.clone()), work.on(processors));
-        WorkPool { lanes: Arc::new(Lanes { names, work }) }
+        let (names, work) = (names.of_host(host.clone()), work.of_host(host.clone()));
+        WorkPool { lanes: Arc::new(Lanes { names, work, host }) }
     }
 
     /// As [`Handle::offload`](crate::Handle::offload), for any thread.
@@ -186,8 +195,8 @@ impl WorkPool {
     ///
     /// This blocks: it is for a thread whose loop does not run, or no more.
     pub fn shut_down(&self, time: Duration) -> bool {
-        let deadline = Deadline::after(time);
-        let Lanes { names, work } = &*self.lanes;
+        let Lanes { names, work, host } = &*self.lanes;
+        let deadline = Deadline::after(time, host.as_deref());
         names.end();
         work.end();
         let names = names.wait_until(deadline);

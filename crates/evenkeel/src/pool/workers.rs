@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{FEW_THREADS, PoolOptions, WorkPool};
-use crate::dns::Resolver;
+use crate::dns::{Resolver, System};
+use crate::stand_in::StandIn;
 
 /// By their numbers.
 pub(crate) type Processors = Arc<[usize]>;
@@ -15,14 +16,21 @@ pub(crate) struct Workers {
     pub(crate) shared: Option<WorkPool>,
     /// Where a pool's threads run. None: where the loop's thread does that starts them.
     pub(crate) processors: Option<Processors>,
-    /// None: the system's.
+    /// None: the system's, or the simulated host's.
     pub(crate) resolver: Option<Arc<dyn Resolver>>,
 }
 
 impl Workers {
     /// The pool for names and the user's work.
-    pub(crate) fn pool(&self) -> WorkPool {
-        self.shared.clone().unwrap_or_else(|| WorkPool::on(&self.options, self.processors.clone()))
+    pub(crate) fn pool(&self, host: Option<Arc<dyn StandIn>>) -> WorkPool {
+        let own = || WorkPool::on(&self.options, self.processors.clone(), host);
+        self.shared.clone().unwrap_or_else(own)
+    }
+
+    /// What resolves names.
+    pub(crate) fn resolver(&self, host: Option<&dyn StandIn>) -> Arc<dyn Resolver> {
+        let default = || host.map_or_else(|| Arc::new(System) as Arc<dyn Resolver>, StandIn::resolver);
+        self.resolver.clone().unwrap_or_else(default)
     }
 
     /// Threads for files at most, the loop's or its ring's.

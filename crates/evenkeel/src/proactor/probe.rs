@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use crate::sys::Sys;
 use crate::sys::buffers::{Buffers, Provision};
 use crate::sys::ring::{Done, Entry, FILE_OPERATIONS, Ring, Setup, SetupFlags, op};
@@ -124,9 +126,12 @@ fn receives<Y: Sys>(sys: &Y, ring: &Ring, incremental: bool) -> io::Result<(bool
     };
     let multishot = exchange(sys, ring, ours, theirs);
     let multishot = multishot.and_then(|multishot| overfill(sys, ring, theirs).map(|()| multishot));
+    if multishot.is_err() {
+        cancel(sys, ring, ours);
+    }
     sys.close(ours);
     sys.close(theirs);
-    // What is in flight was cancelled, or the ring is closed next; either way nobody sends any more.
+    // Nothing is in flight, or the ring is closed next; either way nobody sends any more.
     buffers.free(sys);
     Ok((multishot?, incremental))
 }
@@ -165,6 +170,19 @@ fn exchange<Y: Sys>(sys: &Y, ring: &Ring, ours: i32, theirs: i32) -> io::Result<
     Err(strange("a receive"))
 }
 
+/// Ends what an answer that was not understood may have left in flight (I11, I16).
+fn cancel<Y: Sys>(sys: &Y, ring: &Ring, ours: i32) {
+    ring.push(&Entry::cancel_all(ours));
+    for _ in 0..PATIENCE {
+        // There may be nothing to end, so nothing is waited for.
+        let _ = ring.enter(sys, 0, true, None);
+        ring.reap(|_| ());
+        if ring.pending() == 0 && !ring.has_work() {
+            return;
+        }
+    }
+}
+
 /// Sends more than fits: a send that says nothing if all was taken must say how much was.
 fn overfill<Y: Sys>(sys: &Y, ring: &Ring, theirs: i32) -> io::Result<()> {
     static MUCH: [u8; 4 << 20] = [0; 4 << 20];
@@ -178,14 +196,33 @@ fn overfill<Y: Sys>(sys: &Y, ring: &Ring, theirs: i32) -> io::Result<()> {
     }
 }
 
+/// Hands over what was queued, and takes what comes of it. A kernel that is interrupted, or busy for a moment, is asked again: what
+/// it has not taken says nothing about what it can.
 fn completions<Y: Sys>(sys: &Y, ring: &Ring) -> io::Result<Vec<Done>> {
-    match ring.enter(sys, 1, true, Some(Duration::from_secs(1))) {
-        Err(e) if e.kind() != io::ErrorKind::TimedOut => return Err(e),
-        _ => {}
-    }
     let mut all = Vec::new();
-    ring.reap(|done| all.push(done));
+    let begun = sys.clock();
+    for _ in 0..PATIENCE {
+        let left = WAIT.saturating_sub(sys.clock().saturating_duration_since(begun));
+        match ring.enter(sys, 1, true, Some(left)) {
+            Err(e) if !passes(&e) => return Err(e),
+            _ => {}
+        }
+        ring.reap(|done| all.push(done));
+        if ring.pending() == 0 && !ring.overflowed() && (!all.is_empty() || left.is_zero()) {
+            break;
+        }
+    }
     Ok(all)
+}
+
+/// How long an answer is waited for, and how often it is asked for.
+const WAIT: Duration = Duration::from_secs(1);
+const PATIENCE: usize = 50;
+
+fn passes(e: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+    matches!(e.kind(), TimedOut | Interrupted | WouldBlock)
+        || e.raw_os_error() == Some(Errno::BUSY.raw_os_error())
 }
 
 fn strange(what: &str) -> io::Error {

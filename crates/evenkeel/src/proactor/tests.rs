@@ -20,8 +20,8 @@ use crate::handler::{Conn, Handler};
 use crate::net::{Addr, ConnectOptions, Limits, ListenOptions, Listener, SocketOption};
 use crate::sys::ring::RingParams;
 use crate::sys::{
-    EpollEvent, EpollFlags, EpollOp, Fd, FdSetElement, PacketAddr, PacketKind, Packets, PollEntry, Real,
-    Received, Sys, WakeFn,
+    EpollEvent, EpollFlags, EpollOp, Fd, FdSetElement, PacketAddr, PacketKind, Packets, PollEntry, Real, Sys,
+    WakeFn, packet::Received,
 };
 
 /// What becomes of one `enter`.

@@ -214,13 +214,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
     fn pull_carefully(&self, lp: &Shared, token: Token, into: &mut [u8]) -> io::Result<usize> {
         let mut core = lp.core.borrow_mut();
         let s = core.sources.get_mut(token).ok_or(io::ErrorKind::NotConnected)?;
-        if let Some(extra) = s.extra.as_mut().filter(|e| !e.unread.is_empty()) {
-            let n = extra.unread.len().min(into.len());
-            into[..n].copy_from_slice(&extra.unread[..n]);
-            extra.unread.drain(..n);
-            if extra.is_idle() {
-                s.extra = None;
-            }
+        if let Some(n) = s.take_unread(into) {
             return Ok(n);
         }
         if let Some(ended) = s.take_ended() {

@@ -65,8 +65,18 @@ impl Bell {
 }
 
 /// The identity of the calling thread.
-pub(crate) fn this_thread() -> ThreadId {
+pub(crate) fn thread_id() -> ThreadId {
     loom::thread::current().id()
+}
+
+/// Makes a call: what stands for other threads is not modelled.
+pub(crate) fn as_another_thread<R>(call: impl FnOnce() -> R) -> R {
+    call()
+}
+
+/// As [`thread_id`]: no thread of a model stands for another one.
+pub(crate) fn this_thread() -> Option<ThreadId> {
+    Some(thread_id())
 }
 
 /// Finds a use of memory that is not ordered before its end.

@@ -10,7 +10,7 @@ mod chosen;
 
 pub(crate) use self::chosen::{
     Alive, Arc, AtomicBool, AtomicIsize, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Cell, Condvar, Mutex,
-    MutexGuard, ThreadId, this_thread, yield_now,
+    MutexGuard, ThreadId, as_another_thread, this_thread, thread_id, yield_now,
 };
 #[cfg(all(test, loom))]
 pub(crate) use self::chosen::{Bell, elapse, model};

@@ -25,20 +25,39 @@ impl Alive {
 }
 
 thread_local! {
+    /// None before anybody had to know, and while [`ELSEWHERE`].
     static THIS_THREAD: Cell<Option<ThreadId>> = const { Cell::new(None) };
+    /// What runs now stands for another thread, which is the owner of nothing.
+    static ELSEWHERE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Makes a call as another thread would: what it wakes is told as from there.
+pub(crate) fn as_another_thread<R>(call: impl FnOnce() -> R) -> R {
+    struct Back(Option<ThreadId>, bool);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            THIS_THREAD.set(self.0);
+            ELSEWHERE.set(self.1);
+        }
+    }
+    let _back = Back(THIS_THREAD.take(), ELSEWHERE.replace(true));
+    call()
 }
 
 /// The identity of the calling thread, which no later thread ever has again.
+pub(crate) fn thread_id() -> ThreadId {
+    std::thread::current().id()
+}
+
+/// As [`thread_id`], cheaper; none where another thread is only stood for.
 #[inline]
-pub(crate) fn this_thread() -> ThreadId {
+pub(crate) fn this_thread() -> Option<ThreadId> {
     #[cold]
-    fn look_up() -> ThreadId {
-        let id = std::thread::current().id();
-        THIS_THREAD.set(Some(id));
-        id
+    fn look_up() -> Option<ThreadId> {
+        if !ELSEWHERE.get() {
+            THIS_THREAD.set(Some(thread_id()));
+        }
+        THIS_THREAD.get()
     }
-    match THIS_THREAD.get() {
-        Some(id) => id,
-        None => look_up(),
-    }
+    THIS_THREAD.get().or_else(look_up)
 }

@@ -12,12 +12,12 @@ use super::Sys;
 use super::ring::{Done, Ring};
 
 /// An entry of the ring of buffers.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C)]
-struct Provided {
-    address: u64,
-    len: u32,
-    id: u16,
+pub(crate) struct Provided {
+    pub(crate) address: u64,
+    pub(crate) len: u32,
+    pub(crate) id: u16,
     /// In the first entry, the ring's tail.
     tail: u16,
 }

@@ -7,12 +7,14 @@
 //! A descriptor is a bare number here, since a simulated one has no `OwnedFd`. Its owner is the source that
 //! holds it; it is closed by [`Sys::close`], once, when the source ends.
 
+#[cfg(feature = "sim")]
+pub(crate) mod alone;
 pub(crate) mod buffers;
 mod gate;
 pub(crate) mod inherit;
 #[cfg(feature = "udp-offload")]
 mod offload;
-mod packet;
+pub(crate) mod packet;
 pub(crate) mod post;
 pub(crate) mod processors;
 mod real;
@@ -32,8 +34,7 @@ use std::time::{Duration, Instant};
 
 #[cfg(feature = "udp-offload")]
 pub(crate) use offload::Offload;
-#[cfg(test)]
-pub(crate) use packet::Received;
+
 pub(crate) use packet::{MOST_FDS, PacketAddr, PacketKind, Packets};
 pub(crate) use real::Real;
 pub(crate) use rustix::event::FdSetElement;
@@ -42,6 +43,7 @@ pub(crate) use rustix::event::epoll::{Event as EpollEvent, EventFlags as EpollFl
 use ring::RingParams;
 
 use crate::net::{Addr, ConnectOptions, ListenOptions, SocketOption};
+use crate::stand_in::StandIn;
 
 /// Makes a call again for as long as a signal interrupts it.
 pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
@@ -119,6 +121,10 @@ pub(crate) type WakeFn = Arc<dyn Fn() + Send + Sync>;
 pub(crate) trait Sys: Packets {
     /// Monotonic time since a point that stays the same for the life of the process.
     fn clock(&self) -> Instant;
+    /// The machine that its loops are in, if it is not the real one.
+    fn stand_in(&self) -> Option<Arc<dyn StandIn>> {
+        None
+    }
 
     fn listen(&self, at: &Addr, options: &ListenOptions) -> io::Result<Fd>;
     /// Makes a socket and starts to connect it. True: it is connected already.

@@ -5,6 +5,8 @@
 //! others are safe, so that a driver is safe code but where it lends memory.
 
 mod files;
+#[cfg(feature = "sim")]
+mod kernel_side;
 
 use std::cell::Cell;
 use std::io;
@@ -19,6 +21,8 @@ use rustix::io_uring::{IORING_OFF_SQ_RING, IORING_OFF_SQES, IoringFeatureFlags};
 use super::{Fd, Sys};
 
 pub(crate) use files::FILE_OPERATIONS;
+#[cfg(feature = "sim")]
+pub(crate) use kernel_side::{SQ_OVERFLOWED, SQ_TASK_WORK, cancel, seen};
 
 /// Operations, by the kernel's numbers.
 pub(crate) mod op {

@@ -26,6 +26,8 @@ struct Target {
     fd: Fd,
     table: Table,
     thread: i32,
+    /// A child that was forked has a copy of the list, and its counters are its parent's.
+    process: i32,
     /// Passed by those who wake it.
     gate: Gate,
     /// The next loop of this thread. Touched by that thread alone, its signal handler included.
@@ -44,6 +46,7 @@ pub(super) fn pair() -> io::Result<(Fd, WakeFn)> {
         fd,
         table: table::here(),
         thread: rustix::thread::gettid().as_raw_pid(),
+        process: rustix::process::getpid().as_raw_pid(),
         gate: Gate::new(),
         next: AtomicPtr::default(),
     });
@@ -113,11 +116,14 @@ fn count(fd: Fd) {
 
 /// What runs on a loop's thread when another one wakes it. On other threads it does nothing.
 fn interrupted() {
+    let process = rustix::process::getpid().as_raw_pid();
     LOOPS.with(|loops| {
         let mut at = loops.load(Ordering::Relaxed);
         // SAFETY: loops on the list are alive, and this thread, which would unlink them, is here.
         while let Some(target) = unsafe { at.as_ref() } {
-            count(target.fd);
+            if target.process == process {
+                count(target.fd);
+            }
             at = target.next.load(Ordering::Relaxed);
         }
     });

@@ -17,7 +17,7 @@ use loom::thread;
 use super::raw::census;
 use super::{Executor, JoinHandle};
 use crate::mailbox::Mailbox;
-use crate::sync::{Arc, AtomicUsize, Bell, ThreadId, model, this_thread};
+use crate::sync::{Arc, AtomicUsize, Bell, ThreadId, model, thread_id};
 
 struct Loop {
     executor: Executor,
@@ -59,7 +59,7 @@ struct Held(ThreadId);
 
 impl Drop for Held {
     fn drop(&mut self) {
-        assert_eq!(self.0, this_thread());
+        assert_eq!(self.0, thread_id());
     }
 }
 
@@ -77,7 +77,7 @@ struct Listener {
 fn listener<const MODEL: u32>(lp: &Loop, enough: usize) -> Listener {
     let said: Said = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
     let left = Rc::new(RefCell::new(Vec::new()));
-    let (says, leaves, held) = (said.clone(), left.clone(), Held(this_thread()));
+    let (says, leaves, held) = (said.clone(), left.clone(), Held(thread_id()));
     let future = poll_fn(move |cx| {
         let _held = &held;
         let mut wakers = leaves.borrow_mut();

@@ -49,6 +49,12 @@ fn has_children() -> bool {
     !waitid(WaitId::All, options).is_err_and(|e| e == rustix::io::Errno::CHILD)
 }
 
+/// Makes this process one that SIGPIPE would end.
+pub fn let_sigpipe_end_us() {
+    // SAFETY: sets a disposition to its default; no other thread of this process uses it.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
 fn exists(id: u32) -> bool {
     Path::new(&format!("/proc/{id}")).exists()
 }

@@ -10,16 +10,76 @@ use std::time::Duration;
 use evenkeel::net::{ConnectOptions, Pool, SocketOption, Stream};
 use evenkeel::{Backend, CloseReason, Conn, ConnId, Handle, Handler, Message};
 
-use crate::support::{Probe, Server, connect, event_loop, exactly, no_limits, until};
+use crate::support::{Probe, Server, broken, connect, event_loop, exactly, no_limits, until};
 
 on_every_backend! {
     i37_any_part_of_the_api_from_any_callback,
+    i37_no_call_is_made_inside_another,
     i37_a_handler_that_notifies_itself_starves_nobody,
     several_notifications_are_one,
     another_loop_can_be_run_inside_a_handler,
     two_loops_take_turns_on_one_thread,
     a_loop_can_be_dropped_inside_a_handler_of_another,
     the_current_loop_is_the_one_that_runs,
+}
+
+/// Whatever a call does, what comes of it is called after it: calls of handlers, timers, deferred calls, tasks, and wakers.
+fn i37_no_call_is_made_inside_another(backend: Backend) {
+    let mut s = Server::new(backend);
+    let inside = Rc::new(Cell::new(false));
+    let calls = Rc::new(Cell::new(0));
+    let enter = |what: &'static str| {
+        let (inside, calls) = (inside.clone(), calls.clone());
+        move || {
+            if inside.replace(true) {
+                broken(format!("{what} came inside another call"));
+            }
+            calls.set(calls.get() + 1);
+        }
+    };
+    let leave = inside.clone();
+    let quiet = |what| {
+        let (enter, leave) = (enter(what), inside.clone());
+        move || {
+            enter();
+            leave.set(false);
+        }
+    };
+    let (closes, notified) = (quiet("on_close"), quiet("on_notify"));
+    let (mut gone, other) =
+        s.pair(Probe::new().on_close(move |_, _| closes()).on_notify(move |_| notified()));
+    let (timer, deferred, task, remote) =
+        (quiet("a timer"), quiet("a deferred call"), quiet("a task"), s.h.remote());
+    let (refused, made, pool, to) = (quiet("a refusal"), quiet("on_open"), s.pool.clone(), s.addr);
+    let (_kept, nobody) = crate::connecting::closed_port();
+    let acts = RefCell::new(Some((timer, deferred, task, refused, made)));
+    let begin = enter("on_data");
+    let (mut peer, seen) = s.pair(Probe::new().on_data(move |conn, _| {
+        begin();
+        let h = conn.handle();
+        let Some((timer, deferred, task, refused, made)) = acts.take() else { return leave.set(false) };
+        h.after(Duration::ZERO, timer);
+        h.defer(deferred);
+        h.spawn(async move { task() }).detach();
+        remote.run(|_| ()).unwrap();
+        pool.connect(nobody, &ConnectOptions::default(), Probe::new().on_close(move |_, _| refused()))
+            .unwrap();
+        pool.connect(to, &ConnectOptions::default(), Probe::new().on_open(move |_| made())).unwrap();
+        h.notify(other.id()).unwrap();
+        h.write(other.id(), &[7; 100_000]).unwrap();
+        h.flush();
+        h.abort(other.id()).unwrap();
+        conn.write(&[7; 100_000]);
+        conn.pause();
+        conn.resume();
+        h.flush();
+        leave.set(false);
+    }));
+    peer.write_all(b"go").unwrap();
+    // All but the notification, whose connection is over by then.
+    s.until("everything was called", || calls.get() == 7);
+    assert_eq!((seen.len(), s.h.stats().panics), (2, 0));
+    let _ = gone.read(&mut [0; 8]);
 }
 
 fn i37_a_handler_that_notifies_itself_starves_nobody(backend: Backend) {

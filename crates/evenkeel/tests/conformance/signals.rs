@@ -10,7 +10,7 @@ use std::time::Duration;
 use evenkeel::signal::{Signal, Signals};
 use evenkeel::{Backend, time};
 
-use crate::support::{event_loop, serve, until};
+use crate::support::{PEER, event_loop, serve, until};
 
 in_processes! {
     a_sleeping_loop_hears_each_signal,
@@ -20,6 +20,8 @@ in_processes! {
     real_time_signals_are_queued,
     what_cannot_be_listened_for_is_refused,
     a_flood_of_signals_leaves_turns_to_others,
+    i06_a_signal_that_waits_when_nobody_listens_any_more,
+    signals_that_come_while_the_loop_is_busy_are_counted,
 }
 
 /// Sends a signal to this process.
@@ -191,4 +193,52 @@ fn a_flood_of_signals_leaves_turns_to_others(backend: Backend) {
     send(Signal::User1);
     until(&mut events, "it goes on and on", || seen.get() > 1000);
     events.block_on(async { time::sleep(Duration::from_millis(1)).await }).unwrap();
+}
+
+/// Sends a signal to this thread, which has handled it by the time that this returns.
+fn raise(signal: Signal) {
+    // SAFETY: sends a signal that the test handles, to this thread.
+    assert_eq!(unsafe { libc::raise(signal.as_raw().unwrap()) }, 0);
+}
+
+fn i06_a_signal_that_waits_when_nobody_listens_any_more(backend: Backend) {
+    let mut events = event_loop(backend);
+    let h = events.handle();
+    let guard = h.on_signal(&[Signal::User1], |_, _| panic!("nobody listens")).unwrap();
+    let mut kept = Signals::new_on(&h, &[Signal::User1]).unwrap();
+    let dropped = Signals::new_on(&h, &[Signal::User1]).unwrap();
+    // It has come, and the loop has not looked.
+    raise(Signal::User1);
+    drop((guard, dropped));
+    (0..5).for_each(|_| events.poll().unwrap());
+    assert_eq!(events.block_on(time::timeout(PEER, kept.recv())).unwrap(), Ok(Signal::User1));
+    assert_eq!(h.stats().panics, 0);
+    // The next one to listen does not hear of what came before.
+    let mut late = Signals::new_on(&h, &[Signal::User1]).unwrap();
+    assert!(events.block_on(time::timeout(Duration::from_millis(2), late.recv())).unwrap().is_err());
+    drop((kept, late));
+    raise(Signal::User1);
+    assert!(events.block_on(async { 7 }).is_ok(), "with nobody left it has no effect");
+}
+
+fn signals_that_come_while_the_loop_is_busy_are_counted(backend: Backend) {
+    let mut events = event_loop(backend);
+    let h = events.handle();
+    let mut signals = Signals::new_on(&h, &[Signal::User1, Signal::User2]).unwrap();
+    let called = Rc::new(Cell::new(0));
+    let count = called.clone();
+    let _guard = h.on_signal(&[Signal::User2], move |_, _| count.set(count.get() + 1)).unwrap();
+    h.defer(|| {
+        for i in 0..30 {
+            raise(if i % 3 == 0 { Signal::User2 } else { Signal::User1 });
+        }
+    });
+    until(&mut events, "the callback was called for each", || called.get() == 10);
+    let mut heard = [0, 0];
+    for _ in 0..30 {
+        let signal = events.block_on(time::timeout(PEER, signals.recv())).unwrap().unwrap();
+        heard[usize::from(signal == Signal::User2)] += 1;
+    }
+    assert_eq!(heard, [20, 10]);
+    assert!(events.block_on(time::timeout(Duration::from_millis(2), signals.recv())).unwrap().is_err());
 }

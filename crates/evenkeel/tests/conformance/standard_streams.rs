@@ -30,7 +30,7 @@ fn run<R>(events: &mut EventLoop, body: impl AsyncFnOnce() -> io::Result<R>) -> 
 }
 
 /// Puts an open file in the place of a standard stream of this process.
-fn put(file: impl AsFd, number: i32) {
+pub fn put(file: impl AsFd, number: i32) {
     // SAFETY: numbers 0 to 2 are the standard streams, which nobody owns.
     let done = unsafe { libc::dup2(file.as_fd().as_raw_fd(), number) };
     assert_eq!(done, number);
@@ -112,9 +112,10 @@ fn i34_output_to_a_pipe_that_is_full(backend: Backend) {
     assert_same(&all, &sent);
 }
 
-fn i34_a_terminal(backend: Backend) {
-    // SAFETY: opens and unlocks a new terminal, of whose two ends this test owns both.
-    let (mut far, near) = unsafe {
+/// A new terminal: what a person would look at, and what a program has.
+pub fn terminal() -> (File, OwnedFd) {
+    // SAFETY: opens and unlocks a new terminal, both of whose ends are the caller's.
+    unsafe {
         let far = libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC);
         assert!(far >= 0 && libc::grantpt(far) == 0 && libc::unlockpt(far) == 0);
         let mut name = [0; 64];
@@ -122,7 +123,11 @@ fn i34_a_terminal(backend: Backend) {
         let near = libc::open(name.as_ptr(), libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC);
         assert!(near >= 0);
         (File::from_raw_fd(far), OwnedFd::from_raw_fd(near))
-    };
+    }
+}
+
+fn i34_a_terminal(backend: Backend) {
+    let (mut far, near) = terminal();
     let saved = io::stdout().as_fd().try_clone_to_owned().unwrap();
     put(&near, 0);
     put(&near, 1);

@@ -75,6 +75,19 @@ fn the_table_of_backends_is_the_one_that_the_macros_know() {
     assert_eq!(names, ["select", "poll", "epoll-lt", "epoll", "io_uring"]);
 }
 
+/// The page of scenarios names bodies; this keeps it true when they are renamed.
+#[test]
+fn the_scenarios_name_bodies_that_there_are() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance");
+    let page = std::fs::read_to_string(folder.join("SCENARIOS.md")).unwrap();
+    let named: Vec<_> = page.split('`').filter_map(|word| word.split_once("::")).collect();
+    assert!(named.len() > 200, "{}", named.len());
+    for (module, body) in named {
+        let source = std::fs::read_to_string(folder.join(format!("{module}.rs"))).unwrap_or_default();
+        assert!(source.contains(&format!("fn {body}(")), "there is no {module}::{body}");
+    }
+}
+
 /// Runs a body on as many threads at once as `EVENKEEL_TEST_LOOPS` says, each with loops of its own: nothing of a loop may
 /// depend on there being no other.
 pub fn side_by_side(backend: Backend, path: &str, body: fn(Backend)) {

@@ -11,6 +11,8 @@
 //! before, the old one goes on, and nothing has happened.
 
 mod channel;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod new;
 mod old;
 mod wire;

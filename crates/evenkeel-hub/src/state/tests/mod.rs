@@ -3,7 +3,6 @@
 
 mod channels;
 mod connections;
-mod consistency;
 mod events;
 mod handover;
 mod memory;
@@ -20,6 +19,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
+use super::judge::consistency;
 use super::*;
 use crate::config::{AppSettings, Config};
 

@@ -27,7 +27,7 @@ fn perform(threads: &Threads, id: u64) -> thread::JoinHandle<()> {
 fn i02_each_result_is_fetched_once() {
     model(|| {
         let (bell, notify) = Bell::new();
-        let threads = Threads::new(notify, &LaneOptions::default());
+        let threads = Threads::new(notify, &LaneOptions::default(), None);
         let jobs = [0, 1].map(|id| perform(&threads, id));
         let mut got = Vec::new();
         while got.len() < 2 {
@@ -49,7 +49,7 @@ fn i02_each_result_is_fetched_once() {
 fn i39_a_result_meets_the_end_of_its_loop() {
     model(|| {
         let (bell, notify) = Bell::new();
-        let threads = Threads::new(notify, &LaneOptions::default());
+        let threads = Threads::new(notify, &LaneOptions::default(), None);
         let jobs = [0, 1].map(|id| perform(&threads, id));
         threads.end();
         jobs.into_iter().for_each(|job| job.join().unwrap());

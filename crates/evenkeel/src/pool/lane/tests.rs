@@ -213,9 +213,9 @@ fn i28_the_end_keeps_nothing_but_what_runs() {
     assert_eq!(Arc::strong_count(&held), 1, "of what waits nothing is kept");
     assert!(matches!(t.submit(3, || 33), Err(Refused::Ended)));
     assert_eq!(t.hear(), (3, Fate::Dropped));
-    assert!(!t.lane.wait_until(Deadline::after(Duration::ZERO)), "one is in a call");
+    assert!(!t.lane.wait_until(Deadline::after(Duration::ZERO, None)), "one is in a call");
     tell.send(1).unwrap();
-    assert!(t.lane.wait_until(Deadline::after(LONG)));
+    assert!(t.lane.wait_until(Deadline::after(LONG, None)));
     assert_eq!(t.hear(), (1, Fate::Came(1)));
     assert_eq!(t.lane.stats().cancelled, 1);
     join_all();

@@ -29,7 +29,7 @@ fn lane() -> Lane {
 /// Ends the lane and waits for its thread.
 fn end(lane: &Lane) {
     lane.end();
-    assert!(lane.wait_until(Deadline::after(Duration::MAX)));
+    assert!(lane.wait_until(Deadline::after(Duration::MAX, None)));
 }
 
 struct Rings(std::sync::Arc<Bell>);

@@ -5,7 +5,7 @@ use std::ptr;
 use std::sync::atomic::Ordering;
 
 use super::{Header, LIVE, QUEUED, TaskPtr};
-use crate::sync::{AtomicPtr, Cell, ThreadId, this_thread};
+use crate::sync::{AtomicPtr, Cell, ThreadId, this_thread, thread_id};
 use crate::sys::WakeFn;
 
 /// The state of one executor, kept alive by it and by every finished task that still has wakers.
@@ -60,7 +60,7 @@ fn closed() -> *mut Header {
 impl Shared {
     pub(super) fn new(notify: WakeFn) -> Shared {
         Shared {
-            owner: this_thread(),
+            owner: thread_id(),
             inbox: AtomicPtr::new(ptr::null_mut()),
             notify,
             ready_head: Cell::new(ptr::null_mut()),
@@ -85,7 +85,7 @@ impl Shared {
 
     #[inline]
     pub(super) fn is_own_thread(&self) -> bool {
-        self.owner == this_thread()
+        this_thread() == Some(self.owner)
     }
 
     pub(super) fn ready_len(&self) -> usize {

@@ -5,19 +5,11 @@ mod garbage;
 mod twins;
 
 use super::*;
+use crate::state::judge::{fresh, try_take_over};
 
 /// The configurations of a world's applications.
 fn configs(world: &World) -> Vec<AppConfig> {
     world.hub.apps().map(|app| world.hub.app_config(app).clone()).collect()
-}
-
-/// A hub of another process with these applications, which has served nobody.
-fn fresh(configs: &[AppConfig]) -> Hub<u32, Readable> {
-    let mut hub = Hub::new(fastrand::Rng::with_seed(99));
-    for config in configs {
-        hub.add_app(config.clone()).unwrap();
-    }
-    hub
 }
 
 /// What the world's hub hands over.

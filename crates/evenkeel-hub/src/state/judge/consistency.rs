@@ -1,20 +1,23 @@
 //! What holds in a hub between any two operations, checked from the ground up.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::*;
 use crate::proto::channel::ChannelName;
+use crate::state::Hub;
+use crate::state::outbox::{Transport, Wire};
+use crate::state::slab::Key;
 
 /// # Panics
 /// When two parts of the hub disagree.
-pub(super) fn check<C: Copy>(hub: &Hub<C, Readable>) {
+pub(in crate::state) fn check<C: Copy, W: Wire>(hub: &Hub<C, W>) {
     check_sessions(hub);
     check_channels(hub);
     check_apps(hub);
     check_queues(hub);
 }
 
-fn check_sessions<C: Copy>(hub: &Hub<C, Readable>) {
+fn check_sessions<C: Copy, W: Wire>(hub: &Hub<C, W>) {
     let mut subscriptions = 0;
     for (key, session) in hub.sessions.iter() {
         assert!((session.app.0 as usize) < hub.apps.len());
@@ -38,7 +41,7 @@ fn check_sessions<C: Copy>(hub: &Hub<C, Readable>) {
     assert_eq!(hub.sessions.len(), hub.sessions.iter().count());
 }
 
-fn check_channels<C: Copy>(hub: &Hub<C, Readable>) {
+fn check_channels<C: Copy, W: Wire>(hub: &Hub<C, W>) {
     for (key, channel) in hub.channels.iter() {
         let app = &hub.apps[channel.app.0 as usize];
         assert_eq!(app.channels[&channel.name], key.index);
@@ -62,7 +65,7 @@ fn check_channels<C: Copy>(hub: &Hub<C, Readable>) {
     assert_eq!(hub.channels.len(), hub.apps.iter().map(|app| app.channels.len()).sum::<usize>());
 }
 
-fn check_apps<C: Copy>(hub: &Hub<C, Readable>) {
+fn check_apps<C: Copy, W: Wire>(hub: &Hub<C, W>) {
     for id in hub.apps() {
         let app = &hub.apps[id.0 as usize];
         let sessions = || hub.sessions.iter().filter(|(_, session)| session.app == id);
@@ -93,7 +96,7 @@ fn check_apps<C: Copy>(hub: &Hub<C, Readable>) {
     }
 }
 
-fn check_queues<C: Copy>(hub: &Hub<C, Readable>) {
+fn check_queues<C: Copy, W: Wire>(hub: &Hub<C, W>) {
     let queued = |key: Key| hub.counts.iter().filter(|Reverse((_, queued))| *queued == key).count();
     for (key, channel) in hub.channels.iter() {
         assert_eq!(queued(key), usize::from(channel.count_pending));

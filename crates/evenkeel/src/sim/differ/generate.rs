@@ -1,0 +1,323 @@
+//! Random programs. A program is made while it runs on the model, so that most of its calls meet what is there.
+
+use std::net::Shutdown;
+use std::path::Path;
+
+use fastrand::Rng;
+
+use super::compare;
+use super::program::{Handle, NEVER, Op, Place, Setting, Target};
+use super::side::{Answer, Side, Watched};
+use crate::sim::kernel::bits;
+use crate::sim::sys::SimSys;
+use crate::sys::EpollOp;
+
+/// What a handle was made as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Made {
+    Listener,
+    Stream,
+    Epoll,
+    Bell,
+    Spare,
+}
+
+struct Generator {
+    dice: Rng,
+    side: Side<SimSys>,
+    program: Vec<Op>,
+    made: Vec<(Handle, Made)>,
+    next: Handle,
+    /// What was sent by each handle, in calls and bytes: buffers stay far from full.
+    sent: Vec<(Handle, usize, usize)>,
+    /// An epoll that watches everything and is asked after every call.
+    spectator: Option<Handle>,
+}
+
+/// Most that is sent by one handle, in calls and in bytes.
+const MOST_SENT: (usize, usize) = (16, 12 << 10);
+
+/// The program of a seed.
+pub(super) fn program(seed: u64, folder: &Path) -> std::io::Result<Vec<Op>> {
+    let mut dice = Rng::with_seed(seed);
+    let length = dice.usize(1..=200);
+    let watched = dice.bool();
+    let mut generator = Generator {
+        side: Side::new(compare::model(seed), folder.to_owned())?,
+        dice,
+        program: Vec::new(),
+        made: Vec::new(),
+        next: 0,
+        sent: Vec::new(),
+        spectator: None,
+    };
+    if watched {
+        let into = generator.name();
+        generator.add(Op::Epoll { into });
+        generator.spectator = Some(into);
+    }
+    while generator.program.len() < length {
+        generator.step();
+    }
+    Ok(generator.program)
+}
+
+impl Generator {
+    fn name(&mut self) -> Handle {
+        self.next += 1;
+        self.next - 1
+    }
+
+    /// Adds a call, and what the spectator does about it.
+    fn add(&mut self, op: Op) -> bool {
+        let answer = self.side.run(&op);
+        self.side.sys.settle();
+        let made: Vec<(Handle, Made)> = match (&op, &answer) {
+            (_, Answer::Failed(_) | Answer::Skipped) => Vec::new(),
+            (Op::Listen { into, .. } | Op::ListenAgain { into, .. }, _) => vec![(*into, Made::Listener)],
+            (Op::Connect { into, .. } | Op::Accept { into, .. }, _) => vec![(*into, Made::Stream)],
+            (Op::Pair { into }, _) => vec![(into[0], Made::Stream), (into[1], Made::Stream)],
+            (Op::Spare { into }, _) => vec![(*into, Made::Spare)],
+            (Op::Bell { into }, _) => vec![(*into, Made::Bell)],
+            (Op::Epoll { into }, _) => vec![(*into, Made::Epoll)],
+            _ => Vec::new(),
+        };
+        let waits = matches!(op, Op::Wait { .. });
+        self.program.push(op);
+        self.made.extend(&made);
+        let Some(epoll) = self.spectator.filter(|epoll| self.side.is_open(*epoll)) else {
+            return answer != Answer::Skipped;
+        };
+        for (on, made) in made {
+            if made != Made::Epoll {
+                let all = bits::IN | bits::PRI | bits::OUT | bits::RDHUP | bits::EDGE;
+                let op = Op::Ctl { epoll, op: EpollOp::Add, on, flags: all };
+                self.side.run(&op);
+                self.program.push(op);
+            }
+        }
+        if !waits {
+            let op = Op::Wait { epoll, most: 64 };
+            self.side.run(&op);
+            self.program.push(op);
+        }
+        answer != Answer::Skipped
+    }
+
+    /// One of a kind; mostly one that is open.
+    fn pick(&mut self, made: Made) -> Option<Handle> {
+        let dead = self.dice.u8(..20) == 0;
+        let of_kind = self.made.iter().filter(|(_, as_what)| *as_what == made).map(|(handle, _)| *handle);
+        let all: Vec<Handle> = of_kind.filter(|handle| dead || self.side.is_open(*handle)).collect();
+        self.dice.choice(all)
+    }
+
+    /// Anything.
+    fn pick_any(&mut self) -> Option<Handle> {
+        if self.dice.u8(..25) == 0 {
+            return Some(NEVER);
+        }
+        let kinds = [Made::Stream, Made::Stream, Made::Stream, Made::Listener, Made::Bell, Made::Spare];
+        let kind = *self.dice.choice(&kinds)?;
+        self.pick(kind)
+    }
+
+    /// A stream; rarely something else, to which the call must not be made.
+    fn pick_stream(&mut self) -> Option<Handle> {
+        if self.dice.u8(..30) == 0 { self.pick_any() } else { self.pick(Made::Stream) }
+    }
+
+    fn step(&mut self) {
+        let streams = self.made.iter().filter(|(h, m)| *m == Made::Stream && self.side.is_open(*h)).count();
+        // A world of a few ends, in which things happen.
+        let begin = match streams {
+            0..2 => 60,
+            2..8 => 20,
+            _ => 3,
+        };
+        let op = match self.dice.u8(..100) {
+            n if n < begin => self.begin(),
+            _ => match self.dice.u8(..100) {
+                0..50 => self.transfer(),
+                50..62 => self.close(),
+                62..66 => self.ask(),
+                66..86 => self.epoll(),
+                86..92 => self.poll(),
+                92..97 => self.wake(),
+                _ => self.make(),
+            },
+        };
+        if let Some(op) = op {
+            self.add(op);
+        }
+    }
+
+    fn begin(&mut self) -> Option<Op> {
+        if !self.side.has_room(3) {
+            return None;
+        }
+        let into = self.name();
+        Some(match self.dice.u8(..20) {
+            0..4 => Op::Pair { into: [into, self.name()] },
+            4..7 => self.listen(into),
+            7 => Op::ListenAgain { at: self.pick(Made::Listener)?, into },
+            8 => Op::Unlink { at: self.pick(Made::Listener)? },
+            9 if self.dice.bool() => Op::Connect { to: Target::Nobody, into },
+            9 => Op::Connect { to: Target::NoFile, into },
+            10..15 => Op::Connect { to: Target::Listener(self.pick(Made::Listener)?), into },
+            _ => Op::Accept { from: self.pick(Made::Listener)?, into },
+        })
+    }
+
+    fn listen(&mut self, into: Handle) -> Op {
+        let backlog = if self.dice.u8(..8) == 0 { self.dice.u32(1..3) } else { 64 };
+        let at = match self.dice.u8(..5) {
+            0..2 => Place::Tcp4,
+            2 => Place::Tcp6,
+            _ => Place::Unix(self.dice.u8(..3)),
+        };
+        Op::Listen { at, backlog, into }
+    }
+
+    fn bytes(&mut self) -> usize {
+        match self.dice.u8(..10) {
+            0 => 0,
+            1 => 1,
+            2..8 => self.dice.usize(1..100),
+            _ => self.dice.usize(1..3000),
+        }
+    }
+
+    /// Notes that so much is sent, unless it would be too much.
+    fn may_send(&mut self, on: Handle, bytes: usize) -> bool {
+        let at = match self.sent.iter().position(|sent| sent.0 == on) {
+            Some(at) => at,
+            None => {
+                self.sent.push((on, 0, 0));
+                self.sent.len() - 1
+            }
+        };
+        let sent = &mut self.sent[at];
+        if sent.1 == MOST_SENT.0 || sent.2 + bytes > MOST_SENT.1 {
+            return false;
+        }
+        (sent.1, sent.2) = (sent.1 + 1, sent.2 + bytes);
+        true
+    }
+
+    fn transfer(&mut self) -> Option<Op> {
+        let on = self.pick_stream()?;
+        let tag = self.dice.u8(..);
+        match self.dice.u8(..10) {
+            0..4 => {
+                let bytes = self.bytes();
+                self.may_send(on, bytes).then_some(Op::Send { on, bytes, tag })
+            }
+            4 => {
+                let parts: Vec<usize> = (0..self.dice.usize(1..4)).map(|_| self.dice.usize(..200)).collect();
+                self.may_send(on, parts.iter().sum()).then_some(Op::SendVectored { on, parts, tag })
+            }
+            5 => Some(Op::Recv { on, most: self.dice.usize(..50) }),
+            _ => Some(Op::Recv { on, most: 16 << 10 }),
+        }
+    }
+
+    fn close(&mut self) -> Option<Op> {
+        Some(match self.dice.u8(..10) {
+            0..6 => {
+                let how =
+                    *self.dice.choice(&[Shutdown::Read, Shutdown::Write, Shutdown::Write, Shutdown::Both])?;
+                Op::Shutdown { on: self.pick_stream()?, how }
+            }
+            6..8 => Op::Close { on: self.pick_stream()? },
+            8 => Op::Abort { on: self.pick_stream()? },
+            _ => Op::Close { on: self.pick_any()? },
+        })
+    }
+
+    fn ask(&mut self) -> Option<Op> {
+        let on = self.pick_any()?;
+        Some(match self.dice.u8(..5) {
+            0..2 => Op::TakeError { on },
+            2 => Op::LocalAddr { on },
+            3 => Op::PeerAddr { on },
+            _ => {
+                let settings = [
+                    Setting::NoDelay(true),
+                    Setting::KeepAlive(true),
+                    Setting::KeepAlive(false),
+                    Setting::ResetOnClose,
+                ];
+                Op::Set { on, setting: *self.dice.choice(&settings)? }
+            }
+        })
+    }
+
+    fn flags(&mut self) -> u32 {
+        let mut flags = 0;
+        for (bit, chance) in
+            [(bits::IN, 8), (bits::OUT, 6), (bits::RDHUP, 4), (bits::PRI, 2), (bits::EDGE, 5)]
+        {
+            if self.dice.u8(..10) < chance {
+                flags |= bit;
+            }
+        }
+        match self.dice.u8(..10) {
+            0 | 1 => flags | bits::ONESHOT,
+            2 => flags & (bits::IN | bits::OUT | bits::EDGE) | bits::EXCLUSIVE,
+            3 if self.dice.u8(..5) == 0 => flags | bits::EXCLUSIVE,
+            _ => flags,
+        }
+    }
+
+    fn epoll(&mut self) -> Option<Op> {
+        let epolls = self.made.iter().filter(|(h, m)| *m == Made::Epoll && self.side.is_open(*h)).count();
+        if epolls < 1 + usize::from(self.spectator.is_some()) {
+            return self.side.has_room(1).then(|| Op::Epoll { into: self.name() });
+        }
+        let epoll = if self.dice.u8(..50) == 0 { self.pick_any()? } else { self.pick(Made::Epoll)? };
+        if self.dice.u8(..10) < 5 {
+            let most = if self.dice.bool() { 64 } else { self.dice.usize(1..4) };
+            return Some(Op::Wait { epoll, most });
+        }
+        let op = *self.dice.choice(&[EpollOp::Add, EpollOp::Add, EpollOp::Modify, EpollOp::Delete])?;
+        let on = if self.dice.u8(..50) == 0 { epoll } else { self.pick_any()? };
+        // One inside another is not modelled.
+        let nested = on != epoll && self.made.contains(&(on, Made::Epoll));
+        let flags = self.flags();
+        (!nested).then_some(Op::Ctl { epoll, op, on, flags })
+    }
+
+    fn poll(&mut self) -> Option<Op> {
+        let several = self.dice.usize(1..6);
+        if self.dice.bool() {
+            let mut on = Vec::new();
+            for _ in 0..several {
+                on.push((self.pick_any()?, *self.dice.choice(&[0, 1, 4, 5, 0x2000, 0x2001, 2, 7])?));
+            }
+            return Some(Op::Poll { on });
+        }
+        let mut on = Vec::new();
+        for _ in 0..several {
+            on.push((self.pick_any()?, self.dice.u8(..8)));
+        }
+        Some(Op::Select { on })
+    }
+
+    fn wake(&mut self) -> Option<Op> {
+        let on = self.pick(Made::Bell)?;
+        Some(if self.dice.bool() { Op::Wake { on } } else { Op::ClearWake { on } })
+    }
+
+    fn make(&mut self) -> Option<Op> {
+        if !self.side.has_room(1) {
+            return None;
+        }
+        let into = self.name();
+        Some(match self.dice.u8(..4) {
+            0 => Op::Spare { into },
+            1 => Op::Epoll { into },
+            _ => Op::Bell { into },
+        })
+    }
+}

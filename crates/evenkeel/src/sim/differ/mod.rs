@@ -1,0 +1,118 @@
+//! The model is held to the running kernel: the same random calls go to both, on one thread, and their answers are compared.
+//!
+//! What is compared after every call: its result or error, the bytes, the numbers of new descriptors, and for everything that is
+//! open what `poll` says of it and how much is unread. What the model deliberately leaves out is in `VARIANCE.md`.
+//!
+//! ```
+//! use std::time::Duration;
+//! use evenkeel::sim::differ;
+//!
+//! let totals = differ::run(0..20, Duration::from_secs(5), |report| panic!("{report}"))?;
+//! assert_eq!(totals.differences, 0);
+//! # Ok::<(), std::io::Error>(())
+//! ```
+
+mod compare;
+mod generate;
+mod program;
+mod shrink;
+mod side;
+
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use compare::LOOKS;
+use program::Op;
+
+use crate::sys::{Real, Sys, alone};
+
+/// What was compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Calls that were made to both.
+    pub operations: u64,
+    /// Programs of calls.
+    pub sequences: u64,
+    /// Programs at whose end the two did not agree.
+    pub differences: u64,
+    /// Programs that differed once and not again: the kernel was disturbed, such as by a retransmission.
+    pub unsteady: u64,
+}
+
+/// How often a program is run again before it counts that it differs.
+const AGAIN: usize = 3;
+/// How often a shorter program is tried.
+const TRIES: usize = 600;
+
+/// Compares for each seed, as long as there is time. Each difference is reported as a short program with both answers.
+///
+/// # Errors
+/// The kernel's, if it lets nothing be set up.
+pub fn run(seeds: Range<u64>, budget: Duration, mut report: impl FnMut(&str) + Send) -> io::Result<Totals> {
+    alone::alone(move || {
+        let folder = Folder::new(seeds.start)?;
+        let mut totals = Totals::default();
+        let start = Real.clock();
+        for seed in seeds {
+            if Real.clock() - start >= budget {
+                break;
+            }
+            let program = generate::program(seed, &folder.0)?;
+            let (calls, difference) = compare::run(seed, &program, &folder.0, LOOKS)?;
+            totals.operations += calls;
+            totals.sequences += 1;
+            if difference.is_none() {
+                continue;
+            }
+            match confirm(seed, program, &folder.0)? {
+                Some(text) => {
+                    totals.differences += 1;
+                    report(&text);
+                }
+                None => totals.unsteady += 1,
+            }
+        }
+        Ok(totals)
+    })?
+}
+
+/// Shortens a program that differs, and describes it. None if it does not differ again.
+fn confirm(seed: u64, program: Vec<Op>, folder: &Path) -> io::Result<Option<String>> {
+    for _ in 0..AGAIN {
+        if compare::run(seed, &program, folder, LOOKS)?.1.is_none() {
+            return Ok(None);
+        }
+    }
+    let short = shrink::shrink(program.clone(), TRIES, |program| {
+        (0..2).all(|_| matches!(compare::run(seed, program, folder, LOOKS / 5), Ok((_, Some(_)))))
+    });
+    for shown in [&short, &program] {
+        if let Some(difference) = compare::run(seed, shown, folder, LOOKS)?.1 {
+            let mut text =
+                format!("seed {seed}: {} calls, of which {} suffice\n", program.len(), short.len());
+            shown[..=difference.at].iter().for_each(|op| text += &format!("  {op}\n"));
+            return Ok(Some(format!("{text}{difference}")));
+        }
+    }
+    Ok(None)
+}
+
+/// A folder for sockets' files, removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(seed: u64) -> io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("evenkeel-differ-{}-{seed}", std::process::id()));
+        std::fs::create_dir_all(&path)?;
+        Ok(Folder(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What is left behind is in the system's folder for such things.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,111 @@
+//! Who has which port.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use rustix::io::Errno;
+
+use super::{HostId, Kernel, ObjectId};
+
+/// A socket that is bound.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Binding {
+    pub(crate) addr: SocketAddr,
+    pub(crate) protocol: Protocol,
+    pub(crate) object: ObjectId,
+    /// Others may be bound there too that have asked for it.
+    pub(crate) shared: bool,
+}
+
+/// Ports of one protocol mean nothing in another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Tcp,
+    Udp,
+}
+
+impl Binding {
+    fn takes(&self, to: SocketAddr) -> bool {
+        let (ip, here) = (to.ip().to_canonical(), self.addr.ip());
+        // An unspecified IPv6 address takes IPv4 too.
+        let all = here.is_unspecified() && (here.is_ipv6() || ip.is_ipv4());
+        self.addr.port() == to.port() && (all || here == ip || here == to.ip())
+    }
+}
+
+const EPHEMERAL: u16 = 32_768;
+
+impl Kernel {
+    /// A port that nobody has.
+    pub(crate) fn ephemeral_port(&mut self, host: HostId, protocol: Protocol) -> Result<u16, Errno> {
+        for _ in EPHEMERAL..=u16::MAX {
+            let host = self.host(host);
+            let port = host.next_port;
+            host.next_port = port.checked_add(1).unwrap_or(EPHEMERAL);
+            if !host.bindings.iter().any(|b| b.protocol == protocol && b.addr.port() == port) {
+                return Ok(port);
+            }
+        }
+        Err(Errno::ADDRINUSE)
+    }
+
+    /// The address that a socket gets that asks for `wanted`; port 0 stands for any.
+    ///
+    /// # Errors
+    /// `EADDRINUSE` if somebody has it who does not share, `EADDRNOTAVAIL` if it is no address of this host.
+    pub(crate) fn bind(
+        &mut self,
+        host: HostId,
+        protocol: Protocol,
+        wanted: SocketAddr,
+        shared: bool,
+    ) -> Result<SocketAddr, Errno> {
+        if self.host_at(host, wanted.ip()) != Some(host) {
+            return Err(Errno::ADDRNOTAVAIL);
+        }
+        let mut addr = wanted;
+        if addr.port() == 0 {
+            addr.set_port(self.ephemeral_port(host, protocol)?);
+            return Ok(addr);
+        }
+        let overlaps = |b: &&Binding| {
+            let unspecified = b.addr.ip().is_unspecified() || addr.ip().is_unspecified();
+            b.protocol == protocol
+                && b.addr.port() == addr.port()
+                && (unspecified || b.addr.ip() == addr.ip())
+        };
+        match self.host(host).bindings.iter().find(overlaps) {
+            Some(taken) if !(taken.shared && shared) => Err(Errno::ADDRINUSE),
+            _ => Ok(addr),
+        }
+    }
+
+    pub(crate) fn add_binding(&mut self, host: HostId, binding: Binding) {
+        self.host(host).bindings.push(binding);
+    }
+
+    pub(crate) fn remove_binding(&mut self, host: HostId, object: ObjectId) {
+        self.host(host).bindings.retain(|b| b.object != object);
+    }
+
+    /// Who takes what is sent to an address; among several who share it, one by chance.
+    pub(crate) fn bound_to(&mut self, host: HostId, protocol: Protocol, to: SocketAddr) -> Option<ObjectId> {
+        let takers = self.host(host).bindings.iter().filter(|b| b.protocol == protocol && b.takes(to));
+        // An address of its own goes before the unspecified one.
+        let exact = |b: &&Binding| !b.addr.ip().is_unspecified();
+        let mut takers: Vec<Binding> = takers.copied().collect();
+        if takers.iter().any(|b| exact(&b)) {
+            takers.retain(|b| exact(&b));
+        }
+        self.dice.choice(&takers).map(|b| b.object)
+    }
+
+    /// The address from which a host reaches another address.
+    pub(crate) fn source_address(&self, host: HostId, to: IpAddr) -> IpAddr {
+        match to {
+            ip if ip.is_loopback() => ip,
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V4(_) => self.ip(host).into(),
+            IpAddr::V6(_) => self.ip6(host).into(),
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! How a request is done: once, or again and again for as long as there is something.
+
+use rustix::io::Errno;
+
+use super::RequestId;
+use super::request::{Cancelled, What};
+use crate::sim::fault::Fault;
+use crate::sim::kernel::{Kernel, ObjectId, bits};
+use crate::sys::Fd;
+use crate::sys::buffers::Provided;
+use crate::sys::ring::seen;
+
+/// How often a receive goes on by itself before others have their turn.
+const MOST_AT_ONCE: usize = 32;
+
+/// What an attempt found.
+pub(super) enum Found {
+    /// Not yet anything.
+    Nothing,
+    /// What the completion is to say.
+    Result(i32, u32),
+}
+
+impl Kernel {
+    /// Does what a request is there for, as far as it can be done now.
+    pub(super) fn attempt(&mut self, id: ObjectId, request: RequestId) {
+        let Some(it) = self.request(id, request) else { return };
+        let (what, told) = (it.what, std::mem::take(&mut it.told));
+        match what {
+            What::Poll { .. } => self.attempt_poll(id, request, told),
+            What::Accept | What::Receive => self.attempt_transfer(id, request),
+        }
+    }
+
+    /// Reports what the poll was told of; if that was nothing in particular, what there is.
+    fn attempt_poll(&mut self, id: ObjectId, request: RequestId, told: u32) {
+        let mut told = told;
+        loop {
+            let Some(it) = self.request(id, request) else { return };
+            let (object, interest, multishot, data) = (it.object, it.interest(), it.multishot, it.data);
+            let again = std::mem::take(&mut it.again);
+            let mask = if told == 0 { self.mask(object) } else { told } & interest;
+            told = 0;
+            if mask != 0 && !(multishot && self.complete_one_of_many(id, data, mask as i32, 0)) {
+                let result = if multishot { self.last_word(mask) } else { mask as i32 };
+                return self.end_request(id, request, result, 0);
+            }
+            if !again {
+                return;
+            }
+        }
+    }
+
+    /// What a poll says that does not go on although it should.
+    fn last_word(&mut self, mask: u32) -> i32 {
+        let may_fail = self.faults.are_on() && self.faults.rate(Fault::MultishotEnds) > 0.0;
+        // There was no memory to go on with, and that is all it says.
+        let fails = may_fail && self.faults.dice(Fault::MultishotEnds).u8(..4) == 0;
+        if fails { -Errno::NOMEM.raw_os_error() } else { mask as i32 }
+    }
+
+    fn attempt_transfer(&mut self, id: ObjectId, request: RequestId) {
+        for _ in 0..MOST_AT_ONCE {
+            let Found::Result(result, flags) = self.find_result(id, request) else { return };
+            let Some(it) = self.request(id, request) else { return };
+            let (multishot, data, what) = (it.multishot, it.data, it.what);
+            it.again = false;
+            let goes_on = multishot && (result > 0 || result == 0 && what == What::Accept);
+            if !(goes_on && self.complete_one_of_many(id, data, result, flags)) {
+                return self.end_request(id, request, result, flags);
+            }
+        }
+        self.list_request(id, request);
+    }
+
+    /// Takes one result, if there is one.
+    pub(super) fn find_result(&mut self, id: ObjectId, request: RequestId) -> Found {
+        let Some(it) = self.request(id, request) else { return Found::Nothing };
+        let (what, object, fd, interest) = (it.what, it.object, it.fd, it.interest());
+        let found = match what {
+            What::Poll { .. } => match self.mask(object) & interest {
+                0 => Err(Errno::AGAIN),
+                mask => Ok((mask as i32, 0)),
+            },
+            What::Accept => self.accept_one(id, object),
+            What::Receive => self.receive_one(id, object, fd),
+        };
+        match found {
+            Ok((result, flags)) => Found::Result(result, flags),
+            Err(Errno::AGAIN) => Found::Nothing,
+            Err(error) => Found::Result(-error.raw_os_error(), 0),
+        }
+    }
+
+    fn accept_one(&mut self, id: ObjectId, object: ObjectId) -> Result<(i32, u32), Errno> {
+        let host = self.ring(id).map(|ring| ring.host).ok_or(Errno::BADF)?;
+        let (fd, _) = self.accept_from(host, object)?;
+        let more = self.mask(object) & bits::IN != 0;
+        Ok((fd, if more { seen::NONEMPTY } else { 0 }))
+    }
+
+    /// Receives into the next buffer.
+    fn receive_one(&mut self, id: ObjectId, object: ObjectId, fd: Fd) -> Result<(i32, u32), Errno> {
+        self.take_over_buffers(id);
+        let missing = self.strikes(Fault::NoRingBuffers);
+        let ring = self.ring(id).ok_or(Errno::BADF)?;
+        let end_has_buffer = ring.offer.end_has_buffer;
+        // It looks for a buffer first, whether there are bytes or not.
+        let selected = ring.group.as_ref().and_then(|group| group.select()).filter(|_| !missing);
+        let Some(Provided { address, len, .. }) = selected else { return Err(Errno::NOBUFS) };
+        let there = self.objects.get(object).and_then(|object| object.stream()).map_or(0, |s| s.unread());
+        let mut piece = vec![0; there.clamp(1, len as usize)];
+        let got = self.recv_from(object, fd, &mut piece)?;
+        let left =
+            self.objects.get(object).and_then(|object| object.stream()).is_some_and(|s| s.unread() > 0);
+        let (region, at) = self.rings.memory.find(address, got).ok_or(Errno::FAULT)?;
+        region.write(at, &piece[..got]);
+        let mut flags = if left { seen::NONEMPTY } else { 0 };
+        if (got > 0 || end_has_buffer)
+            && let Some(group) = self.ring(id).and_then(|ring| ring.group.as_mut())
+        {
+            flags |= group.give(got);
+        }
+        Ok((got as i32, flags))
+    }
+
+    /// Looks at what the process has provided.
+    pub(super) fn take_over_buffers(&mut self, id: ObjectId) {
+        let memory = std::mem::take(&mut self.rings.memory);
+        if let Some(group) = self.ring(id).and_then(|ring| ring.group.as_mut()) {
+            group.take_over(&memory);
+        }
+        self.rings.memory = memory;
+    }
+
+    /// Whether a request was told to end.
+    pub(super) fn is_cancelled(&mut self, id: ObjectId, request: RequestId) -> bool {
+        let Some(it) = self.request(id, request) else { return false };
+        match &mut it.cancelled {
+            Cancelled::No => false,
+            Cancelled::Now | Cancelled::Later(0) => true,
+            Cancelled::Later(looks) => {
+                *looks -= 1;
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Several loops on a host: connections that change loops, and tasks that answer across.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use evenkeel::net::{Listener, Stream};
+use evenkeel::sim::{self, Failure, World};
+use evenkeel::{Backend, Remote};
+
+use crate::streams::{KERNEL, exchange};
+
+/// Echoes a few pieces, and moves on to another loop.
+async fn echo_and_move(mut stream: Stream, loops: Rc<[Remote]>) -> io::Result<()> {
+    let mut buffer = [0; 500];
+    for _ in 0..sim::random(4) {
+        match stream.read(&mut buffer).await? {
+            0 => return Ok(()),
+            n => stream.write_all(&buffer[..n]).await?,
+        }
+    }
+    move_on(stream, loops)
+}
+
+fn move_on(stream: Stream, loops: Rc<[Remote]>) -> io::Result<()> {
+    let to = loops[sim::random(loops.len() as u64) as usize].clone();
+    let parcel = stream.pack()?;
+    parcel.send(&to, |handle, parcel| {
+        // Refused for want of a descriptor, its peer is reset.
+        let Ok(stream) = parcel.unpack(handle) else { return };
+        let loops: Rc<[Remote]> = sim::remotes().into();
+        handle
+            .spawn(async move {
+                let _ = Box::pin(echo_and_move(stream, loops)).await;
+            })
+            .detach();
+    })?;
+    Ok(())
+}
+
+async fn serve() -> io::Result<()> {
+    let mut listener = Listener::bind("0.0.0.0:7000")?;
+    let loops: Rc<[Remote]> = sim::remotes().into();
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let loops = loops.clone();
+        evenkeel::spawn(async move {
+            let _ = echo_and_move(stream, loops).await;
+        })
+        .detach();
+    }
+}
+
+fn i43_connections_move_at_any_event(world: &mut World, backend: Backend) -> Result<(), Failure> {
+    world.set_backend(backend);
+    world.swarm(KERNEL);
+    let server = world.host("server", serve);
+    world.set_loops(server, 3);
+    let address = SocketAddr::new(world.ip(server), 7000);
+    for i in 0..4 {
+        world.client(&format!("client {i}"), move || exchange(address, 6_000));
+    }
+    world.run()
+}
+
+/// Each answer comes once, from the loop that was asked.
+fn i02_answers_from_other_loops_arrive(world: &mut World, backend: Backend) -> Result<(), Failure> {
+    world.set_backend(backend);
+    world.swarm(KERNEL);
+    let host = world.client("host", || async {
+        let loops = sim::remotes();
+        for round in 0..50u64 {
+            let which = sim::random(loops.len() as u64) as usize;
+            let answer = loops[which].spawn(move || async move {
+                evenkeel::time::sleep(std::time::Duration::from_micros(sim::random(3_000))).await;
+                round * 2
+            });
+            let answer = answer.unwrap();
+            assert_eq!(answer.await.unwrap(), round * 2, "I7");
+        }
+        Ok(())
+    });
+    world.set_loops(host, 4);
+    world.run()
+}
+
+on_every_driver! {
+    i43_connections_move_at_any_event(0..20, &[evenkeel::sim::Fault::ShortRead]);
+    i02_answers_from_other_loops_arrive(0..20, &[]);
+}

@@ -49,7 +49,7 @@ pub(crate) struct Options {
 impl Options {
     /// What the continuous integration does.
     pub(crate) fn bounded() -> Self {
-        Self { seconds: BOUNDED, targets: Vec::new(), inputs: Vec::new() }
+        Self { seconds: BOUNDED, within: None, targets: Vec::new(), inputs: Vec::new() }
     }
 
     pub(crate) fn parse(arguments: &[String]) -> Result<Self, String> {

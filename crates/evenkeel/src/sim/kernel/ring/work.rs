@@ -26,11 +26,11 @@ impl Kernel {
         if mask != 0 && mask & it.interest() == 0 {
             return false;
         }
-        let exclusive = it.is_exclusive();
+        let exclusive = it.is_exclusive() && it.cancelled == Cancelled::No;
         if it.listed {
             // One that does not go on was taken off those who are told, unless nothing in particular was new.
             it.again |= it.multishot || it.told == 0;
-            return exclusive;
+            return false;
         }
         // A change of the socket's state says nothing in particular.
         it.told = if mask & STATE == 0 { mask } else { 0 };

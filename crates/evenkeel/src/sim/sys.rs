@@ -419,6 +419,7 @@ impl Sys for SimSys {
     fn close(&self, fd: Fd) {
         let kernel = &mut self.sim.kernel.borrow_mut();
         if !self.is_dead(kernel) {
+            kernel.check_buffers(self.host, fd);
             assert!(
                 !kernel.is_in_flight(self.host, fd),
                 "{fd} was closed while a request on it is in flight (I11)"

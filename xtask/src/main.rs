@@ -28,7 +28,6 @@ Usage: cargo xtask COMMAND
     --clients-only        only the client tests
     --backend NAME        the client tests on this backend only (may be given more than once)
     --hub PATH            the client tests against this hub instead of building one
-  ci                    test, then formatting, lints and documentation, as .ci/run does
   autobahn              the Autobahn test suite against the hub's WebSocket codec, on every backend
     --backend NAME        on this backend only (may be given more than once)
     --cases PATTERN       these cases only, such as 7.* (may be given more than once)
@@ -42,6 +41,7 @@ Usage: cargo xtask COMMAND
     --for TIME            for so long, such as 90s, 15m, 1h (the default) or 2d
     --results FILE        the file; by default prove/results.jsonl in the build folder
     --only PART           only this part (may be given more than once)
+  ci                    test, then formatting, lints, documentation and fuzzing, as .ci/run does
   fuzz                  every fuzz target for 10 seconds; needs a C++ compiler
     --seconds N           for so long each
     --target NAME         this one only (may be given more than once)

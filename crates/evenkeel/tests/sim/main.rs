@@ -48,6 +48,10 @@ macro_rules! on_every_driver {
 }
 
 mod broken;
+mod handlers;
 mod loops;
+mod packets;
 mod rings;
+mod services;
 mod streams;
+mod timers;

@@ -124,6 +124,11 @@ impl Kernel {
         self.trace.aside(self.now, format_args!("{name}: {what}"));
     }
 
+    /// Whether it is enough to tell this request alone, out of all who share an object in this way.
+    pub(super) fn ring_is_exclusive(&mut self, ring: ObjectId, id: RequestId) -> bool {
+        self.request(ring, id).is_some_and(|it| it.is_exclusive())
+    }
+
     fn request(&mut self, ring: ObjectId, id: RequestId) -> Option<&mut Request> {
         self.ring(ring)?.requests.get_mut(id)
     }

@@ -11,7 +11,7 @@ use evenkeel::{Backend, Conn, Handle, Handler, time};
 use crate::streams::{KERNEL, exchange, serve};
 
 /// What rings alone do.
-pub const RING: &[Fault] = &[
+pub(crate) const RING: &[Fault] = &[
     Fault::CompletionOverflow,
     Fault::MultishotEnds,
     Fault::NoRingBuffers,
@@ -165,10 +165,10 @@ async fn fickle(server: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-pub fn everything(world: &mut World, faults: &[Fault]) -> Result<(), Failure> {
+pub(crate) fn everything(world: &mut World, faults: &[Fault]) -> Result<(), Failure> {
     world.set_backend(Backend::IoUring);
     world.swarm(faults);
-    let large = world.seed() % 3 == 0;
+    let large = world.seed().is_multiple_of(3);
     if large {
         world.set_buffers(1 << 20, 1 << 20);
     }

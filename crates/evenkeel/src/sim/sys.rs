@@ -351,7 +351,7 @@ impl SimSys {
         mut collect: impl FnMut(&mut Kernel, HostId) -> Result<Option<T>, Errno>,
     ) -> io::Result<Option<T>> {
         let now = self.sim.kernel.borrow().now;
-        self.sim.advance(now + self.sim.cost.get());
+        self.sim.advance(now.saturating_add(self.sim.cost.get()));
         self.sim.kernel.borrow_mut().waits += 1;
         if let Some(found) = self.slow(&mut collect)? {
             return Ok(Some(found));

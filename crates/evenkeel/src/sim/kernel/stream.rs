@@ -550,7 +550,9 @@ impl Kernel {
                     if stream.ended && !stream.inbox.ready.is_empty() {
                         self.faults.hit(Fault::ResetAfterEnd);
                     }
-                    return self.reset(id, error);
+                    self.reset(id, error);
+                    // Of one that had ended already it tells nobody; what came with it is told all the same.
+                    return news.map_or((), |news| self.notify(id, news));
                 }
             }
             stream.inbox.transit.pop_front();

@@ -60,7 +60,15 @@ impl Kernel {
             self.faults.dice(Fault::Shuffled).shuffle(ring.work.make_contiguous());
         }
         ring.queues.tell(SQ_TASK_WORK, false);
-        for _ in 0..ring.work.len().min(most) {
+        let (mut most, tells) = (ring.work.len().min(most), ring.flags.contains(SetupFlags::TASKRUN_FLAG));
+        if most > 1 && self.strikes(Fault::Truncated) {
+            // Fewer than it may leave unsaid, so it says that there are more.
+            most = self.faults.dice(Fault::Truncated).usize(1..most);
+            if let Some(ring) = self.ring(id) {
+                ring.queues.tell(SQ_TASK_WORK, tells);
+            }
+        }
+        for _ in 0..most {
             let Some(request) = self.ring(id).and_then(|ring| ring.work.pop_front()) else { break };
             let Some(it) = self.request(id, request) else { continue };
             it.listed = false;

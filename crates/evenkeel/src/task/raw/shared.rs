@@ -61,7 +61,6 @@ thread_local! {
 }
 
 /// Makes a call as another thread would: what it wakes is told as from there.
-#[cfg_attr(not(feature = "sim"), expect(dead_code, reason = "other threads are real ones"))]
 pub(crate) fn as_another_thread<R>(call: impl FnOnce() -> R) -> R {
     struct Back(Option<ThreadId>, bool);
     impl Drop for Back {

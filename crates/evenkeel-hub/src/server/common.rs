@@ -1,14 +1,15 @@
 //! What all loops of one hub share: the configuration, and the few counts that limits for the whole process need.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use evenkeel::Remote;
 use evenkeel::group::GroupListener;
 
-use super::process;
+use super::machine::Machine;
 use super::seats::Seats;
 use crate::config::Config;
 use crate::proto::auth::AppKey;
@@ -29,6 +30,7 @@ pub(super) struct App {
 /// Shared by the loops. Counts are relaxed: they say nothing about other memory.
 pub(super) struct Common {
     pub(super) config: Config,
+    pub(super) machine: Arc<dyn Machine>,
     /// In the order of the configuration, which is that of their ids.
     pub(super) apps: Vec<App>,
     by_key: HashMap<String, usize>,
@@ -61,13 +63,21 @@ struct OfLoop {
 }
 
 impl Common {
-    pub(super) fn new(config: Config, apps: Vec<App>, loops: usize) -> Common {
+    /// # Errors
+    /// When there are no random numbers.
+    pub(super) fn new(
+        config: Config,
+        apps: Vec<App>,
+        loops: usize,
+        machine: Arc<dyn Machine>,
+    ) -> io::Result<Common> {
         let tables = if config.server.private_descriptors { loops } else { 1 };
         let max_connections = match config.limits.max_connections {
-            0 => process::max_descriptors().saturating_sub(RESERVED_DESCRIPTORS) as usize * tables,
+            0 => machine.max_descriptors().saturating_sub(RESERVED_DESCRIPTORS) as usize * tables,
             limit => limit as usize,
         };
-        Common {
+        let keys = [machine.random_seed()?, machine.random_seed()?];
+        Ok(Common {
             by_key: config.apps.iter().enumerate().map(|(i, app)| (app.key.clone(), i)).collect(),
             apps,
             head_limits: head::Limits { max_head: config.limits.max_head_bytes, ..head::Limits::default() },
@@ -76,7 +86,7 @@ impl Common {
                 ..ws::Limits::default()
             },
             max_connections,
-            seats: Mutex::new(Seats::new(&config.limits, process::random_seed_pair())),
+            seats: Mutex::new(Seats::new(&config.limits, keys)),
             loops: (0..loops).map(|_| OfLoop::default()).collect(),
             bodies: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
@@ -85,8 +95,9 @@ impl Common {
             started: OnceLock::new(),
             remotes: OnceLock::new(),
             listeners: Mutex::default(),
+            machine,
             config,
-        }
+        })
     }
 
     /// The application that clients connect to by this key.

@@ -14,7 +14,7 @@ use super::access::{Denied, same_site};
 use super::gather::{NoAnswer, OfLoop};
 use super::home::Home;
 use super::http::{Reply, reply, text, unavailable};
-use super::{Server, assets, process, unix_ms};
+use super::{Server, assets};
 use crate::metrics::{AppSample, Counted, Sample};
 use crate::proto::head::query;
 use crate::proto::percent::{self, Plus};
@@ -138,9 +138,9 @@ impl Server {
             bytes_in: sum(|stats| stats.bytes_in),
             bytes_out: sum(|stats| stats.bytes_out),
             panics: sum(|stats| stats.panics),
-            resident_bytes: process::resident(),
-            open_fds: process::descriptors().map(|own| own + of_loops),
-            max_fds: Some(process::max_descriptors() * tables),
+            resident_bytes: self.common().machine.resident(),
+            open_fds: self.common().machine.descriptors().map(|own| own + of_loops),
+            max_fds: Some(self.common().machine.max_descriptors() * tables),
             log_lines_lost: loops.iter().map(|one| one.log_lines_lost).sum(),
             backend: self.handle().backend().name(),
             fallback: fallback.as_deref().unwrap_or_default(),
@@ -202,7 +202,7 @@ impl Server {
             "apps": apps,
             "channels_total": channels_total,
             "channels": channels,
-            "process": { "rss_bytes": process::resident(), "fds": process::descriptors() },
+            "process": { "rss_bytes": self.common().machine.resident(), "fds": self.common().machine.descriptors() },
         })
     }
 
@@ -251,7 +251,7 @@ impl Server {
         let Some(app) = self.common().app_by_id(&asked.app) else {
             return refusal(404, "there is no such application");
         };
-        let expires = unix_ms() / 1000 + FOLLOW;
+        let expires = self.unix_ms() / 1000 + FOLLOW;
         let auth = app.key.stream_auth(&[&asked.channel], expires);
         reply(200, JSON, json!({ "auth": auth, "expires": expires }).to_string())
     }

@@ -17,7 +17,7 @@ use evenkeel::task::JoinHandle;
 use super::home::Home;
 use super::outbox::Peer;
 use super::succession::{Elsewhere, Replaced, Successor, replace};
-use super::{Server, process, seconds};
+use super::{Server, seconds};
 use crate::log::{Level, Value};
 use crate::state::Outbox;
 
@@ -239,6 +239,9 @@ impl Server {
             // A loop with a full mailbox listens on; its newcomers are told that the server is going away.
             let _ = listener.close_as(Closing::Drained);
         }
+        for listener in self.own_listeners.take() {
+            self.handle().close_listener_as(listener, Closing::Drained);
+        }
         home.state.borrow_mut().begin_drain();
         let started = evenkeel::time::now();
         let end = started + deadline;
@@ -246,7 +249,9 @@ impl Server {
         let spread = deadline * 9 / 10;
         let mut peers = home.peers();
         // In no order that the clients had before: neighbours in time are often neighbours elsewhere, too.
-        fastrand::Rng::with_seed(process::random_seed_pair()).shuffle(&mut peers);
+        // Without random numbers the order is one that could be guessed, which harms nobody.
+        let seed = self.common().machine.random_seed().unwrap_or_default();
+        fastrand::Rng::with_seed(seed).shuffle(&mut peers);
         let mut peers = VecDeque::from(peers);
         let total = peers.len();
         // The clients of a process that this one has replaced are this one's.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use evenkeel::{Descriptors, Handle, LoopStats};
 
 use super::home::{HOME, Home};
-use super::{Server, process};
+use super::Server;
 use crate::metrics::Counted;
 
 /// How long a loop may take to answer what only a person or a monitor asks: whoever looks after a hub of which a loop is
@@ -92,7 +92,7 @@ impl Server {
             counted: self.metrics.counted(),
             log_lines_lost: self.log.lost(),
             descriptors: match self.handle().descriptors() {
-                Descriptors::Private => process::descriptors_here(),
+                Descriptors::Private => self.common().machine.descriptors_here(),
                 _ => None,
             },
         }

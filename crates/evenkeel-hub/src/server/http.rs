@@ -18,7 +18,7 @@ use super::guarded::{Ending, Guarded, Refusal, Shared};
 use super::home::Home;
 use super::seats::Seat;
 use super::succession::{ApiReply, ApiRequest};
-use super::{MAX_BODIES, Server, unix_ms};
+use super::{MAX_BODIES, Server};
 use crate::api;
 use crate::log::Value;
 
@@ -259,7 +259,7 @@ impl Server {
     /// Answers the HTTP API, where the state is.
     pub(super) fn answer_api_here(self: &Rc<Self>, home: &Home, request: &ApiRequest) -> ApiReply {
         let ApiRequest { method, path, query, body } = request;
-        let request = api::Request { method, path, query, body, now: unix_ms() / 1000 };
+        let request = api::Request { method, path, query, body, now: self.unix_ms() / 1000 };
         let answer = home.api.borrow_mut().handle(&mut super::broker::Hub { server: self, home }, &request);
         self.metrics.api_requests.inc((answer.operation, answer.status));
         if let Some(reason) = answer.refusal {

@@ -22,6 +22,8 @@ mod guarded;
 mod home;
 mod http;
 mod link;
+mod local;
+mod machine;
 mod opening;
 mod outbox;
 mod process;
@@ -33,11 +35,10 @@ mod websocket;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::io;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use evenkeel::net::{Limits, Pool};
 use evenkeel::{ConnId, Handle};
@@ -50,8 +51,11 @@ use common::Common;
 use conn::HubConn;
 use home::Home;
 use link::Link;
+use local::OwnListeners;
 
 pub use drain::Drained;
+pub use local::LocalService;
+pub use machine::{Machine, ThisMachine};
 pub use service::Service;
 pub use succession::Inheritance;
 #[cfg(fuzzing)]
@@ -76,6 +80,8 @@ struct Server {
     pool: Pool<HubConn>,
     metrics: Metrics,
     log: Logger,
+    /// The listeners, if the loop is not a group's.
+    own_listeners: OwnListeners,
     /// Memory that messages are unmasked into, shared by all connections.
     scratch: Cell<Vec<u8>>,
     /// The connections that hyper serves, to be woken when the server stops.
@@ -85,26 +91,30 @@ struct Server {
 }
 
 impl Server {
-    /// Makes a loop's part; the loop keeps it.
-    fn start(handle: &Handle, index: u16, common: Arc<Common>, home: Option<Home>) -> Rc<Server> {
+    /// Makes a loop's part.
+    fn new(handle: &Handle, index: u16, common: Arc<Common>, home: Option<Home>) -> Rc<Server> {
         common.started(handle.now());
         let pool = handle.pool(connection_limits(&common.config));
-        let server = Rc::new_cyclic(|this| Server {
+        Rc::new_cyclic(|this| Server {
             handle: handle.clone(),
             index,
             home,
             link: Link::default(),
+            own_listeners: OwnListeners::default(),
             pool,
             metrics: Metrics::default(),
-            log: Logger::new(common.config.log.format, common.config.log.level, Box::new(io::stderr())),
+            log: Logger::new(common.config.log.format, common.config.log.level, common.machine.log()),
             scratch: Cell::default(),
             http: RefCell::default(),
             common,
             this: this.clone(),
-        });
-        handle.set_local(server.clone());
-        server.schedule_tick();
-        server
+        })
+    }
+
+    /// From now on the loop keeps it.
+    fn begin(self: &Rc<Self>) {
+        self.handle.set_local(self.clone());
+        self.schedule_tick();
     }
 
     fn config(&self) -> &Config {
@@ -149,17 +159,22 @@ impl Server {
         now.saturating_duration_since(self.common.started(now)).as_millis() as u64
     }
 
+    /// The wall clock in milliseconds since 1970, for logs and signatures only.
+    fn unix_ms(&self) -> u64 {
+        machine::unix_ms(&*self.common.machine)
+    }
+
     /// Counts a refusal and writes one line about it.
     fn refuse(&self, reason: &'static str, fields: &[Field<'_>]) {
         self.metrics.refusals.inc(reason);
         let mut all = vec![("reason", Value::Text(reason))];
         all.extend_from_slice(fields);
-        self.log.limited(reason, Level::Warn, unix_ms(), "refused", &all);
+        self.log.limited(reason, Level::Warn, self.unix_ms(), "refused", &all);
     }
 
     /// Writes one line.
     fn note(&self, level: Level, message: &str, fields: &[Field<'_>]) {
-        self.log.event(level, unix_ms(), message, fields);
+        self.log.event(level, self.unix_ms(), message, fields);
     }
 
     fn schedule_tick(&self) {
@@ -180,14 +195,14 @@ impl Server {
             }
         }
         self.shed_queues();
-        self.log.tick(unix_ms());
+        self.log.tick(self.unix_ms());
     }
 
     /// When the queues of this loop together hold more than its part of the memory that queues may have, the longest end
     /// first. A message on many queues counts for each, so the bound is met early rather than late.
     fn shed_queues(&self) {
         let share = u64::from(self.config().limits.queue_memory_percent);
-        let memory = process::total_memory().unwrap_or(u64::MAX);
+        let memory = self.common().machine.total_memory().unwrap_or(u64::MAX);
         let most = (memory / 100).saturating_mul(share) / self.common.loops() as u64;
         let mut queues: Vec<(ConnId, usize)> = self.handle.queues();
         let mut total: u64 = queues.iter().map(|(_, bytes)| *bytes as u64).sum();
@@ -212,11 +227,6 @@ impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("index", &self.index).finish_non_exhaustive()
     }
-}
-
-/// The wall clock, for logs and signatures only.
-fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
 }
 
 /// The limits of the runtime that all connections share. A connection that owes the rest of a request, or of a message,

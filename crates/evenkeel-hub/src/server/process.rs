@@ -1,6 +1,5 @@
 //! What the server asks of the operating system about itself.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -13,11 +12,6 @@ pub(super) fn random_seed() -> io::Result<u64> {
     let mut bytes = [0u8; 8];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     Ok(u64::from_ne_bytes(bytes))
-}
-
-/// A key for hash maps beside the standard library's own.
-pub(super) fn random_seed_pair() -> u64 {
-    random_seed().unwrap_or_else(|_| RandomState::new().build_hasher().finish())
 }
 
 /// The most descriptors that the process may have, after raising the soft limit to the hard one.

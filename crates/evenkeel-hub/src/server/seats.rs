@@ -1,7 +1,7 @@
 //! Admission: how many connections each address has, and how fast new ones come.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::hash::{BuildHasher, DefaultHasher, Hasher};
 
 use crate::config::LimitSettings;
 use crate::proto::addr::AddrKey;
@@ -29,27 +29,27 @@ pub(super) struct Seats {
 
 /// SipHash with keys that peers cannot know (addresses are theirs to choose).
 #[derive(Clone)]
-pub(super) struct Keyed(RandomState, u64);
+pub(super) struct Keyed([u64; 2]);
 
 impl BuildHasher for Keyed {
-    type Hasher = std::hash::DefaultHasher;
+    type Hasher = DefaultHasher;
 
-    fn build_hasher(&self) -> Self::Hasher {
-        let mut hasher = self.0.build_hasher();
-        hasher.write_u64(self.1);
+    fn build_hasher(&self) -> DefaultHasher {
+        let mut hasher = DefaultHasher::new();
+        self.0.iter().for_each(|key| hasher.write_u64(*key));
         hasher
     }
 }
 
 impl Seats {
-    pub(super) fn new(limits: &LimitSettings, key: u64) -> Self {
+    pub(super) fn new(limits: &LimitSettings, keys: [u64; 2]) -> Self {
         let rate = limits.accept_rate;
         Seats {
             per_address: limits.max_connections_per_address,
             rate,
             tokens: u64::from(rate) * 1000,
             refilled: 0,
-            by_address: HashMap::with_hasher(Keyed(RandomState::new(), key)),
+            by_address: HashMap::with_hasher(Keyed(keys)),
             places: Vec::new(),
             free: Vec::new(),
         }
@@ -117,7 +117,7 @@ mod tests {
             accept_rate: rate,
             ..LimitSettings::default()
         };
-        Seats::new(&limits, 1)
+        Seats::new(&limits, [1, 2])
     }
 
     fn key(n: u8) -> AddrKey {

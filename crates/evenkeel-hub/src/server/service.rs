@@ -22,7 +22,8 @@ use super::drain::tell_manager;
 use super::home::{HOME, Home};
 use super::outbox::{Codec, Peer};
 use super::succession::{Inheritance, Successor, take_over};
-use super::{Drained, Server, connection_limits, process, unix_ms};
+use super::machine::{Machine, ThisMachine, unix_ms};
+use super::{Drained, Server, connection_limits};
 use crate::api::Api;
 use crate::config::{AppSettings, Config};
 use crate::log::{Field, Level, Logger, Value};
@@ -79,7 +80,7 @@ impl Service {
             "auto" => Backend::from_env()?,
             name => name.parse()?,
         };
-        let mut state = Hub::new(fastrand::Rng::with_seed(process::random_seed()?));
+        let mut state = Hub::new(fastrand::Rng::with_seed(ThisMachine.random_seed()?));
         let apps =
             config.apps.iter().map(|app| add_app(&mut state, app, &config)).collect::<io::Result<_>>()?;
         let api = Api::new(&config.apps, &config.server.path_prefix, config.limits.max_body_bytes);
@@ -91,7 +92,7 @@ impl Service {
         let arrived =
             inherited.predecessor().map(|old| take_over(old, &mut state, loops as u16)).transpose()?;
         let fronts = arrived.as_ref().map_or(0, |arrived| usize::from(arrived.fronts));
-        let common = Arc::new(Common::new(config, apps, loops));
+        let common = Arc::new(Common::new(config, apps, loops, Arc::new(ThisMachine))?);
         let group =
             start_loops(&common, backend, (state, api, fronts), arrived.as_ref().map(|a| a.channel()))?;
         common.set_remotes(group.remotes().to_vec());
@@ -216,8 +217,8 @@ impl Service {
 
 /// Writes one line to the log.
 fn note(config: &Config, level: Level, message: &str, fields: &[Field<'_>]) {
-    let log = Logger::new(config.log.format, config.log.level, Box::new(io::stderr()));
-    log.event(level, unix_ms(), message, fields);
+    let log = Logger::new(config.log.format, config.log.level, ThisMachine.log());
+    log.event(level, unix_ms(&ThisMachine), message, fields);
 }
 
 /// Runs a task on the loop that has the state.
@@ -286,7 +287,7 @@ fn start_loops(
             _ => None,
         };
         let home = home.map(|(state, api, fronts)| Home::new(state, api, fronts, of_loops.clone()));
-        Server::start(handle, index as u16, of_loops.clone(), home);
+        Server::new(handle, index as u16, of_loops.clone(), home).begin();
         Ok(())
     })?;
     Ok(group)
@@ -316,9 +317,7 @@ fn listen(
             sockets => group.adopt_each(sockets, &options, &limits, share, each),
         };
         keep(
-            listener.map_err(|error| {
-                io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
-            })?,
+            listener.map_err(|error| no_listening(address, &error))?,
         );
     }
     for sockets in inherited.rest() {
@@ -327,8 +326,13 @@ fn listen(
     Ok(addresses)
 }
 
+/// Why an address is not listened on.
+pub(super) fn no_listening(address: &SocketAddr, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+}
+
 /// Adds an application to the hub.
-fn add_app(hub: &mut Hub<Peer, Codec>, app: &AppSettings, config: &Config) -> io::Result<App> {
+pub(super) fn add_app(hub: &mut Hub<Peer, Codec>, app: &AppSettings, config: &Config) -> io::Result<App> {
     let wrong = |what| io::Error::new(io::ErrorKind::InvalidInput, format!("application {}: {what}", app.id));
     let id = hub.add_app(config.app_config(app)).map_err(wrong)?;
     Ok(App { id, key: app.app_key(), origins: app.allowed_origins.clone() })

@@ -15,7 +15,7 @@ use super::conn::{Next, Role};
 use super::crossing::StreamAsked;
 use super::opening::{Kind, Opening};
 use super::outbox::Peer;
-use super::{Server, seconds, unix_ms};
+use super::{Server, seconds};
 use crate::log::Value;
 use crate::proto::head::{RequestHead, query};
 use crate::proto::origin::RequestOrigin;
@@ -94,7 +94,7 @@ impl EventStream {
         let cors = fields.map(|[(_, origin), _]| origin.to_owned());
         let with_cors = |refused| Refused { cors: cors.clone(), ..refused };
         let asked = asked(head).map_err(with_cors)?;
-        let allowed = verify(app, &asked).map_err(with_cors)?;
+        let allowed = verify(app, &asked, server.unix_ms() / 1000).map_err(with_cors)?;
         let last_event_id = match sse::last_event_id(head) {
             Ok(id) => id.map(|id| id.into()),
             // A malformed id is one that the hub cannot know: a gap, not a refusal, so that a browser can go on.
@@ -153,10 +153,10 @@ fn asked(head: &RequestHead<'_>) -> Result<Asked, Refused> {
 }
 
 /// Whether the signature allows all of the channels. A wrong one is refused, with what should have been signed.
-fn verify(app: Option<&App>, asked: &Asked) -> Result<bool, Refused> {
+fn verify(app: Option<&App>, asked: &Asked, now: u64) -> Result<bool, Refused> {
     let (Some(app), Some(auth)) = (app, &asked.auth) else { return Ok(false) };
     let channels: Vec<&str> = asked.channels.iter().map(String::as_str).collect();
-    match app.key.verify_stream(&channels, &asked.expires, auth, unix_ms() / 1000) {
+    match app.key.verify_stream(&channels, &asked.expires, auth, now) {
         Ok(()) => Ok(true),
         Err(error) => Err(Refused::new(error.status(), error.label(), &error.to_string())),
     }

@@ -288,7 +288,12 @@ impl Kernel {
         let mut taken = false;
         for watcher in watchers {
             match watcher {
-                Watcher::Ring { ring, request } => self.ring_notify(ring, request, mask),
+                Watcher::Ring { ring, request } => {
+                    let exclusive = mask != bits::STATE && self.ring_is_exclusive(ring, request);
+                    if !(exclusive && taken) {
+                        taken |= self.ring_notify(ring, request, mask) && exclusive;
+                    }
+                }
                 Watcher::Epoll { epoll, fd } => {
                     let exclusive = mask != bits::STATE && self.epoll_is_exclusive(epoll, fd, id);
                     if !(exclusive && taken) {

@@ -56,6 +56,12 @@ pub(crate) struct Object {
 }
 
 impl Object {
+    /// Tells one more of changes: as on Linux before all others, unless one of several is enough, who wait in line.
+    pub(crate) fn watch(&mut self, watcher: Watcher, exclusive: bool) {
+        let at = if exclusive { self.watchers.len() } else { 0 };
+        self.watchers.insert(at, watcher);
+    }
+
     pub(crate) fn stream(&self) -> Option<&Stream> {
         if let Kind::Stream(stream) = &self.kind { Some(stream) } else { None }
     }

@@ -82,7 +82,8 @@ impl Stream {
         let inbox = Inbox {
             ready: VecDeque::new(),
             pieces: VecDeque::new(),
-            room: net.recv_buffer,
+            // A Unix socket has its sender's room only.
+            room: if unix { usize::MAX } else { net.recv_buffer },
             transit: VecDeque::new(),
             transit_bytes: 0,
             clogged_until: 0,
@@ -123,7 +124,7 @@ impl Stream {
     /// Sizes as they are asked for; Linux takes at least some 2 KiB, and twice what it is asked for.
     pub(crate) fn set_buffers(&mut self, recv: Option<usize>, send: Option<usize>) {
         const LEAST: usize = 2304;
-        if let Some(recv) = recv {
+        if let Some(recv) = recv.filter(|_| !self.unix) {
             self.inbox.room = recv.saturating_mul(2).clamp(LEAST, 16 << 20);
         }
         if let Some(send) = send {
@@ -513,10 +514,12 @@ impl Kernel {
             match &mut segment.load {
                 Load::Bytes(_) if abandoned => return self.abort(id),
                 Load::Bytes(bytes) => {
-                    let fits = inbox.room.saturating_sub(inbox.ready.len()).min(bytes.len());
-                    if fits == 0 && !bytes.is_empty() {
+                    let free = inbox.room.saturating_sub(inbox.ready.len());
+                    // A window opens when a good part of it is free.
+                    if free < bytes.len() && free < inbox.room / 2 {
                         break;
                     }
+                    let fits = free.min(bytes.len());
                     if every || inbox.ready.is_empty() {
                         news = news.or(Some(bits::ARRIVED));
                     }

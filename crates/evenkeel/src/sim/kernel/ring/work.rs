@@ -13,20 +13,28 @@ use crate::sys::ring::{SQ_TASK_WORK, SetupFlags};
 const AT_ONCE: usize = 20;
 
 impl Kernel {
-    /// Something of `mask` is new for what a request watches; 0 stands for everything.
-    pub(in crate::sim::kernel) fn ring_notify(&mut self, id: ObjectId, request: RequestId, mask: u32) {
+    /// Something of `mask` is new for what a request watches; 0 stands for everything. True if nobody else need be told who waits
+    /// in line for it.
+    pub(in crate::sim::kernel) fn ring_notify(
+        &mut self,
+        id: ObjectId,
+        request: RequestId,
+        mask: u32,
+    ) -> bool {
         const STATE: u32 = bits::ALWAYS | bits::RDHUP;
-        let Some(it) = self.request(id, request) else { return };
+        let Some(it) = self.request(id, request) else { return false };
         if mask != 0 && mask & it.interest() == 0 {
-            return;
+            return false;
         }
+        let exclusive = it.is_exclusive();
         if it.listed {
             it.again = true;
-            return;
+            return exclusive;
         }
         // A change of the socket's state says nothing in particular.
         it.told = if mask & STATE == 0 { mask } else { 0 };
         self.list_request(id, request);
+        exclusive
     }
 
     /// Puts a request on the list of those that have something to do.

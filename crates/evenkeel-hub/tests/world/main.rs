@@ -1,0 +1,73 @@
+//! The hub in simulated worlds: whatever kernels, networks and clients do, each subscriber gets what it is to get, once, in order,
+//! and nobody else does.
+//!
+//! A world that fails says with which seed; `EVENKEEL_SIM_SEED=17` runs that one again. The example `hub_world` runs as many
+//! as one likes.
+
+#![allow(missing_docs, unreachable_pub)]
+
+mod hub_world;
+
+use std::rc::Rc;
+
+use evenkeel::Backend;
+use evenkeel::sim::{Check, Failure, Fault, Report, World};
+use hub_world::scenes;
+use hub_world::setup::Shared;
+
+/// Runs worlds of a kind, by turns on several drivers.
+fn check(worlds: u64, scene: fn(&mut World) -> Result<Rc<Shared>, Failure>) -> Report {
+    Check::new().seeds(0..worlds).run(|world| {
+        let backends = [Backend::Sim, Backend::Epoll, Backend::IoUring, Backend::Poll];
+        world.set_backend(backends[(world.seed() % backends.len() as u64) as usize]);
+        scene(world).map(drop)
+    })
+}
+
+#[test]
+fn i44_quiet_worlds() {
+    check(3, scenes::quiet);
+}
+
+#[test]
+fn i44_whatever_kernels_do() {
+    check(12, scenes::quirky);
+}
+
+#[test]
+fn i44_i45_i46_whatever_happens() {
+    let report = check(30, scenes::everything);
+    for fault in [Fault::NeverReads, Fault::SlowReader, Fault::Flood, Fault::HalfClose, Fault::Bound] {
+        assert!(report.hits(fault) > 0, "{fault} never struck");
+    }
+}
+
+#[test]
+fn i46_machines_that_sleep() {
+    check(6, scenes::sleepy);
+}
+
+#[test]
+fn i46_the_hub_is_killed() {
+    check(9, scenes::killed);
+}
+
+#[test]
+fn i47_slow_consumers_delay_nobody() {
+    check(6, scenes::slow_consumers);
+}
+
+#[test]
+fn i48_all_come_back_after_a_drain() {
+    check(6, scenes::drained);
+}
+
+#[test]
+fn i48_overload_is_told() {
+    check(6, scenes::overloaded);
+}
+
+#[test]
+fn i44_several_hundred_subscribers() {
+    check(3, scenes::crowd);
+}

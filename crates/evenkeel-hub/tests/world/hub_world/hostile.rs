@@ -170,7 +170,9 @@ async fn drips(shared: &Shared, hub: SocketAddr, app: usize) -> io::Result<()> {
     let mut wire = Wire::connect(hub).await?;
     for byte in upgrade(app_key(app).key()).as_bytes() {
         wire.send(&[*byte]).await?;
-        if wire.hear(time::now() + Duration::from_millis(400)).await? == Heard::End || !shared.is(Phase::Storm) {
+        if wire.hear(time::now() + Duration::from_millis(400)).await? == Heard::End
+            || !shared.is(Phase::Storm)
+        {
             return Ok(());
         }
     }
@@ -179,11 +181,8 @@ async fn drips(shared: &Shared, hub: SocketAddr, app: usize) -> io::Result<()> {
 
 async fn garbage(shared: &Shared, hub: SocketAddr, app: usize) -> io::Result<()> {
     let noise: Vec<u8> = (0..1 + sim::random(400)).map(|_| sim::random(256) as u8).collect();
-    let mut wire = if sim::random(2) == 0 {
-        Wire::connect(hub).await?
-    } else {
-        subscribed(hub, app, &[]).await?
-    };
+    let mut wire =
+        if sim::random(2) == 0 { Wire::connect(hub).await? } else { subscribed(hub, app, &[]).await? };
     wire.send(&noise).await?;
     until_the_end(shared, &mut wire).await
 }
@@ -226,7 +225,12 @@ fn forbidden(shared: &Shared, app: usize, channel: &str) -> String {
     data
 }
 
-async fn publishes_unsigned(shared: &Rc<Shared>, hub: SocketAddr, app: usize, channel: &str) -> io::Result<()> {
+async fn publishes_unsigned(
+    shared: &Rc<Shared>,
+    hub: SocketAddr,
+    app: usize,
+    channel: &str,
+) -> io::Result<()> {
     let mut wire = Wire::connect(hub).await?;
     let data = forbidden(shared, app, channel);
     let body = json!({ "name": "news", "channel": channel, "data": data }).to_string();

@@ -21,7 +21,7 @@ impl EventLoop {
     /// tasks without waking it.
     pub(super) fn is_owed_a_turn(&self) -> bool {
         let lp = &self.shared;
-        lp.core.borrow().is_owed() || lp.executor.has_ready() || lp.inbox.is_woken()
+        lp.core.borrow().is_owed() || lp.executor.has_ready() || lp.inbox.calls.is_woken()
     }
 
     /// The result of a task that has finished.

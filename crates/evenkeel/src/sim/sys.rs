@@ -646,6 +646,9 @@ impl Sys for SimSys {
             }
             return Ok(taken);
         }
+        if taken > 0 {
+            self.sim.kernel.borrow_mut().ring_work(self.host, ring, wait);
+        }
         // What the loop has waited for before, in the same turn, is over.
         self.sim.wake_up(self.id);
         let waited = self.wait(

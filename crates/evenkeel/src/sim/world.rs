@@ -511,6 +511,11 @@ impl World {
         Failure::new(what, self)
     }
 
+    /// A failure of this world, for what a check finds out after its run.
+    pub fn fail(&self, what: impl Into<String>) -> Failure {
+        self.failure(what.into())
+    }
+
     /// What has happened so far.
     pub fn report(&self) -> Report {
         Report::new(self)

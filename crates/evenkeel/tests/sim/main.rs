@@ -49,7 +49,10 @@ macro_rules! on_every_driver {
 
 mod blocking;
 mod broken;
+mod handlers;
 mod loops;
 mod packets;
 mod rings;
+mod services;
 mod streams;
+mod timers;

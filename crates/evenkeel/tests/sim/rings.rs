@@ -11,7 +11,7 @@ use evenkeel::{Backend, Conn, Handle, Handler, time};
 use crate::streams::{KERNEL, exchange, serve};
 
 /// What rings alone do.
-const RING: &[Fault] = &[
+pub const RING: &[Fault] = &[
     Fault::CompletionOverflow,
     Fault::MultishotEnds,
     Fault::NoRingBuffers,
@@ -165,7 +165,7 @@ async fn fickle(server: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-fn everything(world: &mut World, faults: &[Fault]) -> Result<(), Failure> {
+pub fn everything(world: &mut World, faults: &[Fault]) -> Result<(), Failure> {
     world.set_backend(Backend::IoUring);
     world.swarm(faults);
     let large = world.seed() % 3 == 0;

@@ -60,6 +60,11 @@ impl Listener {
         matches!(self.addr, Addr::Unix(_))
     }
 
+    /// What receiving from it says.
+    pub(super) fn recv_error(&self) -> Errno {
+        if self.is_unix() { Errno::INVAL } else { Errno::NOTCONN }
+    }
+
     /// What accepted connections inherit.
     pub(super) fn set_option(&mut self, option: SocketOption) -> Result<(), Errno> {
         match option {

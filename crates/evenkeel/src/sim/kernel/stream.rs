@@ -215,7 +215,7 @@ impl Kernel {
     /// Receives on an object, which may have lost the number `fd` that it was named by.
     pub(super) fn recv_from(&mut self, id: ObjectId, fd: Fd, into: &mut [u8]) -> Result<usize, Errno> {
         if let Some(Kind::Listener(listener)) = self.objects.get(id).map(|object| &object.kind) {
-            return Err(if listener.is_unix() { Errno::INVAL } else { Errno::NOTCONN });
+            return Err(listener.recv_error());
         }
         match self.objects.get(id).map(|object| &object.kind) {
             Some(Kind::Udp(_)) => return Ok(self.udp_recv(id, into)?.0),
@@ -567,7 +567,7 @@ impl Kernel {
         {
             self.end_was_heard(peer);
         }
-        self.sender_may_go_on(id, false);
+        self.sender_may_go_on(id, 0);
     }
 
     /// Resets both ends of a connection, the other one first.
@@ -586,16 +586,18 @@ impl Kernel {
     }
 
     /// Room has come free on the way to an end: its sender hears of it, if it had found none. That of a Unix socket always hears
-    /// when a piece of its has been read.
-    fn sender_may_go_on(&mut self, id: ObjectId, emptied: bool) {
+    /// of each piece of its that has been read.
+    fn sender_may_go_on(&mut self, id: ObjectId, emptied: usize) {
         let Some(peer) = self.stream(id).and_then(|stream| stream.peer) else { return };
         let Some(stream) = self.objects.get(peer).and_then(Object::stream) else { return };
-        let is_told = if stream.unix { emptied } else { stream.no_space.get() };
-        if !is_told || !self.is_writable(stream) {
+        let told = if stream.unix { emptied } else { usize::from(stream.no_space.get()) };
+        if told == 0 || !self.is_writable(stream) {
             return;
         }
         stream.no_space.set(false);
-        self.notify(peer, bits::OUT);
+        for _ in 0..told {
+            self.notify(peer, bits::OUT);
+        }
     }
 
     /// What a network does to a connection while it is used.
@@ -700,9 +702,9 @@ impl Kernel {
 }
 
 impl Inbox {
-    /// Notes that so much was read. True if a piece is read to its end.
-    fn take_pieces(&mut self, mut bytes: usize) -> bool {
-        let mut emptied = false;
+    /// Notes that so much was read, and returns how many pieces are read to their ends.
+    fn take_pieces(&mut self, mut bytes: usize) -> usize {
+        let mut emptied = 0;
         while bytes > 0
             && let Some((_, left)) = self.pieces.front_mut()
         {
@@ -710,7 +712,7 @@ impl Inbox {
             (*left, bytes) = (*left - read, bytes - read);
             if *left == 0 {
                 self.pieces.pop_front();
-                emptied = true;
+                emptied += 1;
             }
         }
         emptied

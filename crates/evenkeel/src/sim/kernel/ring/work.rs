@@ -28,7 +28,8 @@ impl Kernel {
         }
         let exclusive = it.is_exclusive();
         if it.listed {
-            it.again = true;
+            // One that does not go on was taken off those who are told, unless nothing in particular was new.
+            it.again |= it.multishot || it.told == 0;
             return exclusive;
         }
         // A change of the socket's state says nothing in particular.
@@ -91,6 +92,16 @@ impl Kernel {
             } else if self.ring(id).is_some_and(|ring| !ring.work.is_empty()) {
                 self.rings.undeferred.push(id);
             }
+        }
+    }
+
+    /// Does what waits for a process that wants completions, before it is looked at how many there are: of a call that has
+    /// submitted something.
+    pub(crate) fn ring_work(&mut self, host: HostId, fd: Fd, wait: u32) {
+        if let Ok(id) = self.ring_by_number(host, fd)
+            && self.ring(id).is_some_and(|ring| ring.is_deferred())
+        {
+            self.run_work(id, AT_ONCE.max(wait as usize));
         }
     }
 

@@ -12,16 +12,11 @@ use std::thread::{self, available_parallelism};
 use std::time::{Duration, Instant};
 
 use super::workers::Processors;
-use super::{FEW_THREADS, LaneOptions, LaneStats};
+use super::{FEW_THREADS, FILES, LaneOptions, LaneStats};
 use crate::core::caught;
 use crate::stand_in::{Host, StandIn};
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard};
 use crate::sys::{processors, sigpipe, table};
-
-/// The lane of files, as its threads are called.
-pub(crate) const FILES: &str = "evenkeel-files";
-/// The lane of names.
-pub(crate) const NAMES: &str = "evenkeel-names";
 
 /// How long a thread waits for more to do.
 const IDLE: Duration = Duration::from_secs(10);

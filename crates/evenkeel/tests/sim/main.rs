@@ -47,6 +47,7 @@ macro_rules! on_every_driver {
     )* };
 }
 
+mod blocking;
 mod broken;
 mod handlers;
 mod loops;

@@ -252,8 +252,9 @@ async fn publishes_unsigned(shared: &Rc<Shared>, hub: SocketAddr, app: usize, ch
 
 async fn streams_unsigned(shared: &Rc<Shared>, hub: SocketAddr, app: usize, channel: &str) -> io::Result<()> {
     let mut wire = Wire::connect(hub).await?;
-    // The signature is for one channel of the other application, or for another channel.
-    let signed = match sim::random(2) {
+    // The signature is for one channel of the other application, for another channel, or there is none.
+    let signed = match sim::random(3) {
+        2 => format!("/sse/key-{app}?channel={channel}"),
         0 => path(1 - app, &[channel.to_owned()]).replace(&format!("key-{}", 1 - app), &format!("key-{app}")),
         _ => path(app, &["private-mine".to_owned()]).replace("private-mine", channel),
     };

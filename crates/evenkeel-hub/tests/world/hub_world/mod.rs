@@ -159,12 +159,14 @@ impl Scene {
     fn subscriber(&self, hub: SocketAddr, machine: usize, n: usize) -> Subscriber {
         let app = n % APPS;
         let all = channels();
-        // Neighbours share some channels; each third user is there twice.
+        // Neighbours share some channels.
         let wanted = (0..3 + n % 2).map(|i| all[(machine + n + i * 2) % all.len()].clone());
         let mut wanted: Vec<String> = wanted.collect();
         wanted.sort_unstable();
         wanted.dedup();
-        let user = if n % 3 == 2 { format!("a{app}-both{machine}") } else { format!("a{app}-{machine}-{n}") };
+        // Some are there twice, as those are who have two tabs open; with the same channels.
+        let twice = matches!(n % 6, 2 | 4);
+        let user = if twice { format!("a{app}-{machine}-both") } else { format!("a{app}-{machine}-{n}") };
         Subscriber {
             hub,
             app,
@@ -173,6 +175,8 @@ impl Scene {
             len: self.len,
             pause: self.act_pause,
             restless: self.restless,
+            // Who comes back cannot be seen to have been forgotten, so some do not.
+            stays: !self.restless || n % 6 != 5,
             first: Duration::from_millis(300 + 37 * n as u64),
         }
     }

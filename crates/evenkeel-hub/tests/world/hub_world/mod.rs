@@ -83,6 +83,8 @@ pub struct Scene {
     pub restless: bool,
     pub clock_jumps: bool,
     pub sleeps: bool,
+    /// The network breaks nothing and delays nothing, so deadlines are kept.
+    pub steady: bool,
 }
 
 impl Default for Scene {
@@ -101,6 +103,7 @@ impl Default for Scene {
             restless: true,
             clock_jumps: false,
             sleeps: false,
+            steady: false,
         }
     }
 }
@@ -131,6 +134,7 @@ impl Scene {
     pub fn set(&self, world: &mut World) -> Stage {
         let mut shared = Shared::new(self.config.clone());
         (shared.clock_jumps, shared.sleeps) = (self.clock_jumps || self.sleeps, self.sleeps);
+        shared.steady = self.steady;
         let shared = Rc::new(shared);
         let of_hub = shared.clone();
         let hub = world.host("hub", move || setup::serve(of_hub.clone()));

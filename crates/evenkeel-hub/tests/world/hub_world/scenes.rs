@@ -21,10 +21,11 @@ pub fn quiet(world: &mut World) -> Ran {
     Scene::default().run(world)
 }
 
-/// Kernels do what they may do at any time. No connection breaks, but for clients that leave.
+/// Kernels do what they may do at any time. The network breaks no connection, so whatever the hub is to end has its time.
 pub fn quirky(world: &mut World) -> Ran {
     world.swarm(QUIRKS);
-    Scene::default().run(world)
+    let harms = vec![Harm::Mute, Harm::Silent, Harm::Drips, Harm::Mute, Harm::Silent, Harm::Intrudes];
+    Scene { harms, steady: true, ..Scene::default() }.run(world)
 }
 
 /// Everything goes wrong that the seed chooses: kernels, network, hostile clients; and the hub itself dies at times.
@@ -71,16 +72,16 @@ pub fn killed(world: &mut World) -> Ran {
 /// Some clients read slowly or nothing, while the others must not notice: I47.
 pub fn slow_consumers(world: &mut World) -> Ran {
     let mut config = setup::config();
-    config.limits.max_queue_age_seconds = 4;
     // In half of the worlds their queues are full before they are old.
     let much = world.seed() % 2 == 0;
+    config.limits.max_queue_age_seconds = if much { 60 } else { 4 };
     config.limits.max_queue_bytes = if much { 32 << 10 } else { 4 << 20 };
-    world.set_buffers(8 << 10, 8 << 10);
+    world.set_buffers(2 << 10, 2 << 10);
     let scene = Scene {
         config,
         machines: 2,
         len: if much { 9_000 } else { 2_000 },
-        publish_pause: if much { 100 } else { 200 },
+        publish_pause: if much { 100 } else { 150 },
         subscribers: 4,
         followers: 1,
         restless: false,

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use evenkeel::net::{Addr, IntoAddr};
 use evenkeel::Backend;
+use evenkeel::net::{Addr, IntoAddr};
 
 /// An address, or an address and a port; the name of a backend.
 pub fn run(bytes: &[u8]) {
@@ -15,7 +15,11 @@ pub fn run(bytes: &[u8]) {
     match text.parse::<Addr>() {
         Ok(addr) => {
             assert_eq!(Some(&addr), expected.as_ref());
-            assert_eq!(addr.to_string().parse::<Addr>().ok().as_ref(), Some(&addr), "shown it is another one");
+            assert_eq!(
+                addr.to_string().parse::<Addr>().ok().as_ref(),
+                Some(&addr),
+                "shown it is another one"
+            );
             assert_eq!(addr.ip().is_some(), addr.socket_addr().is_some());
         }
         Err(error) => assert!(expected.is_none() && error.to_string().contains(text)),

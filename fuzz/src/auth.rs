@@ -69,10 +69,13 @@ fn pairs(raw: &str) {
 
 /// A request with these parameters is signed, sent, and accepted once; with any byte of it changed it is not.
 fn signed(key: &AppKey, path: &str, query: &Query, raw: &str, body: &[u8]) {
-    let names: Vec<String> = query::pairs(raw).filter_map(|pair| Some(pair.ok()?.0.to_ascii_lowercase())).collect();
-    let taken = |name: &str| name.starts_with("auth_") || name == "body_md5" || name.contains(['%', '+', '&']);
+    let names: Vec<String> =
+        query::pairs(raw).filter_map(|pair| Some(pair.ok()?.0.to_ascii_lowercase())).collect();
+    let taken =
+        |name: &str| name.starts_with("auth_") || name == "body_md5" || name.contains(['%', '+', '&']);
     let values = |name: &String| Some((name.clone(), query.get(name)?.to_owned()));
-    let parameters: Vec<(String, String)> = names.iter().filter(|name| !taken(name)).filter_map(values).collect();
+    let parameters: Vec<(String, String)> =
+        names.iter().filter(|name| !taken(name)).filter_map(values).collect();
     if parameters.iter().any(|(_, value)| value.contains(['%', '+', '&'])) || parameters.len() > 50 {
         return;
     }
@@ -118,6 +121,9 @@ fn subscriptions(key: &AppKey, one: &str, other: &str) {
     let verify = |channels: &[&str], expires: &str, now| key.verify_stream(channels, expires, &auth, now);
     assert_eq!(verify(&channels, &expires, NOW).is_ok(), !one.contains(':'));
     assert!(verify(&channels, &expires, NOW + 60).is_err());
-    assert!(verify(&[&channels[..], &["one-more"]].concat(), &expires, NOW).is_err() || channels.contains(&"one-more"));
+    assert!(
+        verify(&[&channels[..], &["one-more"]].concat(), &expires, NOW).is_err()
+            || channels.contains(&"one-more")
+    );
     assert!(verify(&channels, other, NOW).is_err() || other == expires);
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use evenkeel_hub::config::cli::{Command, command};
 use evenkeel_hub::config::settings::{
@@ -14,16 +15,20 @@ use evenkeel_hub::config::{Config, Problem, Sources};
 
 use crate::pieces::parts;
 
+/// Options beside the file. Each that is unknown costs a search for what it may have meant.
+const MOST: usize = 4;
+
 /// A file, the environment, and the command line's options, in this order, with zero bytes between them. The latter two
 /// are lines of `NAME=VALUE`.
 pub fn run(bytes: &[u8]) {
     let [file, environment, arguments] = parts(bytes).map(String::from_utf8_lossy);
     let pairs = |text: &str| -> Vec<(String, String)> {
         let pair = |line: &str| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
-        text.lines().filter_map(pair).collect()
+        text.lines().filter_map(pair).take(MOST).collect()
     };
     let (environment, arguments) = (pairs(&environment), pairs(&arguments));
-    let sources = Sources { file: Some(("hub.toml", &file)), environment: &environment, arguments: &arguments };
+    let sources =
+        Sources { file: Some(("hub.toml", &file)), environment: &environment, arguments: &arguments };
     match Config::load(&sources) {
         Ok(config) => accepted(&config),
         Err(problems) => refused(&problems),
@@ -58,7 +63,8 @@ fn accepted(config: &Config) {
         // A secret is not printed.
         printed.push_str("secret = \"not the one that it was\"\n");
     }
-    let tokens = [("console_token", &config.server.console_token), ("metrics_token", &config.server.metrics_token)];
+    let tokens =
+        [("console_token", &config.server.console_token), ("metrics_token", &config.server.metrics_token)];
     let tokens = tokens.into_iter().filter_map(|(name, token)| Some((name, token.as_ref()?)));
     let arguments: Vec<(String, String)> =
         tokens.map(|(name, token)| (name.to_owned(), token.expose().to_owned())).collect();
@@ -96,15 +102,28 @@ fn group<T>(out: &mut String, name: &str, table: &[Opt<T>], settings: &T) {
     }
 }
 
+/// The full names of all options but those of applications.
+static NAMES: OnceLock<BTreeSet<String>> = OnceLock::new();
+
+fn names() -> BTreeSet<String> {
+    fn of<'t, T>(group: &'t str, table: &'t [Opt<T>]) -> impl Iterator<Item = String> + 't {
+        table.iter().map(move |option| format!("{group}{}", option.name))
+    }
+    of("", ServerSettings::OPTIONS)
+        .chain(of("limits.", LimitSettings::OPTIONS))
+        .chain(of("proxy.", ProxySettings::OPTIONS))
+        .chain(of("sse.", SseSettings::OPTIONS))
+        .chain(of("log.", LogSettings::OPTIONS))
+        .collect()
+}
+
 /// As an argument and as a variable, an option has one meaning.
 fn same_everywhere(name: &str, value: &str) {
-    let argument = [(name.to_owned(), value.to_owned())];
-    let variable = format!("EVENKEEL_HUB_{}", name.replace('.', "_").to_ascii_uppercase());
-    let known = [ServerSettings::OPTIONS.iter().map(|option| option.name).collect::<Vec<_>>()];
-    let in_group = name.contains('.') && !name.starts_with("apps.");
-    if !in_group && !known.iter().flatten().any(|known| *known == name) || name.to_ascii_lowercase() != name {
+    if !NAMES.get_or_init(names).contains(name) {
         return;
     }
+    let argument = [(name.to_owned(), value.to_owned())];
+    let variable = format!("EVENKEEL_HUB_{}", name.replace('.', "_").to_ascii_uppercase());
     let variable = [(variable, value.to_owned())];
     let by_argument = Config::load(&Sources { arguments: &argument, ..Sources::default() });
     let by_variable = Config::load(&Sources { environment: &variable, ..Sources::default() });

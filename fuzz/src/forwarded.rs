@@ -44,7 +44,8 @@ fn cidr(text: &str) {
     let shown = range.to_string();
     assert_eq!(shown.parse(), Ok(range));
     let (network, bits) = shown.split_once('/').expect("a range is shown with its length");
-    let (network, bits): (IpAddr, u32) = (network.parse().expect("an address"), bits.parse().expect("a number"));
+    let (network, bits): (IpAddr, u32) =
+        (network.parse().expect("an address"), bits.parse().expect("a number"));
     assert!(range.contains(network));
     let flipped = |bit: u32| match network {
         IpAddr::V4(ip) => IpAddr::from((ip.to_bits() ^ 1 << (31 - bit)).to_be_bytes()),

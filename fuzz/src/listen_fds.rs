@@ -6,7 +6,8 @@ use crate::pieces::parts;
 
 /// The values of `LISTEN_PID`, `LISTEN_FDS` and `LISTEN_FDNAMES`, with zero bytes between them. An empty one is not set.
 pub fn run(bytes: &[u8]) {
-    let [pid, fds, names] = parts(bytes).map(|value| std::str::from_utf8(value).ok().filter(|text| !text.is_empty()));
+    let [pid, fds, names] =
+        parts(bytes).map(|value| std::str::from_utf8(value).ok().filter(|text| !text.is_empty()));
     let this = 4711;
     let number = |text: &str| {
         let digits = text.strip_prefix('+').unwrap_or(text);

@@ -8,9 +8,9 @@ pub fn cuts(bytes: &[u8]) -> [Vec<&[u8]>; 2] {
 
 fn uneven(mut bytes: &[u8]) -> Vec<&[u8]> {
     // FNV-1a, and then xorshift.
-    let mut state = bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    let mut state = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
     state |= 1;
     let mut pieces = Vec::new();
     while !bytes.is_empty() {

@@ -19,7 +19,11 @@ pub fn run(bytes: &[u8]) {
     assert!(bytes.starts_with(&whole.passed), "bytes were changed on the way");
     for pieces in cuts(bytes) {
         let cut = guarded(pieces);
-        assert_eq!((&cut.seen, &cut.rejected), (&whole.seen, &whole.rejected), "in pieces it is something else");
+        assert_eq!(
+            (&cut.seen, &cut.rejected),
+            (&whole.seen, &whole.rejected),
+            "in pieces it is something else"
+        );
         assert!(bytes.starts_with(&cut.passed));
         // A body that is refused in its middle may have passed in part, and in pieces more of it.
         assert!(whole.rejected.is_some() || cut.passed == whole.passed);
@@ -94,7 +98,9 @@ fn read_heads<'i>(pieces: impl IntoIterator<Item = &'i [u8]>) -> (Vec<Seen>, Opt
                 Ok(Some(head)) => {
                     assert!(head.bytes().len() <= HEAD.max_head && head.target().len() <= HEAD.max_target);
                     assert!(head.fields().len() <= HEAD.max_fields);
-                    assert!(!matches!(head.framing(), Framing::Chunked) || head.sole("content-length").is_none());
+                    assert!(
+                        !matches!(head.framing(), Framing::Chunked) || head.sole("content-length").is_none()
+                    );
                     heads.push(Seen::of(&head));
                 }
                 Ok(None) => assert!(piece.is_empty()),

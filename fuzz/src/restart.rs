@@ -10,11 +10,17 @@ pub fn run(bytes: &[u8]) {
         let (said, error) = read(&[bytes], old);
         for pieces in cuts(bytes) {
             let (again, failed) = read(&pieces, old);
-            assert_eq!((&again, failed.is_some()), (&said, error.is_some()), "in pieces it is something else");
+            assert_eq!(
+                (&again, failed.is_some()),
+                (&said, error.is_some()),
+                "in pieces it is something else"
+            );
         }
         assert_eq!(error.is_some(), frames(bytes).is_none_or(|frames| frames > said.len()), "{error:?}");
-        let back: Vec<u8> =
-            said.iter().flat_map(|said| write_back(said, old).expect("what was read can be written")).collect();
+        let back: Vec<u8> = said
+            .iter()
+            .flat_map(|said| write_back(said, old).expect("what was read can be written"))
+            .collect();
         let (again, error) = read(&[&back], old);
         assert!(error.is_none());
         assert_eq!(again, said);

@@ -108,7 +108,8 @@ fn last_event_id(bytes: &[u8]) {
         }
         Ok(None) => assert!(fields.is_empty() || fields == [b""]),
         Err(_) => {
-            let plain = |value: &[u8]| value.iter().all(u8::is_ascii_graphic) && value.len() <= MAX_LAST_EVENT_ID;
+            let plain =
+                |value: &[u8]| value.iter().all(u8::is_ascii_graphic) && value.len() <= MAX_LAST_EVENT_ID;
             assert!(fields.len() != 1 || !plain(fields[0]), "a plain id is refused");
         }
     }

@@ -29,7 +29,8 @@ fn is_plain_request(head: &RequestHead<'_>) -> bool {
         key.len() == 24 && key.ends_with(b"==") && key[..22].iter().all(u8::is_ascii_alphanumeric)
     });
     let bare = head.framing() == Framing::None && head.values("sec-websocket-protocol").next().is_none();
-    let asks = is("upgrade", b"websocket") && is("connection", b"Upgrade") && is("sec-websocket-version", b"13");
+    let asks =
+        is("upgrade", b"websocket") && is("connection", b"Upgrade") && is("sec-websocket-version", b"13");
     head.method() == "GET" && head.bytes().windows(10).any(|w| w == b" HTTP/1.1\r") && key && bare && asks
 }
 
@@ -41,10 +42,12 @@ fn accepted(head: &RequestHead<'_>, upgrade: &Upgrade<'_>) {
         let mut out = Vec::new();
         upgrade.respond(protocol, &mut out);
         let out = String::from_utf8(out).expect("an answer is ASCII");
-        let lines: Vec<&str> = out.strip_suffix("\r\n\r\n").expect("an answer is whole").split("\r\n").collect();
+        let lines: Vec<&str> =
+            out.strip_suffix("\r\n\r\n").expect("an answer is whole").split("\r\n").collect();
         assert!(lines[0].starts_with("HTTP/1.1 101 "));
         let field = |name: &str| {
-            let mut found = lines[1..].iter().filter_map(|line| line.split_once(": ")).filter(|f| f.0 == name);
+            let mut found =
+                lines[1..].iter().filter_map(|line| line.split_once(": ")).filter(|f| f.0 == name);
             let value = found.next().map(|(_, value)| value);
             assert!(found.next().is_none(), "{name} twice");
             value

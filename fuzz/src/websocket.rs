@@ -133,14 +133,12 @@ fn comes_back(heard: &[Heard]) {
             Heard::Ping(data) => Message::Ping(data.clone().into()),
             Heard::Pong(data) => Message::Pong(data.clone().into()),
             Heard::Close(None, _) => Message::Close(None),
-            Heard::Close(Some(code), reason) => Message::Close(Some(CloseFrame {
-                code: (*code).into(),
-                reason: reason.clone().into(),
-            })),
-            Heard::Failed(error) => Message::Close(Some(CloseFrame {
-                code: error.close_code().into(),
-                reason: "".into(),
-            })),
+            Heard::Close(Some(code), reason) => {
+                Message::Close(Some(CloseFrame { code: (*code).into(), reason: reason.clone().into() }))
+            }
+            Heard::Failed(error) => {
+                Message::Close(Some(CloseFrame { code: error.close_code().into(), reason: "".into() }))
+            }
         };
         assert_eq!(client.read().expect("a frame of ours is understood"), expected);
     }

@@ -5,15 +5,16 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::tally::Tally;
-use crate::{Outcome, process, test};
+use crate::{Outcome, fuzz, process, test};
 
 const LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// A name, cargo's arguments, and an environment variable for it.
 type Check = (&'static str, &'static [&'static str], Option<(&'static str, &'static str)>);
 
-const CHECKS: [Check; 3] = [
+const CHECKS: [Check; 4] = [
     ("Formatting", &["fmt", "--all", "--check"], None),
+    ("Formatting of the fuzz targets", &["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"], None),
     ("Lints", &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"], None),
     (
         "Documentation",
@@ -39,6 +40,12 @@ pub(crate) fn run(root: &Path) -> Outcome {
         println!("{name}: {}", if passed { "passed" } else { "FAILED" });
         tally += Tally::of(passed);
     }
+    println!("\nFuzzing: cargo xtask fuzz");
+    let passed = fuzz::run(root, &fuzz::Options::bounded()).unwrap_or_else(|error| {
+        println!("{error}");
+        false
+    });
+    tally += Tally::of(passed);
     println!("\n{tally}");
     Ok(tally.success())
 }

@@ -18,8 +18,9 @@ const BUILD_LIMIT: Duration = Duration::from_secs(20 * 60);
 const GRACE: Duration = Duration::from_secs(300);
 /// How often a running target is looked at.
 const GLANCE: Duration = Duration::from_millis(50);
-/// How long one target runs if nothing else is said.
+/// How long one target runs if nothing else is said, and in the continuous integration, which builds for longer than that.
 const SECONDS: u64 = 10;
+const BOUNDED: u64 = 5;
 /// An input that takes longer is a failure. In seconds.
 const SLOWEST: u32 = 30;
 /// The most memory that a target may use. In mebibytes.
@@ -46,11 +47,11 @@ pub(crate) struct Options {
 impl Options {
     /// What the continuous integration does.
     pub(crate) fn bounded() -> Self {
-        Self { seconds: SECONDS, targets: Vec::new(), inputs: Vec::new() }
+        Self { seconds: BOUNDED, targets: Vec::new(), inputs: Vec::new() }
     }
 
     pub(crate) fn parse(arguments: &[String]) -> Result<Self, String> {
-        let mut options = Self::bounded();
+        let mut options = Self { seconds: SECONDS, ..Self::bounded() };
         let mut rest = arguments.iter();
         while let Some(argument) = rest.next() {
             let mut value = || rest.next().ok_or_else(|| format!("{argument} needs a value"));
@@ -309,7 +310,7 @@ mod tests {
 
     #[test]
     fn options_choose_targets_times_and_inputs() {
-        assert_eq!(parse("").unwrap(), Options::bounded());
+        assert_eq!(parse("").unwrap(), Options { seconds: 10, ..Options::bounded() });
         assert_eq!(parse("--seconds 90").unwrap().seconds, 90);
         assert_eq!(parse("--target a --target b").unwrap().targets, ["a", "b"]);
         assert!(parse("--target a --input x").unwrap().inputs[0].is_absolute());

@@ -8,6 +8,7 @@ mod ci;
 mod clients;
 mod fuzz;
 mod hub;
+mod mutants;
 mod process;
 mod prove;
 mod sanitize;
@@ -27,17 +28,20 @@ Usage: cargo xtask COMMAND
     --clients-only        only the client tests
     --backend NAME        the client tests on this backend only (may be given more than once)
     --hub PATH            the client tests against this hub instead of building one
-  ci                    test, then formatting, lints and documentation, as .ci/run does
   autobahn              the Autobahn test suite against the hub's WebSocket codec, on every backend
     --backend NAME        on this backend only (may be given more than once)
     --cases PATTERN       these cases only, such as 7.* (may be given more than once)
   sanitize [address|thread]   the tests under the sanitizers
     --bounded             only the part that runs for every change
     --only NAME           only the tests of this name
+  mutants               plants mistakes, and tells which of them the simulation finds
+    --only NAME           those with this in their names, or of this invariant (may be given more than once)
+    --every N             one of so many
   prove                 every part of the proof in turns; the totals are appended to a file
     --for TIME            for so long, such as 90s, 15m, 1h (the default) or 2d
     --results FILE        the file; by default prove/results.jsonl in the build folder
     --only PART           only this part (may be given more than once)
+  ci                    test, then formatting, lints, documentation and fuzzing, as .ci/run does
   fuzz                  every fuzz target for 10 seconds; needs a C++ compiler
     --seconds N           for so long each
     --target NAME         this one only (may be given more than once)
@@ -74,6 +78,7 @@ fn dispatch(arguments: &[String]) -> Outcome {
         "ci" if options.is_empty() => ci::run(&root),
         "autobahn" => autobahn::run(&root, &autobahn::Options::parse(options)?),
         "sanitize" => sanitize::run(&root, &sanitize::Options::parse(options)?),
+        "mutants" => mutants::run(&root, &mutants::Options::parse(options)?),
         "prove" => prove::run(&root, &prove::Options::parse(options)?),
         "fuzz" => fuzz::run(&root, &fuzz::Options::parse(options)?),
         "tidy" if options.is_empty() => Ok(tidy::run(&root)),

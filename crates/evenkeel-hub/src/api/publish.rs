@@ -10,7 +10,7 @@ use super::error::ApiError;
 use super::names;
 use super::types::{Event, Info};
 use crate::config::{MAX_BATCH, MAX_CHANNELS};
-use crate::proto::json;
+use crate::proto::json::{self, Object};
 use crate::state::SocketId;
 use crate::text;
 
@@ -36,7 +36,7 @@ struct EventBody<'a> {
 #[derive(Deserialize)]
 struct BatchBody<'a> {
     #[serde(borrow)]
-    batch: Vec<EventBody<'a>>,
+    batch: Vec<Object<EventBody<'a>>>,
 }
 
 /// Parses the body of `POST /apps/ID/events`.
@@ -57,12 +57,13 @@ pub fn parse_batch<'a>(body: &'a [u8], limits: &AppLimits) -> Result<Vec<Event<'
     if batch.len() > MAX_BATCH {
         return Err(ApiError::TooManyEvents { given: batch.len() });
     }
-    batch.into_iter().map(|event| check_event(event, limits, MAX_BATCH_CHANNELS)).collect()
+    batch.into_iter().map(|Object(event)| check_event(event, limits, MAX_BATCH_CHANNELS)).collect()
 }
 
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
     json::check_shape(body)?;
     serde_json::from_slice(body)
+        .map(|Object(read)| read)
         .map_err(|error| ApiError::Json { reason: text::escaped(&error.to_string(), REASON_BYTES) })
 }
 

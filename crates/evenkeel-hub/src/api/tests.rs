@@ -268,6 +268,7 @@ fn i50_wrong_events_are_refused_by_name_and_never_published() {
         ("not json".into(), 400, "malformed"),
         ("{}".into(), 400, "malformed"),
         ("[]".into(), 400, "malformed"),
+        (r#"["e","d","a",null,null,null]"#.into(), 400, "malformed"),
         (r#"{"name":"e","channel":"a","data":"d"} x"#.into(), 400, "malformed"),
         (r#"{"name":"e","name":"f","channel":"a","data":"d"}"#.into(), 400, "malformed"),
         (r#"{"name":"e","channel":"a","data":"\ud800"}"#.into(), 400, "malformed"),

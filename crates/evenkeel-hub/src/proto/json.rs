@@ -1,8 +1,14 @@
-//! A cheap look at JSON before it is parsed: how deep, and how many values.
+//! A cheap look at JSON before it is parsed: how deep, and how many values. A parser's work and memory grow with both, and
+//! both are the sender's choice.
 //!
-//! A parser's work and memory grow with both, and both are the sender's choice.
+//! And objects that are objects: [`Object`].
 
 use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 /// How deep arrays and objects may nest, the outermost included.
 pub const MAX_DEPTH: usize = 16;
@@ -66,6 +72,38 @@ pub fn check_shape(json: &[u8]) -> Result<(), ShapeError> {
         }
     }
     Ok(())
+}
+
+/// A `T` that is written as an object with named fields, and in no other way: what is derived takes an array, too, for the
+/// fields in the order of their declaration, which is nobody's protocol.
+///
+/// ```
+/// use evenkeel_hub::proto::json::Object;
+/// #[derive(serde::Deserialize)]
+/// struct Point { x: u8, y: u8 }
+/// let Object(point): Object<Point> = serde_json::from_str(r#"{"y":2,"x":1}"#).unwrap();
+/// assert_eq!((point.x, point.y), (1, 2));
+/// assert!(serde_json::from_str::<Point>("[1,2]").is_ok() && serde_json::from_str::<Object<Point>>("[1,2]").is_err());
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(fields))
+            }
+        }
+        from.deserialize_map(Fields(PhantomData)).map(Object)
+    }
 }
 
 /// Moves past the closing quote of a string whose opening quote was just read.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use evenkeel::{Descriptors, Handle, LoopStats};
 
-use super::home::{HOME, Home};
 use super::Server;
+use super::home::{HOME, Home};
 use crate::metrics::Counted;
 
 /// How long a loop may take to answer what only a person or a monitor asks: whoever looks after a hub of which a loop is

@@ -20,9 +20,9 @@ use super::common::{App, Common};
 use super::conn::HubConn;
 use super::drain::tell_manager;
 use super::home::{HOME, Home};
+use super::machine::{Machine, ThisMachine, unix_ms};
 use super::outbox::{Codec, Peer};
 use super::succession::{Inheritance, Successor, take_over};
-use super::machine::{Machine, ThisMachine, unix_ms};
 use super::{Drained, Server, connection_limits};
 use crate::api::Api;
 use crate::config::{AppSettings, Config};
@@ -316,9 +316,7 @@ fn listen(
             none if none.is_empty() => group.listen_each(*address, &options, &limits, share, each),
             sockets => group.adopt_each(sockets, &options, &limits, share, each),
         };
-        keep(
-            listener.map_err(|error| no_listening(address, &error))?,
-        );
+        keep(listener.map_err(|error| no_listening(address, &error))?);
     }
     for sockets in inherited.rest() {
         keep(group.adopt_each(sockets, &options, &limits, share, each)?);

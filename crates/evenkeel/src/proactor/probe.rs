@@ -160,7 +160,8 @@ fn exchange<Y: Sys>(sys: &Y, ring: &Ring, ours: i32, theirs: i32) -> io::Result<
             }
             return Ok(false);
         }
-        if !multishot {
+        // What a send says is no answer, and a receive that has not ended is none that is not known.
+        if !multishot || received.data != RECV || received.more() {
             return Err(strange("a receive"));
         }
         // Too old to go on receiving. What was sent is there for the second try.

@@ -19,7 +19,7 @@ const PAUSE: u64 = 500_000_000;
 
 impl Chaos {
     pub(super) fn new(seed: u64) -> Self {
-        Chaos { dice: Rng::with_seed(seed ^ 0x6368_616f_73), next: Some(PAUSE) }
+        Chaos { dice: Rng::with_seed(seed ^ 0x0063_6861_6f73), next: Some(PAUSE) }
     }
 
     /// When it looks next; none in a calm world.

@@ -114,7 +114,11 @@ impl Check {
             });
         }
         if let Some((seed, text)) = lock(&failed).take() {
-            return Err(format!("{text}replay: EVENKEEL_SIM_SEED={seed} {}", command()));
+            let tried = seed - self.seeds.start + 1;
+            return Err(format!(
+                "{text}found after {tried} seeds\nreplay: EVENKEEL_SIM_SEED={seed} {}",
+                command()
+            ));
         }
         let mut reports = std::mem::take(&mut *lock(&total));
         reports.sort_by_key(|(seed, _)| *seed);

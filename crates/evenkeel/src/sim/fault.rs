@@ -114,6 +114,10 @@ faults! {
     Disk = "k42_disk",
     /// A process ends without warning and is started again.
     Kill = "k43_kill",
+    /// A datagram is lost on its way to another host.
+    Loss = "k46_loss",
+    /// A datagram arrives twice.
+    Duplicate = "k47_duplicate",
     /// A bound of our own is reached.
     Bound = "k45_bound",
 }

@@ -575,24 +575,25 @@ impl Sys for SimSys {
         Ok(found.unwrap_or(0))
     }
 
-    fn splice(&self, _: Fd, _: Fd, _: usize) -> io::Result<usize> {
-        unsupported("pipes")
+    fn splice(&self, from: Fd, to: Fd, most: usize) -> io::Result<usize> {
+        self.slow(|kernel, host| kernel.splice(host, from, to, most))
     }
 
     fn pipe(&self) -> io::Result<(Fd, Fd)> {
-        unsupported("pipes")
+        self.call(|kernel, host| kernel.pipe(host))
     }
 
-    fn read(&self, _: Fd, _: &mut [u8]) -> io::Result<usize> {
-        unsupported("pipes")
+    fn read(&self, fd: Fd, into: &mut [u8]) -> io::Result<usize> {
+        self.slow(|kernel, host| kernel.pipe_read(host, fd, into))
     }
 
-    fn write(&self, _: Fd, _: &[u8]) -> io::Result<usize> {
-        unsupported("pipes")
+    fn write(&self, fd: Fd, from: &[u8]) -> io::Result<usize> {
+        self.slow(|kernel, host| kernel.pipe_write(host, fd, &[from]))
     }
 
-    fn write_vectored(&self, _: Fd, _: &[IoSlice<'_>]) -> io::Result<usize> {
-        unsupported("pipes")
+    fn write_vectored(&self, fd: Fd, from: &[IoSlice<'_>]) -> io::Result<usize> {
+        let parts: Vec<&[u8]> = from.iter().map(|part| &**part).collect();
+        self.slow(|kernel, host| kernel.pipe_write(host, fd, &parts))
     }
 
     fn pidfd(&self, _: u32) -> io::Result<Fd> {
@@ -644,6 +645,9 @@ impl Sys for SimSys {
                 self.sim.wake_up(self.id);
             }
             return Ok(taken);
+        }
+        if taken > 0 {
+            self.sim.kernel.borrow_mut().ring_work(self.host, ring, wait);
         }
         // What the loop has waited for before, in the same turn, is over.
         self.sim.wake_up(self.id);

@@ -86,7 +86,7 @@ impl World {
             seed,
             backend: Backend::Sim,
             limit: nanos(Duration::from_secs(3600)),
-            dice: Rng::with_seed(seed ^ 0x776f_726c_64),
+            dice: Rng::with_seed(seed ^ 0x0077_6f72_6c64),
             chaos: Chaos::new(seed),
             failed: Rc::default(),
         }
@@ -509,6 +509,11 @@ impl World {
 
     fn failure(&self, what: String) -> Failure {
         Failure::new(what, self)
+    }
+
+    /// A failure of this world, for what a check finds out after its run.
+    pub fn fail(&self, what: impl Into<String>) -> Failure {
+        self.failure(what.into())
     }
 
     /// What has happened so far.

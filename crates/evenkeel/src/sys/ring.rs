@@ -389,4 +389,4 @@ impl Ring {
 
 #[cfg(test)]
 #[path = "ring_tests.rs"]
-mod tests;
+pub(crate) mod tests;

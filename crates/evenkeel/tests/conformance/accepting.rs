@@ -115,6 +115,10 @@ fn a_closed_listener_accepts_nobody(backend: Backend) {
     let (mut friend, _) = s.pair(Probe::echo());
     let mut late = connect(s.addr);
     assert!(s.h.close_listener(s.listener));
+    assert!(
+        !s.h.close_listener(s.listener) && s.h.listener_addr(s.listener).is_err(),
+        "closed already, in this batch"
+    );
     s.turns(3);
     assert_eq!(s.h.stats().accepted, 1, "who was in the backlog is not accepted any more");
     assert_eq!(read_all(&mut late).1.unwrap_err().kind(), ErrorKind::ConnectionReset);

@@ -21,11 +21,15 @@ on_every_backend! {
     datagrams_that_wait_are_read_one_by_one,
     empty_datagrams_are_no_end,
     what_does_not_fit_is_cut_and_counted_once,
-    i06_sockets_that_end_in_the_batch_in_which_they_were_reported,
     addresses_of_both_families,
     groups_of_ipv6_are_joined_and_left,
     options_of_datagram_sockets_are_the_kernels,
     a_thousand_sends_to_nobody_hang_nothing,
+}
+
+// It takes many descriptors.
+in_processes! {
+    i06_sockets_that_end_in_the_batch_in_which_they_were_reported,
 }
 
 fn bind(at: &str) -> (UdpSocket, SocketAddr) {

@@ -21,6 +21,10 @@ on_every_backend! {
     opening_truncates_or_not,
     names_that_cannot_be_are_errors,
     i07_dropped_reads_and_writes_end_by_themselves,
+}
+
+// It takes many descriptors.
+in_processes! {
     i26_a_crowd_of_files_keeps_no_timer_waiting,
 }
 

@@ -191,7 +191,7 @@ fn i41_small_pieces_count_for_what_they_cost(backend: Backend) {
 
 fn writes_of_many_connections_in_one_batch_do_not_mix(backend: Backend) {
     let mut s = Server::new(backend);
-    let mut all: Vec<_> = (0..40).map(|_| s.pair(Probe::new())).collect();
+    let mut all: Vec<_> = (0..24).map(|_| s.pair(Probe::new())).collect();
     let ids: Vec<_> = all.iter().map(|(_, seen)| seen.id()).collect();
     let mut wanted: Vec<Vec<u8>> = vec![Vec::new(); all.len()];
     let mut rng = fastrand::Rng::with_seed(40);

@@ -114,9 +114,9 @@ fn i19_a_delay_of_almost_nothing_is_soon_over(backend: Backend) {
     for delay in [Duration::ZERO, Duration::from_nanos(1), Duration::from_micros(999)] {
         let fired = Rc::new(Cell::new(0));
         let count = fired.clone();
-        let armed = Instant::now();
         h.after(delay, move || count.set(count.get() + 1));
         assert_eq!(fired.get(), 0, "never inside the call");
+        let armed = Instant::now();
         while armed.elapsed() < Duration::from_millis(2) {
             events.poll().unwrap();
         }
@@ -189,8 +189,8 @@ fn i22_a_flood_of_bytes_keeps_no_timer_waiting(backend: Backend) {
         let before = flood.len();
         let (fired, task) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
         let (flag, done) = (fired.clone(), task.clone());
-        let due = Instant::now() + Duration::from_millis(1 + round % 2);
         s.h.after(Duration::from_millis(round % 2), move || flag.set(true));
+        let due = Instant::now() + Duration::from_millis(1 + round % 2);
         s.h.spawn(async move { done.set(true) }).detach();
         s.turns(1);
         assert!(task.get(), "a task waited for the flood in round {round}");

@@ -48,6 +48,9 @@ macro_rules! on_every_driver {
 }
 
 mod broken;
+mod handlers;
 mod loops;
+mod packets;
 mod rings;
 mod streams;
+mod timers;

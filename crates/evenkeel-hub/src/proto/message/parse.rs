@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::proto::json::{ShapeError, check_shape};
+use crate::proto::json::{Object, ShapeError, check_shape};
 
 /// Why a message was not understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +134,7 @@ struct Unsubscribe<'a> {
 /// Any text that is not such a message, whatever it is; it costs time in proportion to its length and no more.
 pub fn parse(text: &str) -> Result<ClientMessage<'_>, MessageError> {
     check_shape(text.as_bytes())?;
-    let envelope: Envelope<'_> = from_str(text)?;
+    let Object(envelope): Object<Envelope<'_>> = from_str(text)?;
     match envelope.event.as_ref() {
         "pusher:subscribe" => Ok(ClientMessage::Subscribe(from_data(envelope.data)?)),
         "pusher:unsubscribe" => {
@@ -165,7 +165,7 @@ pub fn parse_channel_data(text: &str) -> Result<MemberData, MessageError> {
         user_info: Option<&'a RawValue>,
     }
     check_shape(text.as_bytes())?;
-    let raw: Raw<'_> = from_str(text)?;
+    let Object(raw): Object<Raw<'_>> = from_str(text)?;
     Ok(MemberData {
         user_id: read_id(raw.user_id.get())?,
         user_info: raw.user_info.map(|v| v.get().to_owned()),
@@ -186,7 +186,7 @@ pub fn parse_user_data(text: &str) -> Result<UserData, MessageError> {
         watchlist: Option<Vec<String>>,
     }
     check_shape(text.as_bytes())?;
-    let raw: Raw<'_> = from_str(text)?;
+    let Object(raw): Object<Raw<'_>> = from_str(text)?;
     if raw.id.is_empty() {
         return Err(MessageError::Malformed);
     }
@@ -202,7 +202,8 @@ fn from_str<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, MessageError> {
 }
 
 fn from_data<'a, T: Deserialize<'a>>(data: Option<&'a RawValue>) -> Result<T, MessageError> {
-    from_str(data.ok_or(MessageError::Malformed)?.get())
+    let Object(data) = from_str(data.ok_or(MessageError::Malformed)?.get())?;
+    Ok(data)
 }
 
 /// An id from its JSON text. Numbers stay text: an id must not be rounded.
@@ -322,6 +323,21 @@ mod tests {
         for bad in [r#"{"id":1}"#, r#"{"id":""}"#, "{}", r#"{"id":"1","watchlist":[1]}"#] {
             assert_eq!(parse_user_data(bad), Err(MessageError::Malformed), "{bad}");
         }
+    }
+
+    #[test]
+    fn i50_a_list_is_no_object() {
+        for text in [
+            r#"["pusher:ping"]"#,
+            r#"["client-x","private-a",1]"#,
+            r#"{"event":"pusher:subscribe","data":["news"]}"#,
+            r#"{"event":"pusher:unsubscribe","data":["news"]}"#,
+            r#"{"event":"pusher:signin","data":["k:s","{}"]}"#,
+        ] {
+            assert_eq!(parse(text).err(), Some(MessageError::Malformed), "{text}");
+        }
+        assert_eq!(parse_channel_data(r#"["a"]"#), Err(MessageError::Malformed));
+        assert_eq!(parse_user_data(r#"["a",null,[]]"#), Err(MessageError::Malformed));
     }
 
     #[test]

@@ -64,18 +64,15 @@ fn published<'a>(
 const ON_ITS_WAY: Time = Time::from_secs(5);
 
 /// I44: what was published between two moments at which a stream was complete, it has got, on whichever connection.
-fn each_was_streamed(
-    history: &History,
-    at: usize,
-    following: &Following,
-    now: Time,
-) -> Result<(), String> {
+fn each_was_streamed(history: &History, at: usize, following: &Following, now: Time) -> Result<(), String> {
     for channel in &following.channels {
         // From when on everything is due, until a gap.
         let mut from: Option<Time> = None;
-        for (visit, next) in following.visits.iter().zip(
-            following.visits.iter().skip(1).map(Some).chain(std::iter::once(None)),
-        ) {
+        for (visit, next) in following
+            .visits
+            .iter()
+            .zip(following.visits.iter().skip(1).map(Some).chain(std::iter::once(None)))
+        {
             let Some(live) = visit.live else { continue };
             if visit.gaps.contains(channel) || visit.last_id.is_none() {
                 from = Some(live);

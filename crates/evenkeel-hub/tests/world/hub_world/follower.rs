@@ -60,8 +60,10 @@ async fn visit(shared: &Rc<Shared>, who: &Follower, at: usize, begun: &mut bool)
     let last = shared.history.borrow().followings[at].last_id.clone();
     let asked = sim::elapsed();
     let field = last.as_ref().map_or(String::new(), |id| format!("Last-Event-ID: {id}\r\n"));
-    let request =
-        format!("GET {} HTTP/1.1\r\nHost: hub\r\nAccept: text/event-stream\r\n{field}\r\n", path(who.app, &who.channels));
+    let request = format!(
+        "GET {} HTTP/1.1\r\nHost: hub\r\nAccept: text/event-stream\r\n{field}\r\n",
+        path(who.app, &who.channels)
+    );
     wire.request(request.as_bytes()).await;
     let head = wire.head().await?;
     if head.status == 401 && shared.clock_jumps {

@@ -274,7 +274,9 @@ impl History {
             return sim::fail(format!("connection {conn} was sent {label:?} before it was subscribed (I44)"));
         }
         if subscription.over {
-            return sim::fail(format!("connection {conn} was sent {label:?} after it had left {channel} (I44)"));
+            return sim::fail(format!(
+                "connection {conn} was sent {label:?} after it had left {channel} (I44)"
+            ));
         }
         let last = subscription.got.iter().rev().find(|got| got.publisher == label.publisher);
         if let Some(last) = last.filter(|last| last.number >= label.number) {
@@ -382,7 +384,8 @@ impl History {
         let live = visit.live.is_some();
         following.last_id = Some(id.to_owned());
         let position = id.split_once('-').and_then(|(epoch, n)| Some((epoch.to_owned(), n.parse().ok()?)));
-        if position.is_none() || following.position.as_ref().is_some_and(|before| !follows(before, &position)) {
+        if position.is_none() || following.position.as_ref().is_some_and(|before| !follows(before, &position))
+        {
             let before = &following.position;
             return sim::fail(format!("stream {at} was sent {position:?} after {before:?} (I44)"));
         }

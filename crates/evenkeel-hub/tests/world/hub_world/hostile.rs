@@ -196,7 +196,9 @@ async fn drips(shared: &Shared, hub: SocketAddr, app: usize) -> io::Result<()> {
             sim::fail("the hub bore with a request that drips for too long (I50)");
         }
         wire.send(&[*byte]).await?;
-        if wire.hear(time::now() + Duration::from_millis(400)).await? == Heard::End || !shared.is(Phase::Storm) {
+        if wire.hear(time::now() + Duration::from_millis(400)).await? == Heard::End
+            || !shared.is(Phase::Storm)
+        {
             return Ok(());
         }
     }
@@ -205,11 +207,8 @@ async fn drips(shared: &Shared, hub: SocketAddr, app: usize) -> io::Result<()> {
 
 async fn garbage(shared: &Shared, hub: SocketAddr, app: usize) -> io::Result<()> {
     let noise: Vec<u8> = (0..1 + sim::random(400)).map(|_| sim::random(256) as u8).collect();
-    let mut wire = if sim::random(2) == 0 {
-        Wire::connect(hub).await?
-    } else {
-        subscribed(hub, app, &[]).await?
-    };
+    let mut wire =
+        if sim::random(2) == 0 { Wire::connect(hub).await? } else { subscribed(hub, app, &[]).await? };
     wire.send(&noise).await?;
     until_the_end(shared, &mut wire).await
 }
@@ -252,7 +251,12 @@ fn forbidden(shared: &Shared, app: usize, channel: &str) -> String {
     data
 }
 
-async fn publishes_unsigned(shared: &Rc<Shared>, hub: SocketAddr, app: usize, channel: &str) -> io::Result<()> {
+async fn publishes_unsigned(
+    shared: &Rc<Shared>,
+    hub: SocketAddr,
+    app: usize,
+    channel: &str,
+) -> io::Result<()> {
     let mut wire = Wire::connect(hub).await?;
     let data = forbidden(shared, app, channel);
     let body = json!({ "name": "news", "channel": channel, "data": data }).to_string();

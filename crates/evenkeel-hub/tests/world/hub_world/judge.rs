@@ -78,8 +78,12 @@ async fn presence(shared: &Shared, hub: SocketAddr, app: usize) -> io::Result<Re
             Ok(users) => users,
             Err(why) => return Ok(Err(why)),
         };
-        let told: BTreeSet<String> =
-            users["users"].as_array().into_iter().flatten().map(|u| u["id"].as_str().unwrap_or("").into()).collect();
+        let told: BTreeSet<String> = users["users"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|u| u["id"].as_str().unwrap_or("").into())
+            .collect();
         let history = shared.history.borrow();
         let real: BTreeSet<String> =
             there(&history.connections, app)[&channel].iter().map(|(conn, _)| conn.user.clone()).collect();
@@ -90,7 +94,12 @@ async fn presence(shared: &Shared, hub: SocketAddr, app: usize) -> io::Result<Re
     Ok(Ok(()))
 }
 
-async fn ask(wire: &mut Wire, app: usize, path: &str, query: &[(&str, &str)]) -> io::Result<Result<Value, String>> {
+async fn ask(
+    wire: &mut Wire,
+    app: usize,
+    path: &str,
+    query: &[(&str, &str)],
+) -> io::Result<Result<Value, String>> {
     wire.send(signed(app, "GET", path, query, "").as_bytes()).await?;
     let answer = wire.answer().await?;
     if answer.status != 200 {
@@ -127,7 +136,10 @@ fn agree(
         for (conn, subscription) in present {
             let told: BTreeSet<&str> = subscription.members.iter().map(String::as_str).collect();
             if told != real {
-                return Err(format!("{} was told that {told:?} are on {channel}, where {real:?} are", conn.user));
+                return Err(format!(
+                    "{} was told that {told:?} are on {channel}, where {real:?} are",
+                    conn.user
+                ));
             }
         }
     }

@@ -110,9 +110,16 @@ impl Default for Scene {
 
 /// The channels of each application.
 pub fn channels() -> Vec<String> {
-    ["news", "cache-weather", "private-room", "private-encrypted-safe", "presence-lobby", "presence-cache-hall"]
-        .map(str::to_owned)
-        .to_vec()
+    [
+        "news",
+        "cache-weather",
+        "private-room",
+        "private-encrypted-safe",
+        "presence-lobby",
+        "presence-cache-hall",
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }
 
 /// What must hold of a world between two parts of its run.
@@ -140,7 +147,8 @@ impl Scene {
         let hub = world.host("hub", move || setup::serve(of_hub.clone()));
         let address = SocketAddr::new(world.ip(hub), PORT);
         for machine in 0..self.machines {
-            let mut all: Vec<Subscriber> = (0..self.subscribers).map(|n| self.subscriber(address, machine, n)).collect();
+            let mut all: Vec<Subscriber> =
+                (0..self.subscribers).map(|n| self.subscriber(address, machine, n)).collect();
             all.shrink_to_fit();
             let followers: Vec<_> = (0..self.followers).map(|n| self.follower(address, machine, n)).collect();
             let shared = shared.clone();
@@ -239,8 +247,10 @@ async fn clients(shared: Rc<Shared>, subscribers: Vec<Subscriber>, followers: Ve
 }
 
 async fn publish(shared: Rc<Shared>, publishers: Vec<Publisher>) -> Outcome {
-    let all: Vec<_> =
-        publishers.into_iter().map(|who| evenkeel::spawn(publisher::publisher(shared.clone(), who))).collect();
+    let all: Vec<_> = publishers
+        .into_iter()
+        .map(|who| evenkeel::spawn(publisher::publisher(shared.clone(), who)))
+        .collect();
     for one in all {
         one.await.map_err(std::io::Error::other)?;
     }
@@ -248,9 +258,10 @@ async fn publish(shared: Rc<Shared>, publishers: Vec<Publisher>) -> Outcome {
 }
 
 async fn harm(shared: Rc<Shared>, hub: SocketAddr, harms: Vec<Harm>) -> Outcome {
-    let each = harms.into_iter().enumerate().map(|(n, harm)| {
-        evenkeel::spawn(hostile::hostile(shared.clone(), hub, n % APPS, harm, channels()))
-    });
+    let each = harms
+        .into_iter()
+        .enumerate()
+        .map(|(n, harm)| evenkeel::spawn(hostile::hostile(shared.clone(), hub, n % APPS, harm, channels())));
     let all: Vec<_> = each.collect();
     for one in all {
         one.await.map_err(std::io::Error::other)?;

@@ -17,7 +17,8 @@ use super::wire::{Answer, Wire};
 /// A request with its signature.
 pub fn signed(app: usize, method: &str, path: &str, query: &[(&str, &str)], body: &str) -> String {
     let path = format!("/apps/{}{path}", app_id(app));
-    let now = sim::wall_clock().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs().to_string();
+    let now =
+        sim::wall_clock().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs().to_string();
     let key = app_key(app);
     let md5: String = Md5::digest(body.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
     let mut query: Vec<(&str, &str)> = query.to_vec();
@@ -64,7 +65,8 @@ async fn publish_on_one(shared: &Rc<Shared>, who: &Publisher) -> io::Result<Dura
     while shared.phase.get() < Phase::Still {
         time::sleep(Duration::from_millis(who.pause / 2 + sim::random(who.pause))).await;
         let events = 1 + sim::random(8).saturating_sub(5);
-        let labels: Vec<Label> = (0..events).map(|i| Label { publisher, number: number + 1 + i as u32 }).collect();
+        let labels: Vec<Label> =
+            (0..events).map(|i| Label { publisher, number: number + 1 + i as u32 }).collect();
         number += events as u32;
         let request = request(shared, who, &labels);
         wire.request(request.as_bytes()).await;
@@ -112,11 +114,14 @@ fn request(shared: &Shared, who: &Publisher, labels: &[Label]) -> String {
         (channels, data)
     });
     if labels.len() == 1 {
-        let body = events.next().map(|(channels, data)| json!({ "name": "news", "channels": channels, "data": data }));
+        let body = events
+            .next()
+            .map(|(channels, data)| json!({ "name": "news", "channels": channels, "data": data }));
         return signed(who.app, "POST", "/events", &[], &body.unwrap_or_default().to_string());
     }
-    let batch: Vec<Value> =
-        events.map(|(channels, data)| json!({ "name": "news", "channel": channels[0], "data": data })).collect();
+    let batch: Vec<Value> = events
+        .map(|(channels, data)| json!({ "name": "news", "channel": channels[0], "data": data }))
+        .collect();
     signed(who.app, "POST", "/batch_events", &[], &json!({ "batch": batch }).to_string())
 }
 

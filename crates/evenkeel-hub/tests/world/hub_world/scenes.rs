@@ -115,7 +115,8 @@ pub fn drained(world: &mut World) -> Ran {
     let stage = scene.set(world);
     let shared = stage.shared.clone();
     world.run_for(seconds(15))?;
-    let open = |shared: &Shared| shared.history.borrow().connections.iter().filter(|c| c.ended.is_none()).count();
+    let open =
+        |shared: &Shared| shared.history.borrow().connections.iter().filter(|c| c.ended.is_none()).count();
     let all = scene.machines * scene.subscribers;
     demand(world, open(&shared) == all, || format!("{} of {all} are there (I48)", open(&shared)));
     shared.drain.set(Some(DRAIN));
@@ -140,7 +141,8 @@ fn check_drain(world: &World, shared: &Shared, all: usize, deadline: Duration) {
     let began = shared.draining.get().unwrap_or_default();
     let history = shared.history.borrow();
     let ended = history.connections.iter().filter(|conn| conn.ended.is_some_and(|at| at >= began));
-    let mut ends: Vec<_> = ended.clone().filter(|c| c.close_code == Some(4200)).filter_map(|c| c.ended).collect();
+    let mut ends: Vec<_> =
+        ended.clone().filter(|c| c.close_code == Some(4200)).filter_map(|c| c.ended).collect();
     ends.sort_unstable();
     demand(world, ends.len() == all, || {
         let codes: Vec<_> = ended.map(|conn| conn.close_code).collect();
@@ -149,7 +151,9 @@ fn check_drain(world: &World, shared: &Shared, all: usize, deadline: Duration) {
     // Nine tenths of the time are for the closes; streams have their part of them.
     let second = (all as f64 / (deadline.as_secs_f64() * 0.9)).ceil() as usize + 6;
     let most = busiest(&ends, seconds(1));
-    demand(world, most <= second, || format!("{most} were closed within a second, at most {second} should be (I48)"));
+    demand(world, most <= second, || {
+        format!("{most} were closed within a second, at most {second} should be (I48)")
+    });
 }
 
 /// A hub that has just begun admits newcomers at its rate.
@@ -165,7 +169,11 @@ fn check_admission(world: &World, shared: &Shared, since: Duration, rate: u32) {
 
 /// The most of these times that are within any window.
 fn busiest(times: &[Duration], window: Duration) -> usize {
-    times.iter().map(|from| times.iter().filter(|at| *at >= from && **at < *from + window).count()).max().unwrap_or(0)
+    times
+        .iter()
+        .map(|from| times.iter().filter(|at| *at >= from && **at < *from + window).count())
+        .max()
+        .unwrap_or(0)
 }
 
 /// Every limit of the configuration is too small for what clients want: I48, I50.
@@ -192,7 +200,9 @@ pub fn overloaded(world: &mut World) -> Ran {
         for app in 0..setup::APPS {
             let there = at_once(&history, app);
             let followed = shared.config.apps[app].max_connections as usize;
-            demand(world, there <= followed, || format!("{there} were there at once, of at most {followed} (I48)"));
+            demand(world, there <= followed, || {
+                format!("{there} were there at once, of at most {followed} (I48)")
+            });
         }
     }
     scene.end(world, &stage)?;

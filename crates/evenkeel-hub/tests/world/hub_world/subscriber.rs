@@ -113,7 +113,11 @@ async fn visit(shared: &Rc<Shared>, who: &Subscriber) -> io::Result<End> {
 }
 
 /// An answer instead of an upgrade: it must say when to come back.
-pub fn refused<T: From<Duration>>(shared: &Shared, status: u16, retry_after: Option<Duration>) -> io::Result<T> {
+pub fn refused<T: From<Duration>>(
+    shared: &Shared,
+    status: u16,
+    retry_after: Option<Duration>,
+) -> io::Result<T> {
     shared.history.borrow_mut().tells(format!("status {status}"));
     sim::hit(Fault::Bound);
     match (status, retry_after) {
@@ -378,7 +382,9 @@ fn confirmed(history: &mut super::history::History, conn: usize, channel: &str, 
         subscription.members = ids.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect();
         let count = there["presence"]["count"].as_u64();
         if count != Some(ids.len() as u64) || subscription.members.len() != ids.len() {
-            return sim::fail(format!("connection {conn} was told of members that do not add up: {data} (I46)"));
+            return sim::fail(format!(
+                "connection {conn} was told of members that do not add up: {data} (I46)"
+            ));
         }
         if let Some(alien) = subscription.members.iter().find(|user| !is_of(user, app)) {
             sim::fail(format!("connection {conn} of application {app} was told of {alien} (I45)"));

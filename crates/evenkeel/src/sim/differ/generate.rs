@@ -1,12 +1,14 @@
 //! Random programs. A program is made while it runs on the model, so that most of its calls meet what is there.
 
+use std::io;
 use std::net::Shutdown;
 use std::path::Path;
 
 use fastrand::Rng;
 
 use super::compare;
-use super::program::{Handle, NEVER, Op, Place, Setting, Target};
+use super::program::{Handle, MOST_ACCEPTED, NEVER, Op, Place, Setting, Target};
+use super::rings::Ask;
 use super::side::{Answer, Side, Watched};
 use crate::sim::kernel::bits;
 use crate::sim::sys::SimSys;
@@ -30,6 +32,9 @@ struct Generator {
     next: Handle,
     /// What was sent by each handle, in calls and bytes: buffers stay far from full.
     sent: Vec<(Handle, usize, usize)>,
+    /// An io_uring, and what was asked of it.
+    ring: Option<Handle>,
+    asked: Vec<Handle>,
     /// An epoll that watches everything and is asked after every call.
     spectator: Option<Handle>,
 }
@@ -37,11 +42,31 @@ struct Generator {
 /// Most that is sent by one handle, in calls and in bytes.
 const MOST_SENT: (usize, usize) = (16, 12 << 10);
 
+/// All that an epoll can be told to report of a change.
+pub(super) const EVERYTHING: u32 = bits::IN | bits::PRI | bits::OUT | bits::RDHUP | bits::EDGE;
+
 /// The program of a seed.
-pub(super) fn program(seed: u64, folder: &Path) -> std::io::Result<Vec<Op>> {
+pub(super) fn program(seed: u64, folder: &Path) -> io::Result<Vec<Op>> {
     let mut dice = Rng::with_seed(seed);
-    let length = dice.usize(1..=200);
     let watched = dice.bool();
+    let ring = dice.u8(..3) == 0;
+    Ok(generate(seed, dice, watched, ring, folder)?.0)
+}
+
+/// The program of a seed, and the epoll that watches everything in it.
+pub(super) fn watched_program(seed: u64, folder: &Path) -> io::Result<(Vec<Op>, Handle)> {
+    let (program, spectator) = generate(seed, Rng::with_seed(seed), true, false, folder)?;
+    Ok((program, spectator.unwrap_or_default()))
+}
+
+fn generate(
+    seed: u64,
+    mut dice: Rng,
+    watched: bool,
+    ring: bool,
+    folder: &Path,
+) -> io::Result<(Vec<Op>, Option<Handle>)> {
+    let length = dice.usize(1..=200);
     let mut generator = Generator {
         side: Side::new(compare::model(seed), folder.to_owned())?,
         dice,
@@ -50,7 +75,15 @@ pub(super) fn program(seed: u64, folder: &Path) -> std::io::Result<Vec<Op>> {
         next: 0,
         sent: Vec::new(),
         spectator: None,
+        ring: None,
+        asked: Vec::new(),
     };
+    if ring {
+        let into = generator.name();
+        let incremental = generator.dice.bool();
+        generator.add(Op::Ring { into, incremental });
+        generator.ring = Some(into);
+    }
     if watched {
         let into = generator.name();
         generator.add(Op::Epoll { into });
@@ -59,7 +92,7 @@ pub(super) fn program(seed: u64, folder: &Path) -> std::io::Result<Vec<Op>> {
     while generator.program.len() < length {
         generator.step();
     }
-    Ok(generator.program)
+    Ok((generator.program, generator.spectator))
 }
 
 impl Generator {
@@ -80,6 +113,10 @@ impl Generator {
             (Op::Spare { into }, _) => vec![(*into, Made::Spare)],
             (Op::Bell { into }, _) => vec![(*into, Made::Bell)],
             (Op::Epoll { into }, _) => vec![(*into, Made::Epoll)],
+            (Op::Ask { into, .. } | Op::Turn { into, .. }, _) => (0..MOST_ACCEPTED)
+                .map(|n| (into + n, Made::Stream))
+                .filter(|(handle, _)| self.side.is_open(*handle))
+                .collect(),
             _ => Vec::new(),
         };
         let waits = matches!(op, Op::Wait { .. });
@@ -90,8 +127,7 @@ impl Generator {
         };
         for (on, made) in made {
             if made != Made::Epoll {
-                let all = bits::IN | bits::PRI | bits::OUT | bits::RDHUP | bits::EDGE;
-                let op = Op::Ctl { epoll, op: EpollOp::Add, on, flags: all };
+                let op = Op::Ctl { epoll, op: EpollOp::Add, on, flags: EVERYTHING };
                 self.side.run(&op);
                 self.program.push(op);
             }
@@ -137,6 +173,7 @@ impl Generator {
         };
         let op = match self.dice.u8(..100) {
             n if n < begin => self.begin(),
+            _ if self.ring.is_some() && self.dice.u8(..3) == 0 => self.ring(),
             _ => match self.dice.u8(..100) {
                 0..50 => self.transfer(),
                 50..62 => self.close(),
@@ -147,8 +184,15 @@ impl Generator {
                 _ => self.make(),
             },
         };
-        if let Some(op) = op {
-            self.add(op);
+        let Some(op) = op else { return };
+        let connects = if let Op::Connect { to: Target::Listener(at), .. } = op { Some(at) } else { None };
+        self.add(op);
+        // Mostly accepted at once: one that waits acknowledges late, and takes the comparison's time.
+        if let Some(from) = connects
+            && self.dice.u8(..8) != 0
+        {
+            let into = self.name();
+            self.add(Op::Accept { from, into });
         }
     }
 
@@ -253,6 +297,37 @@ impl Generator {
         })
     }
 
+    fn ring(&mut self) -> Option<Op> {
+        let ring = self.ring?;
+        // All that waits to be accepted may be, at once.
+        if !self.side.has_room(20) {
+            return None;
+        }
+        let into = self.name();
+        self.next += MOST_ACCEPTED;
+        if self.dice.bool() {
+            return Some(Op::Turn { ring, into });
+        }
+        let (multishot, tag) = (self.dice.bool(), self.dice.u8(..));
+        let (on, ask) = match self.dice.u8(..10) {
+            0..3 => (self.pick_stream()?, Ask::Receive { multishot }),
+            3 => (self.pick(Made::Listener)?, Ask::Accept { multishot }),
+            4 => (self.pick_any()?, Ask::Accept { multishot }),
+            5..7 => {
+                let events = *self.dice.choice(&[0, 1, 4, 5, 0x2001, 0x2000])?;
+                (self.pick_any()?, Ask::Poll { events, multishot })
+            }
+            7 => {
+                let (on, bytes) = (self.pick_stream()?, self.bytes());
+                (self.may_send(on, bytes).then_some(on)?, Ask::Send { bytes, tag })
+            }
+            8 => (NEVER, Ask::Cancel { of: self.dice.choice(&self.asked).copied()? }),
+            _ => (self.pick_any()?, Ask::CancelAll),
+        };
+        self.asked.push(into);
+        Some(Op::Ask { ring, ask, on, into })
+    }
+
     fn flags(&mut self) -> u32 {
         let mut flags = 0;
         for (bit, chance) in
@@ -283,7 +358,8 @@ impl Generator {
         let op = *self.dice.choice(&[EpollOp::Add, EpollOp::Add, EpollOp::Modify, EpollOp::Delete])?;
         let on = if self.dice.u8(..50) == 0 { epoll } else { self.pick_any()? };
         // One inside another is not modelled.
-        let nested = on != epoll && self.made.contains(&(on, Made::Epoll));
+        let owner = self.side.owner(on).unwrap_or(on);
+        let nested = owner != epoll && self.made.contains(&(owner, Made::Epoll));
         let flags = self.flags();
         (!nested).then_some(Op::Ctl { epoll, op, on, flags })
     }

@@ -13,8 +13,11 @@
 //! ```
 
 mod compare;
+mod contain;
+mod fill;
 mod generate;
 mod program;
+mod rings;
 mod shrink;
 mod side;
 
@@ -45,6 +48,8 @@ pub struct Totals {
 const AGAIN: usize = 3;
 /// How often a shorter program is tried.
 const TRIES: usize = 600;
+/// How much of a line is shown: bytes that were received can be many.
+const MOST_SHOWN: usize = 1_500;
 
 /// Compares for each seed, as long as there is time. Each difference is reported as a short program with both answers.
 ///
@@ -78,6 +83,67 @@ pub fn run(seeds: Range<u64>, budget: Duration, mut report: impl FnMut(&str) + S
     })?
 }
 
+/// Runs the programs of these seeds on the model alone, under faults and delays, and checks what must hold whatever happens.
+///
+/// # Errors
+/// The kernel's, if it starts no thread.
+pub fn contain(
+    seeds: Range<u64>,
+    budget: Duration,
+    mut report: impl FnMut(&str) + Send,
+) -> io::Result<Totals> {
+    let mut totals = Totals::default();
+    let start = Real.clock();
+    for seed in seeds {
+        if Real.clock() - start >= budget {
+            break;
+        }
+        let (calls, wrong) = contain::run(seed, Path::new("/run"))?;
+        totals.operations += calls;
+        totals.sequences += 1;
+        if let Some(text) = wrong {
+            totals.differences += 1;
+            report(&text);
+        }
+    }
+    Ok(totals)
+}
+
+/// Compares what happens at the limits of buffers, for each seed.
+///
+/// # Errors
+/// The kernel's, if it lets nothing be set up.
+pub fn run_full(
+    seeds: Range<u64>,
+    budget: Duration,
+    mut report: impl FnMut(&str) + Send,
+) -> io::Result<Totals> {
+    alone::alone(move || {
+        let mut totals = Totals::default();
+        let start = Real.clock();
+        for seed in seeds {
+            if Real.clock() - start >= budget {
+                break;
+            }
+            totals.sequences += 1;
+            let mut last = None;
+            // One that is disturbed once is not disturbed always.
+            for again in 0..AGAIN {
+                last = fill::compare(seed)?;
+                if last.is_none() {
+                    totals.unsteady += u64::from(again > 0);
+                    break;
+                }
+            }
+            if let Some(text) = last {
+                totals.differences += 1;
+                report(&text);
+            }
+        }
+        Ok(totals)
+    })?
+}
+
 /// Shortens a program that differs, and describes it. None if it does not differ again.
 fn confirm(seed: u64, program: Vec<Op>, folder: &Path) -> io::Result<Option<String>> {
     for _ in 0..AGAIN {
@@ -93,7 +159,11 @@ fn confirm(seed: u64, program: Vec<Op>, folder: &Path) -> io::Result<Option<Stri
             let mut text =
                 format!("seed {seed}: {} calls, of which {} suffice\n", program.len(), short.len());
             shown[..=difference.at].iter().for_each(|op| text += &format!("  {op}\n"));
-            return Ok(Some(format!("{text}{difference}")));
+            for line in difference.to_string().lines() {
+                text += line.get(..MOST_SHOWN).unwrap_or(line);
+                text.push('\n');
+            }
+            return Ok(Some(text));
         }
     }
     Ok(None)

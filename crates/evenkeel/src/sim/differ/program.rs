@@ -3,11 +3,15 @@
 use std::fmt;
 use std::net::Shutdown;
 
+use super::rings::Ask;
 use crate::sys::EpollOp;
 
 /// The name of a descriptor: the call that makes it gives it. It goes on to mean the number when that is closed, and when
 /// somebody else has it.
 pub(super) type Handle = u16;
+
+/// As many connections as one turn of a ring may bring.
+pub(super) const MOST_ACCEPTED: Handle = 64;
 
 /// A number that is never open.
 pub(super) const NEVER: Handle = Handle::MAX;
@@ -134,6 +138,23 @@ pub(super) enum Op {
     Poll {
         on: Vec<(Handle, i16)>,
     },
+    /// An io_uring, whose buffers are filled piece by piece or one for each receive.
+    Ring {
+        into: Handle,
+        incremental: bool,
+    },
+    /// `into` is what the request is known by, and what the first connection is that it accepts; more of them follow it.
+    Ask {
+        ring: Handle,
+        ask: Ask,
+        on: Handle,
+        into: Handle,
+    },
+    /// Gives buffers back, and takes completions. Connections are known from `into` on.
+    Turn {
+        ring: Handle,
+        into: Handle,
+    },
     /// Of each, in which of the three sets it is, by bits.
     Select {
         on: Vec<(Handle, u8)>,
@@ -141,7 +162,14 @@ pub(super) enum Op {
 }
 
 /// The descriptor flags by name, as a reader of a report wants them.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Flags(pub(super) u32);
+
+impl fmt::Debug for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 impl fmt::Display for Flags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -228,6 +256,11 @@ impl fmt::Display for Op {
                 let asked = on.iter().map(|(h, mask)| format!("{}: {}", name(h), Flags(*mask as u16 as u32)));
                 write!(f, "poll({})", asked.collect::<Vec<_>>().join(", "))
             }
+            Op::Ring { into, incremental } => write!(f, "{} = ring(incremental: {incremental})", name(into)),
+            Op::Ask { ring, ask, on, into } => {
+                write!(f, "{}: {ask:?} on {}, known by {into}", name(ring), name(on))
+            }
+            Op::Turn { ring, into } => write!(f, "{}: turn, connections from {}", name(ring), name(into)),
             Op::Select { on } => {
                 let asked = on.iter().map(|(h, sets)| format!("{}: {sets:03b}", name(h)));
                 write!(f, "select({})", asked.collect::<Vec<_>>().join(", "))

@@ -8,8 +8,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::event::{FdSetIter, fd_set_insert};
+use rustix::io::Errno;
 
 use super::program::{Flags, Handle, NEVER, Op, Place, Setting, Target};
+use super::rings::{Completion, Rings};
 use crate::net::{Addr, ConnectOptions, KeepAlive, ListenOptions, SocketOption};
 use crate::sim::kernel::Stream;
 use crate::sim::sys::SimSys;
@@ -36,7 +38,8 @@ pub(super) enum Answer {
     Pending(Option<i32>),
     Address(Whence),
     /// By epoll, in its order: the handle, and the mask.
-    Reports(Vec<(Handle, String)>),
+    Reports(Vec<(Handle, Flags)>),
+    Completions(Vec<Completion>),
     Ready(usize, Vec<i16>),
     Selected(usize, [Vec<Handle>; 3]),
     Failed(String),
@@ -66,6 +69,10 @@ pub(super) trait Watched: Sys {
     fn unread(&self, fd: Fd) -> Option<usize>;
     /// Lets happen what is due.
     fn settle(&self) {}
+    /// How long an acknowledgement may be held back.
+    fn held_back(&self) -> Duration {
+        Duration::ZERO
+    }
     /// Whether something that was sent on this is still under way.
     fn is_under_way(&self, _: Fd) -> bool {
         false
@@ -83,6 +90,7 @@ pub(super) struct Side<Y> {
     wakes: BTreeMap<Handle, WakeFn>,
     places: BTreeMap<Handle, Addr>,
     ports: BTreeMap<u16, Handle>,
+    rings: BTreeMap<Handle, Rings>,
     folder: PathBuf,
 }
 
@@ -104,6 +112,7 @@ impl<Y: Watched> Side<Y> {
             wakes: BTreeMap::new(),
             places: BTreeMap::new(),
             ports: BTreeMap::new(),
+            rings: BTreeMap::new(),
             folder,
         })
     }
@@ -124,6 +133,11 @@ impl<Y: Watched> Side<Y> {
     fn own(&self, handle: Handle) -> Option<Fd> {
         let at = self.named.get(&handle)?;
         (self.live.get(at) == Some(&handle)).then(|| self.numbers[*at as usize])
+    }
+
+    /// Whose the number of a handle is now.
+    pub(super) fn owner(&self, handle: Handle) -> Option<Handle> {
+        self.live.get(self.named.get(&handle)?).copied()
     }
 
     pub(super) fn is_open(&self, handle: Handle) -> bool {
@@ -163,12 +177,14 @@ impl<Y: Watched> Side<Y> {
 
     /// Every open number as it is now.
     pub(super) fn look(&self) -> Vec<Look> {
-        let fds: Vec<Fd> = self.live.keys().map(|at| self.numbers[*at as usize]).collect();
+        // What a ring is ready for is asked of itself.
+        let shown = || self.live.iter().filter(|(_, handle)| !self.rings.contains_key(handle));
+        let fds: Vec<Fd> = shown().map(|(at, _)| self.numbers[*at as usize]).collect();
         let mut entries: Vec<PollEntry> =
             fds.iter().map(|fd| PollEntry { fd: *fd, events: ALL, revents: 0 }).collect();
         let polled = self.sys.poll(&mut entries, Some(Duration::ZERO));
         assert!(polled.is_ok(), "poll takes any numbers: {polled:?}");
-        let shown = self.live.iter().zip(entries);
+        let shown = shown().zip(entries);
         let look = |((number, handle), entry): ((&Fd, &Handle), PollEntry)| Look {
             handle: *handle,
             number: *number,
@@ -192,6 +208,12 @@ impl<Y: Watched> Side<Y> {
 
     /// Closes everything, with resets, and removes the files.
     pub(super) fn end(mut self) {
+        for (handle, ring) in std::mem::take(&mut self.rings) {
+            self.live.retain(|_, open| *open != handle);
+            for fd in ring.end(&self.sys) {
+                self.sys.close(fd);
+            }
+        }
         for handle in self.live.values().copied().collect::<Vec<_>>() {
             self.run(&Op::Abort { on: handle });
         }
@@ -212,6 +234,7 @@ impl<Y: Watched> Side<Y> {
             | Op::Accept { .. } => self.begin(op),
             Op::Pair { .. } | Op::Spare { .. } | Op::Bell { .. } | Op::Epoll { .. } => self.make(op),
             Op::Close { .. } | Op::Abort { .. } | Op::Wake { .. } | Op::ClearWake { .. } => self.owned(op),
+            Op::Ring { .. } | Op::Ask { .. } | Op::Turn { .. } => self.ring(op),
             Op::Ctl { .. } | Op::Wait { .. } | Op::Poll { .. } | Op::Select { .. } => self.wait(op),
             _ => self.transfer(op),
         };
@@ -310,6 +333,10 @@ impl<Y: Watched> Side<Y> {
             }
             _ => {
                 let fd = fd?;
+                // The runtime closes nothing that a request is in flight for (I11).
+                if self.rings.contains_key(on) || self.rings.values().any(|ring| ring.uses(fd)) {
+                    return None;
+                }
                 let reset = matches!(op, Op::Abort { .. });
                 let set = if reset { self.sys.set_option(fd, SocketOption::ResetOnClose) } else { Ok(()) };
                 self.live.remove(self.named.get(on)?);
@@ -363,6 +390,40 @@ impl<Y: Watched> Side<Y> {
         })
     }
 
+    /// Calls on rings.
+    fn ring(&mut self, op: &Op) -> Option<io::Result<Answer>> {
+        let (ring, into, completed) = match op {
+            Op::Ring { into, incremental } => {
+                return Some(Rings::new(&self.sys, *incremental).map(|ring| {
+                    let number = self.opened(ring.number(), *into);
+                    self.rings.insert(*into, ring);
+                    Answer::Number(number)
+                }));
+            }
+            Op::Ask { ring, ask, on, into } => {
+                let fd = self.number(*on)?;
+                if self.rings.get(ring)?.repeats(ask, fd) {
+                    return None;
+                }
+                (ring, into, self.rings.get_mut(ring)?.ask(&self.sys, ask, fd, *into))
+            }
+            Op::Turn { ring, into } => (ring, into, self.rings.get_mut(ring)?.turn(&self.sys)),
+            _ => return None,
+        };
+        let mut all = match completed {
+            Ok(all) => all,
+            Err(e) => return Some(Err(e)),
+        };
+        let mut into = *into;
+        for done in &mut all {
+            if self.rings.get_mut(ring)?.accepted(done) {
+                done.result = self.opened(done.result, into);
+                into += 1;
+            }
+        }
+        Some(Ok(Answer::Completions(all)))
+    }
+
     /// Calls about readiness. None waits.
     fn wait(&mut self, op: &Op) -> Option<io::Result<Answer>> {
         Some(match op {
@@ -375,7 +436,7 @@ impl<Y: Watched> Side<Y> {
                 let reports = |events: &[EpollEvent]| {
                     let report = |event: &EpollEvent| {
                         let EpollEvent { flags, data } = *event;
-                        (data.u64() as Handle, Flags(flags.bits()).to_string())
+                        (data.u64() as Handle, Flags(flags.bits()))
                     };
                     Answer::Reports(events.iter().map(report).collect())
                 };
@@ -429,11 +490,39 @@ impl<Y: Watched> Side<Y> {
     }
 }
 
+/// An error by the name that the manuals have for it, as far as these calls know it.
 fn failure(e: &io::Error) -> String {
-    match e.raw_os_error() {
-        Some(number) => format!("{:?}", rustix::io::Errno::from_raw_os_error(number)),
-        None => e.to_string(),
-    }
+    const NAMES: [(Errno, &str); 26] = [
+        (Errno::ACCESS, "EACCES"),
+        (Errno::ADDRINUSE, "EADDRINUSE"),
+        (Errno::ADDRNOTAVAIL, "EADDRNOTAVAIL"),
+        (Errno::AGAIN, "EAGAIN"),
+        (Errno::BADF, "EBADF"),
+        (Errno::CONNABORTED, "ECONNABORTED"),
+        (Errno::CONNREFUSED, "ECONNREFUSED"),
+        (Errno::CONNRESET, "ECONNRESET"),
+        (Errno::EXIST, "EEXIST"),
+        (Errno::HOSTUNREACH, "EHOSTUNREACH"),
+        (Errno::INTR, "EINTR"),
+        (Errno::INVAL, "EINVAL"),
+        (Errno::LOOP, "ELOOP"),
+        (Errno::MFILE, "EMFILE"),
+        (Errno::NETUNREACH, "ENETUNREACH"),
+        (Errno::NFILE, "ENFILE"),
+        (Errno::NOBUFS, "ENOBUFS"),
+        (Errno::NOENT, "ENOENT"),
+        (Errno::NOMEM, "ENOMEM"),
+        (Errno::NOTCONN, "ENOTCONN"),
+        (Errno::NOTSOCK, "ENOTSOCK"),
+        (Errno::OPNOTSUPP, "EOPNOTSUPP"),
+        (Errno::PERM, "EPERM"),
+        (Errno::PIPE, "EPIPE"),
+        (Errno::PROTO, "EPROTO"),
+        (Errno::TIMEDOUT, "ETIMEDOUT"),
+    ];
+    let number = e.raw_os_error();
+    let named = NAMES.iter().find(|(errno, _)| Some(errno.raw_os_error()) == number);
+    named.map_or_else(|| e.to_string(), |(_, name)| (*name).into())
 }
 
 /// Bytes that tell where they come from.
@@ -444,6 +533,10 @@ pub(super) fn pattern(tag: u8, bytes: usize) -> Vec<u8> {
 impl Watched for crate::sys::Real {
     fn unread(&self, fd: Fd) -> Option<usize> {
         alone::unread(fd)
+    }
+
+    fn held_back(&self) -> Duration {
+        Duration::from_millis(60)
     }
 
     fn is_under_way(&self, fd: Fd) -> bool {

@@ -89,14 +89,19 @@ impl Kernel {
 
     /// Who takes what is sent to an address; among several who share it, one by chance.
     pub(crate) fn bound_to(&mut self, host: HostId, protocol: Protocol, to: SocketAddr) -> Option<ObjectId> {
-        let takers = self.host(host).bindings.iter().filter(|b| b.protocol == protocol && b.takes(to));
+        let mut takers = self.takers(host, protocol, to);
         // An address of its own goes before the unspecified one.
         let exact = |b: &&Binding| !b.addr.ip().is_unspecified();
-        let mut takers: Vec<Binding> = takers.copied().collect();
         if takers.iter().any(|b| exact(&b)) {
             takers.retain(|b| exact(&b));
         }
         self.dice.choice(&takers).map(|b| b.object)
+    }
+
+    /// All who are bound where something is sent to.
+    pub(crate) fn takers(&self, host: HostId, protocol: Protocol, to: SocketAddr) -> Vec<Binding> {
+        let bindings = &self.hosts[host.0 as usize].bindings;
+        bindings.iter().filter(|b| b.protocol == protocol && b.takes(to)).copied().collect()
     }
 
     /// The address from which a host reaches another address.

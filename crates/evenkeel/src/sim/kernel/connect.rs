@@ -57,8 +57,11 @@ impl Kernel {
     fn connect_unix(&mut self, host: HostId, path: &Path) -> Result<Fd, Errno> {
         let (_, listener) = *self.host(host).socket_files.get(path).ok_or(Errno::NOENT)?;
         let listener = listener.ok_or(Errno::CONNREFUSED)?;
-        let accepting = self.listener(listener).filter(|listener| !listener.shut_read);
-        if accepting.ok_or(Errno::CONNREFUSED)?.is_full() {
+        let accepting = self.listener(listener).filter(|l| !l.of_packets).ok_or(Errno::PROTOTYPE)?;
+        if accepting.shut_read {
+            return Err(Errno::CONNREFUSED);
+        }
+        if accepting.is_full() {
             self.faults.hit(Fault::BacklogFull);
             return Err(Errno::AGAIN);
         }

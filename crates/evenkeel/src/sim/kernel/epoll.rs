@@ -20,6 +20,13 @@ struct Item {
     disarmed: bool,
 }
 
+impl Item {
+    /// What is reported of it: nothing, once it was to be reported once.
+    fn asked(&self) -> u32 {
+        if self.disarmed { 0 } else { self.flags }
+    }
+}
+
 /// An instance.
 #[derive(Debug, Default)]
 pub(crate) struct Epoll {
@@ -79,10 +86,11 @@ impl Kernel {
         }
         let key = (fd, object);
         let mask = self.mask(object);
+        let inside = self.epoll(object).is_ok();
         let epoll = self.epoll(id)?;
         if flags & bits::EXCLUSIVE != 0 {
             // Said once, and of nothing that needs more than one to look.
-            let refused = op == EpollOp::Modify || flags & !bits::MAY_BE_EXCLUSIVE != 0;
+            let refused = op == EpollOp::Modify || inside || flags & !bits::MAY_BE_EXCLUSIVE != 0;
             if refused && op != EpollOp::Delete {
                 return Err(Errno::INVAL);
             }
@@ -115,7 +123,7 @@ impl Kernel {
         let watcher = Watcher::Epoll { epoll: id, fd };
         if let Some(object) = self.objects.get_mut(object) {
             match op {
-                EpollOp::Add => object.watchers.push(watcher),
+                EpollOp::Add => object.watch(watcher, flags & bits::EXCLUSIVE != 0),
                 EpollOp::Delete => object.watchers.retain(|w| *w != watcher),
                 EpollOp::Modify => {}
             }
@@ -148,7 +156,7 @@ impl Kernel {
     }
 
     pub(super) fn epoll_is_ready(&self, epoll: &Epoll) -> bool {
-        let flags = |key| epoll.items.get(key).map_or(0, |item: &Item| item.flags);
+        let flags = |key| epoll.items.get(key).map_or(0, Item::asked);
         epoll.ready.iter().any(|key| self.mask(key.1) & flags(key) != 0)
     }
 
@@ -157,7 +165,7 @@ impl Kernel {
         while let Some(Object { kind: Kind::Epoll(epoll), .. }) = self.objects.get(id)
             && let Some(key) = epoll.ready.front().copied()
         {
-            let flags = epoll.items.get(&key).map_or(0, |item| item.flags);
+            let flags = epoll.items.get(&key).map_or(0, Item::asked);
             if self.mask(key.1) & flags != 0 {
                 return;
             }
@@ -203,7 +211,7 @@ impl Kernel {
             let epoll = self.epoll(id)?;
             let Some(item) = epoll.items.get_mut(&key) else { continue };
             item.queued = false;
-            let mask = mask & item.flags;
+            let mask = mask & item.asked();
             if mask == 0 {
                 continue;
             }
@@ -228,16 +236,19 @@ impl Kernel {
             if reports.len() == most || !self.strikes(fault) {
                 continue;
             }
-            let asked: Vec<Report> = self
+            let asked: Vec<(Key, Report)> = self
                 .epoll(id)?
                 .items
                 .iter()
                 .filter(|(_, item)| item.flags & bit != 0 && !item.disarmed)
-                .map(|(key, item)| Report { data: item.data, mask: bit, fd: key.0 })
-                .filter(|spurious| reports.iter().all(|report| report.fd != spurious.fd))
+                .map(|(key, item)| (*key, Report { data: item.data, mask: bit, fd: key.0 }))
+                .filter(|(_, spurious)| reports.iter().all(|report| report.fd != spurious.fd))
                 .collect();
-            if let Some(report) = self.faults.dice(fault).choice(asked) {
-                reports.push(report);
+            let Some((key, report)) = self.faults.dice(fault).choice(asked) else { continue };
+            reports.push(report);
+            if let Some(item) = self.epoll(id)?.items.get_mut(&key) {
+                // Who is told once is not told again, whatever it was told.
+                item.disarmed = item.flags & bits::ONESHOT != 0;
             }
         }
         Ok(())

@@ -15,6 +15,8 @@ use crate::sys::Fd;
 pub(crate) struct Listener {
     pub(crate) addr: Addr,
     pub(crate) reuse_port: bool,
+    /// Of sequenced packets, and not of bytes.
+    pub(super) of_packets: bool,
     /// Established, and not accepted.
     pub(super) queue: VecDeque<ObjectId>,
     backlog: usize,
@@ -28,6 +30,21 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
+    pub(super) fn of_packets(addr: Addr, backlog: i32) -> Self {
+        Listener {
+            addr,
+            reuse_port: false,
+            of_packets: true,
+            queue: VecDeque::new(),
+            backlog: usize::try_from(backlog).map_or(4096, |backlog| backlog.min(4096)),
+            recv_buffer: None,
+            send_buffer: None,
+            reset_on_close: false,
+            shut_read: false,
+            shut_write: false,
+        }
+    }
+
     pub(super) fn mask(&self) -> u32 {
         let mut mask = if self.queue.is_empty() { 0 } else { bits::IN };
         if self.shut_read {
@@ -41,6 +58,11 @@ impl Listener {
 
     pub(super) fn is_unix(&self) -> bool {
         matches!(self.addr, Addr::Unix(_))
+    }
+
+    /// What receiving from it says.
+    pub(super) fn recv_error(&self) -> Errno {
+        if self.is_unix() { Errno::INVAL } else { Errno::NOTCONN }
     }
 
     /// What accepted connections inherit.
@@ -82,6 +104,7 @@ impl Kernel {
         let listener = Listener {
             addr: addr.clone(),
             reuse_port: options.reuse_port,
+            of_packets: false,
             queue: VecDeque::new(),
             backlog: options.backlog.clamp(1, 4096) as usize,
             recv_buffer: options.recv_buffer,
@@ -154,11 +177,7 @@ impl Kernel {
 
     pub(super) fn end_listener(&mut self, host: HostId, id: ObjectId, listener: Listener) {
         self.remove_binding(host, id);
-        for file in self.host(host).socket_files.values_mut() {
-            if file.1 == Some(id) {
-                file.1 = None;
-            }
-        }
+        self.unix_forget(host, id);
         // Nobody will accept them.
         for connection in listener.queue {
             self.abort_stream(connection);

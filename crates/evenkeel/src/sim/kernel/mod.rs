@@ -12,17 +12,20 @@ mod epoll;
 mod listener;
 mod news;
 mod object;
+mod pipe;
 mod poll;
 pub(crate) mod ring;
 mod stream;
 mod table;
 mod ticket;
+mod udp;
+mod unix_packet;
 mod wake;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -33,6 +36,8 @@ pub(crate) use bind::Binding;
 pub(crate) use object::{Kind, Object, ObjectId, Objects, Watcher};
 pub(crate) use stream::Stream;
 pub(crate) use table::Table;
+pub(crate) use udp::Udp;
+pub(crate) use unix_packet::{Name, UnixPacket};
 pub(crate) use wake::Doorbell;
 
 use super::fault::{Fault, Faults};
@@ -70,6 +75,10 @@ pub(crate) enum Event {
     Connecting { client: ObjectId, attempt: u32 },
     /// The answer reaches the client.
     Connected { client: ObjectId, answer: Result<ObjectId, Errno> },
+    /// A datagram that was sent from this host reaches another one.
+    Datagram(HostId, udp::Datagram),
+    /// A sender learns that nobody takes what it sends there.
+    PortUnreachable { sender: ObjectId, to: SocketAddr },
     /// Those who watch an object are told to look again.
     Notify(ObjectId, u32),
     /// Code outside the model.
@@ -238,6 +247,8 @@ impl Kernel {
                 Event::Arrive(to) => self.arrive(to),
                 Event::Connecting { client, attempt } => self.connecting(client, attempt),
                 Event::Connected { client, answer } => self.connected(client, answer),
+                Event::Datagram(from, datagram) => self.udp_arrives(from, datagram),
+                Event::PortUnreachable { sender, to } => self.udp_refused(sender, to),
                 Event::Notify(object, mask) => self.notify(object, mask),
                 Event::Call(call) => calls.push(call),
             }
@@ -277,7 +288,12 @@ impl Kernel {
         let mut taken = false;
         for watcher in watchers {
             match watcher {
-                Watcher::Ring { ring, request } => self.ring_notify(ring, request, mask),
+                Watcher::Ring { ring, request } => {
+                    let exclusive = mask != bits::STATE && self.ring_is_exclusive(ring, request);
+                    if !(exclusive && taken) {
+                        taken |= self.ring_notify(ring, request, mask) && exclusive;
+                    }
+                }
                 Watcher::Epoll { epoll, fd } => {
                     let exclusive = mask != bits::STATE && self.epoll_is_exclusive(epoll, fd, id);
                     if !(exclusive && taken) {

@@ -3,8 +3,11 @@
 use super::HostId;
 use super::epoll::Epoll;
 use super::listener::Listener;
+use super::pipe::Pipe;
 use super::ring::{RequestId, Ring};
 use super::stream::Stream;
+use super::udp::Udp;
+use super::unix_packet::UnixPacket;
 use super::wake::Bell;
 use crate::sys::Fd;
 
@@ -31,6 +34,9 @@ pub(crate) enum Watcher {
 pub(crate) enum Kind {
     Stream(Stream),
     Listener(Listener),
+    Udp(Udp),
+    UnixPacket(UnixPacket),
+    Pipe(Pipe),
     Epoll(Epoll),
     /// A counter that wakes a loop.
     Bell(Bell),
@@ -50,6 +56,12 @@ pub(crate) struct Object {
 }
 
 impl Object {
+    /// Tells one more of changes: as on Linux before all others, unless one of several is enough, who wait in line.
+    pub(crate) fn watch(&mut self, watcher: Watcher, exclusive: bool) {
+        let at = if exclusive { self.watchers.len() } else { 0 };
+        self.watchers.insert(at, watcher);
+    }
+
     pub(crate) fn stream(&self) -> Option<&Stream> {
         if let Kind::Stream(stream) = &self.kind { Some(stream) } else { None }
     }
@@ -60,13 +72,11 @@ impl Object {
 pub(crate) struct Objects {
     slots: Vec<(u32, Option<Object>)>,
     free: Vec<u32>,
-    count: usize,
 }
 
 impl Objects {
     pub(crate) fn insert(&mut self, host: HostId, kind: Kind) -> ObjectId {
         let object = Object { host, numbers: 0, kind, watchers: Vec::new() };
-        self.count += 1;
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push((0, None));
             self.slots.len() as u32 - 1
@@ -94,12 +104,15 @@ impl Objects {
         let object = object.take()?;
         *generation += 1;
         self.free.push(id.index);
-        self.count -= 1;
         Some(object)
     }
 
-    /// How many are open.
-    pub(crate) fn len(&self) -> usize {
-        self.count
+    /// All that are open.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ObjectId, &Object)> {
+        let numbered = self.slots.iter().enumerate();
+        numbered.filter_map(|(index, (generation, object))| {
+            let id = ObjectId { index: index as u32, generation: *generation };
+            object.as_ref().map(|object| (id, object))
+        })
     }
 }

@@ -14,6 +14,9 @@ impl Kernel {
         match &object.kind {
             Kind::Stream(stream) => self.stream_mask(stream),
             Kind::Listener(listener) => listener.mask(),
+            Kind::Udp(udp) => udp.mask(),
+            Kind::UnixPacket(socket) => self.unix_mask(id, socket),
+            Kind::Pipe(pipe) => self.pipe_mask(pipe),
             Kind::Bell(bell) => bell.mask(),
             Kind::Epoll(epoll) => {
                 if self.epoll_is_ready(epoll) {

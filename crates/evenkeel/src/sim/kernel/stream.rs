@@ -82,7 +82,8 @@ impl Stream {
         let inbox = Inbox {
             ready: VecDeque::new(),
             pieces: VecDeque::new(),
-            room: net.recv_buffer,
+            // A Unix socket has its sender's room only.
+            room: if unix { usize::MAX } else { net.recv_buffer },
             transit: VecDeque::new(),
             transit_bytes: 0,
             clogged_until: 0,
@@ -123,7 +124,7 @@ impl Stream {
     /// Sizes as they are asked for; Linux takes at least some 2 KiB, and twice what it is asked for.
     pub(crate) fn set_buffers(&mut self, recv: Option<usize>, send: Option<usize>) {
         const LEAST: usize = 2304;
-        if let Some(recv) = recv {
+        if let Some(recv) = recv.filter(|_| !self.unix) {
             self.inbox.room = recv.saturating_mul(2).clamp(LEAST, 16 << 20);
         }
         if let Some(send) = send {
@@ -214,7 +215,12 @@ impl Kernel {
     /// Receives on an object, which may have lost the number `fd` that it was named by.
     pub(super) fn recv_from(&mut self, id: ObjectId, fd: Fd, into: &mut [u8]) -> Result<usize, Errno> {
         if let Some(Kind::Listener(listener)) = self.objects.get(id).map(|object| &object.kind) {
-            return Err(if listener.is_unix() { Errno::INVAL } else { Errno::NOTCONN });
+            return Err(listener.recv_error());
+        }
+        match self.objects.get(id).map(|object| &object.kind) {
+            Some(Kind::Udp(_)) => return Ok(self.udp_recv(id, into)?.0),
+            Some(Kind::UnixPacket(_)) => return Ok(self.unix_recv(id, into)?.0),
+            _ => {}
         }
         let stream = self.stream(id).ok_or(Errno::NOTSOCK)?;
         if stream.state == State::Connecting {
@@ -325,6 +331,9 @@ impl Kernel {
 
     pub(crate) fn shutdown(&mut self, host: HostId, fd: Fd, read: bool, write: bool) -> Result<(), Errno> {
         let id = self.lookup(host, fd)?;
+        if let Kind::UnixPacket(_) = self.object(host, fd)?.kind {
+            return self.unix_shutdown(id, read, write);
+        }
         if self.listener(id).is_some() {
             self.shut_listener(id, read, write);
             return Ok(());
@@ -387,10 +396,14 @@ impl Kernel {
 
     /// The pending error, which is taken by being asked for.
     pub(crate) fn take_error(&mut self, host: HostId, fd: Fd) -> Result<Option<Errno>, Errno> {
-        if let Kind::Listener(_) = self.object(host, fd)?.kind {
-            return Ok(None);
+        let id = self.lookup(host, fd)?;
+        match self.objects.get_mut(id).map(|object| &mut object.kind) {
+            Some(Kind::Stream(stream)) => Ok(stream.error.take()),
+            Some(Kind::Udp(udp)) => Ok(udp.take_error()),
+            Some(Kind::UnixPacket(socket)) => Ok(socket.take_error()),
+            Some(Kind::Listener(_)) => Ok(None),
+            _ => Err(Errno::NOTSOCK),
         }
-        Ok(self.stream_of(host, fd)?.1.error.take())
     }
 
     pub(crate) fn set_option(&mut self, host: HostId, fd: Fd, option: SocketOption) -> Result<(), Errno> {
@@ -501,10 +514,12 @@ impl Kernel {
             match &mut segment.load {
                 Load::Bytes(_) if abandoned => return self.abort(id),
                 Load::Bytes(bytes) => {
-                    let fits = inbox.room.saturating_sub(inbox.ready.len()).min(bytes.len());
-                    if fits == 0 && !bytes.is_empty() {
+                    let free = inbox.room.saturating_sub(inbox.ready.len());
+                    // A window opens when a good part of it is free.
+                    if free < bytes.len() && free < inbox.room / 2 {
                         break;
                     }
+                    let fits = free.min(bytes.len());
                     if every || inbox.ready.is_empty() {
                         news = news.or(Some(bits::ARRIVED));
                     }
@@ -552,7 +567,7 @@ impl Kernel {
         {
             self.end_was_heard(peer);
         }
-        self.sender_may_go_on(id, false);
+        self.sender_may_go_on(id, 0);
     }
 
     /// Resets both ends of a connection, the other one first.
@@ -571,16 +586,18 @@ impl Kernel {
     }
 
     /// Room has come free on the way to an end: its sender hears of it, if it had found none. That of a Unix socket always hears
-    /// when a piece of its has been read.
-    fn sender_may_go_on(&mut self, id: ObjectId, emptied: bool) {
+    /// of each piece of its that has been read.
+    fn sender_may_go_on(&mut self, id: ObjectId, emptied: usize) {
         let Some(peer) = self.stream(id).and_then(|stream| stream.peer) else { return };
         let Some(stream) = self.objects.get(peer).and_then(Object::stream) else { return };
-        let is_told = if stream.unix { emptied } else { stream.no_space.get() };
-        if !is_told || !self.is_writable(stream) {
+        let told = if stream.unix { emptied } else { usize::from(stream.no_space.get()) };
+        if told == 0 || !self.is_writable(stream) {
             return;
         }
         stream.no_space.set(false);
-        self.notify(peer, bits::OUT);
+        for _ in 0..told {
+            self.notify(peer, bits::OUT);
+        }
     }
 
     /// What a network does to a connection while it is used.
@@ -685,9 +702,9 @@ impl Kernel {
 }
 
 impl Inbox {
-    /// Notes that so much was read. True if a piece is read to its end.
-    fn take_pieces(&mut self, mut bytes: usize) -> bool {
-        let mut emptied = false;
+    /// Notes that so much was read, and returns how many pieces are read to their ends.
+    fn take_pieces(&mut self, mut bytes: usize) -> usize {
+        let mut emptied = 0;
         while bytes > 0
             && let Some((_, left)) = self.pieces.front_mut()
         {
@@ -695,7 +712,7 @@ impl Inbox {
             (*left, bytes) = (*left - read, bytes - read);
             if *left == 0 {
                 self.pieces.pop_front();
-                emptied = true;
+                emptied += 1;
             }
         }
         emptied

@@ -147,6 +147,9 @@ impl Kernel {
             Kind::Stream(stream) => self.end_stream(id, stream),
             Kind::Listener(listener) => self.end_listener(object.host, id, listener),
             Kind::Epoll(epoll) => self.end_epoll(id, epoll),
+            Kind::Udp(_) => self.remove_binding(object.host, id),
+            Kind::UnixPacket(socket) => self.end_unix(object.host, id, socket),
+            Kind::Pipe(pipe) => self.close_pipe(pipe),
             Kind::Ring(ring) => self.end_ring(id, *ring),
             Kind::Bell(_) | Kind::Spare => {}
         }

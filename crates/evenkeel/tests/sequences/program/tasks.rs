@@ -197,5 +197,9 @@ async fn connects(world: &Rc<World>) {
 }
 
 async fn poll_once<F: Future>(mut future: Pin<&mut F>) {
-    poll_fn(|cx| Poll::Ready(drop(future.as_mut().poll(cx)))).await;
+    poll_fn(|cx| {
+        let _ = future.as_mut().poll(cx);
+        Poll::Ready(())
+    })
+    .await;
 }

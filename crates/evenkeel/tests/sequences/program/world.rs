@@ -253,7 +253,8 @@ impl World {
 
     /// Gives up all that the program has.
     pub fn let_go(&self) {
-        drop(self.streams.take());
+        // A stream that is dropped would wait for its peer, which may be as patient.
+        self.streams.take().into_iter().for_each(Stream::abort);
         drop(self.parcels.take());
         drop(self.wakers.take());
         for timer in self.timers.take() {

@@ -32,22 +32,15 @@ impl Kernel {
         }
     }
 
-    /// Reports what the poll was told of; if that was nothing in particular, what there is.
+    /// Reports what the poll was told of; what there is, if that was nothing in particular, or several things.
     fn attempt_poll(&mut self, id: ObjectId, request: RequestId, told: u32) {
-        let mut told = told;
-        loop {
-            let Some(it) = self.request(id, request) else { return };
-            let (object, interest, multishot, data) = (it.object, it.interest(), it.multishot, it.data);
-            let again = std::mem::take(&mut it.again);
-            let mask = if told == 0 { self.mask(object) } else { told } & interest;
-            told = 0;
-            if mask != 0 && !(multishot && self.complete_one_of_many(id, data, mask as i32, 0)) {
-                let result = if multishot { self.last_word(mask) } else { mask as i32 };
-                return self.end_request(id, request, result, 0);
-            }
-            if !again {
-                return;
-            }
+        let Some(it) = self.request(id, request) else { return };
+        let (object, interest, multishot, data) = (it.object, it.interest(), it.multishot, it.data);
+        let again = std::mem::take(&mut it.again);
+        let mask = if told == 0 || again { self.mask(object) } else { told } & interest;
+        if mask != 0 && !(multishot && self.complete_one_of_many(id, data, mask as i32, 0)) {
+            let result = if multishot { self.last_word(mask) } else { mask as i32 };
+            self.end_request(id, request, result, 0);
         }
     }
 
@@ -83,7 +76,7 @@ impl Kernel {
                 mask => Ok((mask as i32, 0)),
             },
             What::Accept => self.accept_one(id, object),
-            What::Receive => self.receive_one(id, object, fd),
+            What::Receive => self.receive_one(id, request, object, fd),
         };
         match found {
             Ok((result, flags)) => Found::Result(result, flags),
@@ -100,7 +93,13 @@ impl Kernel {
     }
 
     /// Receives into the next buffer.
-    fn receive_one(&mut self, id: ObjectId, object: ObjectId, fd: Fd) -> Result<(i32, u32), Errno> {
+    fn receive_one(
+        &mut self,
+        id: ObjectId,
+        request: RequestId,
+        object: ObjectId,
+        fd: Fd,
+    ) -> Result<(i32, u32), Errno> {
         self.take_over_buffers(id);
         let missing = self.strikes(Fault::NoRingBuffers);
         let ring = self.ring(id).ok_or(Errno::BADF)?;
@@ -108,6 +107,7 @@ impl Kernel {
         // It looks for a buffer first, whether there are bytes or not.
         let selected = ring.group.as_ref().and_then(|group| group.select()).filter(|_| !missing);
         let Some(Provided { address, len, .. }) = selected else { return Err(Errno::NOBUFS) };
+        let len = self.request(id, request).map_or(len, |it| it.room(len));
         let there = self.objects.get(object).and_then(|object| object.stream()).map_or(0, |s| s.unread());
         let mut piece = vec![0; there.clamp(1, len as usize)];
         let got = self.recv_from(object, fd, &mut piece)?;

@@ -9,7 +9,7 @@ impl Kernel {
     /// Posts a completion, and never loses one.
     pub(super) fn post_completion(&mut self, id: ObjectId, data: u64, result: i32, flags: u32) {
         let done = Done::new(data, result, flags);
-        self.trace.aside(self.now, format_args!("completion {data:x}: {result}, {flags:x}"));
+        self.ring_aside(id, format_args!("completion {data:x}: {result}, {flags:x}"));
         let late = self.strikes(Fault::CompletionOverflow);
         let Some(ring) = self.ring(id) else { return };
         let full = ring.queues.is_full();
@@ -35,7 +35,7 @@ impl Kernel {
             return false;
         }
         ring.queues.post(Done::new(data, result, flags | seen::MORE));
-        self.trace.aside(self.now, format_args!("completion {data:x}: {result}, {:x}", flags | seen::MORE));
+        self.ring_aside(id, format_args!("completion {data:x}: {result}, {:x}", flags | seen::MORE));
         true
     }
 

@@ -26,6 +26,7 @@ pub(crate) struct Region {
 
 /// What can be read from memory whatever is there: every pattern of bits is a value.
 pub(super) trait Plain: Copy {}
+impl Plain for u8 {}
 impl Plain for u32 {}
 impl Plain for u64 {}
 impl Plain for Entry {}
@@ -120,6 +121,11 @@ impl Memory {
     /// Takes a mapping back.
     pub(super) fn unmap(&mut self, at: NonNull<u8>) -> Option<Rc<Region>> {
         self.maps.remove(&(at.as_ptr() as u64))
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.maps.is_empty()
     }
 
     /// Where an address lies, if all of `len` bytes from there are mapped in one piece.

@@ -36,7 +36,7 @@ use fastrand::Rng;
 use rustix::io::Errno;
 
 pub(crate) use request::RequestId;
-pub(crate) use setup::{Offer, Version};
+pub(crate) use setup::Offer;
 
 use buffers::Group;
 use memory::Memory;
@@ -115,6 +115,18 @@ impl Kernel {
             Some(Object { kind: Kind::Ring(_), .. }) => Ok(id),
             _ => Err(Errno::OPNOTSUPP),
         }
+    }
+
+    /// What a replay shows of a ring.
+    fn ring_aside(&mut self, id: ObjectId, what: std::fmt::Arguments<'_>) {
+        let Some(object) = self.objects.get(id) else { return };
+        let name = &self.hosts[object.host.0 as usize].name;
+        self.trace.aside(self.now, format_args!("{name}: {what}"));
+    }
+
+    /// Whether it is enough to tell this request alone, out of all who share an object in this way.
+    pub(super) fn ring_is_exclusive(&mut self, ring: ObjectId, id: RequestId) -> bool {
+        self.request(ring, id).is_some_and(|it| it.is_exclusive())
     }
 
     fn request(&mut self, ring: ObjectId, id: RequestId) -> Option<&mut Request> {

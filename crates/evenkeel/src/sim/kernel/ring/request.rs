@@ -40,6 +40,8 @@ pub(super) struct Request {
     pub(super) multishot: bool,
     /// What it was told of first since it was looked at; 0 is to look for itself.
     pub(super) told: u32,
+    /// Of a receive that does not go on: how much was left in the buffer that it found first. It takes no more.
+    pub(super) most: Option<u32>,
     /// It was told of more since.
     pub(super) again: bool,
     /// It is on the list of those that have something to do.
@@ -50,6 +52,16 @@ pub(super) struct Request {
 impl Request {
     pub(super) fn is_receive(&self) -> bool {
         self.what == What::Receive
+    }
+
+    /// How much it takes of what is left in a buffer.
+    pub(super) fn room(&mut self, left: u32) -> u32 {
+        if self.multishot { left } else { left.min(*self.most.get_or_insert(left)) }
+    }
+
+    /// A connection is for one of those who would accept it.
+    pub(super) fn is_exclusive(&self) -> bool {
+        self.what == What::Accept
     }
 
     /// What it wants to be told of. Errors, hang-ups and the peer's end wake it, whatever was asked for.

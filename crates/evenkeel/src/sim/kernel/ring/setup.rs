@@ -94,11 +94,6 @@ impl Kernel {
         offer
     }
 
-    /// Says what a host's rings are to be like.
-    pub(crate) fn set_ring_offer(&mut self, host: HostId, offer: Offer) {
-        self.host(host).rings = Some(offer);
-    }
-
     pub(crate) fn ring_setup(
         &mut self,
         host: HostId,

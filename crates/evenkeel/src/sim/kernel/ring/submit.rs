@@ -54,16 +54,8 @@ impl Kernel {
     /// # Errors
     /// Of an entry that cannot even be begun.
     fn begin_entry(&mut self, id: ObjectId, host: HostId, entry: &Entry) -> Result<(), Errno> {
-        self.trace.aside(
-            self.now,
-            format_args!(
-                "{}: entry {} {:x} on {}",
-                self.hosts[host.0 as usize].name,
-                entry.opcode(),
-                entry.data,
-                entry.fd()
-            ),
-        );
+        let (op, data, fd) = (entry.opcode(), entry.data, entry.fd());
+        self.ring_aside(id, format_args!("entry {op} {data:x} on {fd}"));
         let skips = entry.skips_success();
         let result = match entry.opcode() {
             op::NOP => 0,
@@ -132,8 +124,10 @@ impl Kernel {
     fn begin_receive(&mut self, id: ObjectId, host: HostId, entry: &Entry) -> Result<(), Errno> {
         const MULTISHOT: u16 = 1 << 1;
         let object = self.lookup(host, entry.fd())?;
-        if self.objects.get(object).and_then(|object| object.stream()).is_none() {
-            return Err(Errno::NOTSOCK);
+        match self.objects.get(object).map(|object| &object.kind) {
+            Some(Kind::Stream(_)) => {}
+            Some(Kind::Listener(listener)) => return Err(listener.recv_error()),
+            _ => return Err(Errno::NOTSOCK),
         }
         let version = self.ring(id).map(|ring| ring.offer.version).ok_or(Errno::BADF)?;
         let known = if version >= Version::V6_0 { MULTISHOT } else { 0 };
@@ -153,11 +147,11 @@ impl Kernel {
 
     /// Puts a request in flight. It hears of what changes, and keeps the object open.
     fn put_in_flight(&mut self, ring: ObjectId, request: Request) -> Option<super::RequestId> {
-        let object = request.object;
+        let (object, exclusive) = (request.object, request.is_exclusive());
         let request = self.ring(ring)?.requests.insert(request);
         if let Some(object) = self.objects.get_mut(object) {
             object.numbers += 1;
-            object.watchers.push(Watcher::Ring { ring, request });
+            object.watch(Watcher::Ring { ring, request }, exclusive);
         }
         Some(request)
     }
@@ -180,6 +174,7 @@ fn of(entry: &Entry, object: ObjectId) -> Request {
         what: What::Poll { events: bits::IN },
         multishot: false,
         told: 0,
+        most: None,
         again: false,
         listed: false,
         cancelled: Cancelled::No,

@@ -13,20 +13,29 @@ use crate::sys::ring::{SQ_TASK_WORK, SetupFlags};
 const AT_ONCE: usize = 20;
 
 impl Kernel {
-    /// Something of `mask` is new for what a request watches; 0 stands for everything.
-    pub(in crate::sim::kernel) fn ring_notify(&mut self, id: ObjectId, request: RequestId, mask: u32) {
+    /// Something of `mask` is new for what a request watches; 0 stands for everything. True if nobody else need be told who waits
+    /// in line for it.
+    pub(in crate::sim::kernel) fn ring_notify(
+        &mut self,
+        id: ObjectId,
+        request: RequestId,
+        mask: u32,
+    ) -> bool {
         const STATE: u32 = bits::ALWAYS | bits::RDHUP;
-        let Some(it) = self.request(id, request) else { return };
+        let Some(it) = self.request(id, request) else { return false };
         if mask != 0 && mask & it.interest() == 0 {
-            return;
+            return false;
         }
+        let exclusive = it.is_exclusive();
         if it.listed {
-            it.again = true;
-            return;
+            // One that does not go on was taken off those who are told, unless nothing in particular was new.
+            it.again |= it.multishot || it.told == 0;
+            return exclusive;
         }
         // A change of the socket's state says nothing in particular.
         it.told = if mask & STATE == 0 { mask } else { 0 };
         self.list_request(id, request);
+        exclusive
     }
 
     /// Puts a request on the list of those that have something to do.
@@ -83,6 +92,16 @@ impl Kernel {
             } else if self.ring(id).is_some_and(|ring| !ring.work.is_empty()) {
                 self.rings.undeferred.push(id);
             }
+        }
+    }
+
+    /// Does what waits for a process that wants completions, before it is looked at how many there are: of a call that has
+    /// submitted something.
+    pub(crate) fn ring_work(&mut self, host: HostId, fd: Fd, wait: u32) {
+        if let Ok(id) = self.ring_by_number(host, fd)
+            && self.ring(id).is_some_and(|ring| ring.is_deferred())
+        {
+            self.run_work(id, AT_ONCE.max(wait as usize));
         }
     }
 

@@ -1,0 +1,425 @@
+//! Unix sockets that carry messages: datagrams, and sequenced packets. Nothing is lost, nothing overtakes, and who sends more
+//! than is taken must wait.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use super::listener::Listener;
+use super::{HostId, Kernel, Kind, Object, ObjectId, bits};
+use crate::net::Addr;
+use crate::sim::fault::Fault;
+use crate::sys::Fd;
+
+/// Messages that wait at a socket at most, less one, for those who are not connected to it both ways.
+const BACKLOG: usize = 10;
+/// What those messages of one sender take at most that were not read.
+const BUFFER: usize = 212_992;
+/// What a message takes beside its bytes.
+const OVERHEAD: usize = 768;
+
+/// A name: a path, or one of the abstract namespace, which begins with a zero byte.
+pub(crate) type Name = PathBuf;
+
+#[derive(Debug)]
+struct Message {
+    from: Option<Name>,
+    /// Whose buffer it takes room of.
+    sender: ObjectId,
+    bytes: Vec<u8>,
+}
+
+/// A socket.
+#[derive(Debug)]
+pub(crate) struct UnixPacket {
+    /// Of sequenced packets: connected like a stream.
+    pub(super) sequenced: bool,
+    pub(super) local: Option<Name>,
+    peer: Option<ObjectId>,
+    peer_name: Option<Name>,
+    queue: VecDeque<Message>,
+    /// Bytes of what it has sent that wait to be read.
+    unread: usize,
+    shut_read: bool,
+    shut_write: bool,
+    error: Option<Errno>,
+}
+
+impl UnixPacket {
+    pub(crate) fn new(sequenced: bool) -> Self {
+        UnixPacket {
+            sequenced,
+            local: None,
+            peer: None,
+            peer_name: None,
+            queue: VecDeque::new(),
+            unread: 0,
+            shut_read: false,
+            shut_write: false,
+            error: None,
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.unread * 4 <= BUFFER
+    }
+
+    pub(super) fn take_error(&mut self) -> Option<Errno> {
+        self.error.take()
+    }
+}
+
+impl Kernel {
+    fn unix(&mut self, id: ObjectId) -> Result<&mut UnixPacket, Errno> {
+        match self.objects.get_mut(id) {
+            Some(Object { kind: Kind::UnixPacket(socket), .. }) => Ok(socket),
+            _ => Err(Errno::NOTSOCK),
+        }
+    }
+
+    fn unix_at(&self, id: ObjectId) -> Option<&UnixPacket> {
+        match &self.objects.get(id)?.kind {
+            Kind::UnixPacket(socket) => Some(socket),
+            _ => None,
+        }
+    }
+
+    /// Whether a socket may send to another one without waiting for it.
+    fn unix_takes(&self, from: ObjectId, to: ObjectId) -> bool {
+        self.unix_at(to).is_none_or(|socket| {
+            socket.sequenced || socket.peer == Some(from) || socket.queue.len() <= BACKLOG
+        })
+    }
+
+    pub(super) fn unix_mask(&self, id: ObjectId, socket: &UnixPacket) -> u32 {
+        let mut mask = 0;
+        if !socket.queue.is_empty() || socket.shut_read {
+            mask |= bits::IN;
+        }
+        if socket.shut_read {
+            mask |= bits::RDHUP;
+        }
+        if socket.error.is_some() {
+            mask |= bits::ERR;
+        }
+        let unconnected = socket.sequenced && socket.peer.is_none();
+        if (socket.shut_read && socket.shut_write) || unconnected {
+            mask |= bits::HUP;
+        }
+        let taken = socket.peer.is_none_or(|peer| self.unix_takes(id, peer));
+        if socket.has_room() && taken {
+            mask |= bits::OUT;
+        }
+        mask
+    }
+
+    pub(crate) fn unix_pair(&mut self, host: HostId, sequenced: bool) -> Result<(Fd, Fd), Errno> {
+        self.has_number(host)?;
+        let ends = [(); 2].map(|()| self.objects.insert(host, Kind::UnixPacket(UnixPacket::new(sequenced))));
+        for (end, other) in [(ends[0], ends[1]), (ends[1], ends[0])] {
+            self.unix(end)?.peer = Some(other);
+        }
+        let a = self.assign(host, ends[0])?;
+        match self.assign(host, ends[1]) {
+            Ok(b) => Ok((a, b)),
+            Err(e) => {
+                self.end(ends[1]);
+                self.close(host, a)?;
+                Err(e)
+            }
+        }
+    }
+
+    pub(crate) fn unix_bind(&mut self, host: HostId, id: ObjectId, name: Name) -> Result<(), Errno> {
+        if self.unix(id)?.local.is_some() {
+            return Err(Errno::INVAL);
+        }
+        let host = self.host(host);
+        if host.socket_files.contains_key(&name) {
+            return Err(Errno::ADDRINUSE);
+        }
+        let inode = host.next_inode;
+        host.next_inode += 1;
+        host.socket_files.insert(name.clone(), (inode, Some(id)));
+        self.unix(id)?.local = Some(name);
+        Ok(())
+    }
+
+    /// The open socket of a name.
+    fn unix_named(&mut self, host: HostId, name: &Path) -> Result<ObjectId, Errno> {
+        let nobody = if is_abstract(name) { Errno::CONNREFUSED } else { Errno::NOENT };
+        let (_, id) = *self.host(host).socket_files.get(name).ok_or(nobody)?;
+        id.filter(|id| self.objects.get(*id).is_some()).ok_or(Errno::CONNREFUSED)
+    }
+
+    pub(crate) fn unix_listen(&mut self, id: ObjectId, backlog: i32) -> Result<(), Errno> {
+        let socket = self.unix(id)?;
+        if !socket.sequenced {
+            return Err(Errno::OPNOTSUPP);
+        }
+        let name = socket.local.clone().ok_or(Errno::INVAL)?;
+        if let Some(object) = self.objects.get_mut(id) {
+            object.kind = Kind::Listener(Listener::of_packets(Addr::Unix(Some(name)), backlog));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn unix_connect(&mut self, host: HostId, id: ObjectId, name: &Path) -> Result<(), Errno> {
+        let (sequenced, local, connected) = {
+            let socket = self.unix(id)?;
+            (socket.sequenced, socket.local.clone(), socket.peer.is_some())
+        };
+        if !sequenced {
+            let to = self.unix_named(host, name)?;
+            let there = self.unix_at(to).filter(|there| !there.sequenced).ok_or(Errno::PROTOTYPE)?;
+            if there.peer.is_some_and(|peer| peer != id) {
+                return Err(Errno::PERM);
+            }
+            let socket = self.unix(id)?;
+            let before = socket.peer.replace(to);
+            socket.peer_name = Some(name.to_owned());
+            if let Some(before) = before.filter(|before| *before != to) {
+                self.unix_disconnected(id, before);
+            }
+            return Ok(());
+        }
+        if connected {
+            return Err(Errno::ISCONN);
+        }
+        let at = self.unix_named(host, name)?;
+        if self.unix_at(at).is_some() {
+            // It does not listen, or never will.
+            let wrong = self.unix_at(at).is_some_and(|there| !there.sequenced);
+            return Err(if wrong { Errno::PROTOTYPE } else { Errno::CONNREFUSED });
+        }
+        let listener = self.listener(at).ok_or(Errno::PROTOTYPE)?;
+        if !listener.of_packets {
+            return Err(Errno::PROTOTYPE);
+        }
+        if listener.is_full() {
+            self.faults.hit(Fault::BacklogFull);
+            return Err(Errno::AGAIN);
+        }
+        let mut server = UnixPacket::new(true);
+        (server.peer, server.local, server.peer_name) = (Some(id), Some(name.to_owned()), local);
+        let server = self.objects.insert(host, Kind::UnixPacket(server));
+        let socket = self.unix(id)?;
+        (socket.peer, socket.peer_name) = (Some(server), Some(name.to_owned()));
+        if let Some(listener) = self.listener(at) {
+            listener.queue.push_back(server);
+        }
+        self.notify(at, bits::ARRIVED);
+        self.notify(id, bits::OUT);
+        Ok(())
+    }
+
+    /// A datagram socket is not connected to another one any more: what it has not read is lost, and then
+    /// the other one is told if it was connected back.
+    fn unix_disconnected(&mut self, id: ObjectId, from: ObjectId) {
+        let lost = self.unix(id).map(|socket| std::mem::take(&mut socket.queue)).unwrap_or_default();
+        if lost.is_empty() {
+            return;
+        }
+        for message in &lost {
+            self.unix_was_read(id, message);
+        }
+        if let Ok(other) = self.unix(from)
+            && other.peer == Some(id)
+        {
+            other.error = Some(Errno::CONNRESET);
+            self.notify(from, bits::ERR);
+        }
+    }
+
+    /// The name of a socket, or of the one that it is connected to. None: it has none.
+    pub(crate) fn unix_name(&mut self, id: ObjectId, peer: bool) -> Result<Option<Name>, Errno> {
+        if let Some(listener) = self.listener(id) {
+            return match &listener.addr {
+                Addr::Unix(name) if !peer => Ok(name.clone()),
+                _ => Err(Errno::NOTCONN),
+            };
+        }
+        let socket = self.unix(id)?;
+        match (peer, socket.peer) {
+            (false, _) => Ok(socket.local.clone()),
+            (true, None) => Err(Errno::NOTCONN),
+            (true, Some(other)) => {
+                let own = socket.peer_name.clone();
+                Ok(self.unix_at(other).and_then(|other| other.local.clone()).or(own))
+            }
+        }
+    }
+
+    pub(crate) fn unix_send(
+        &mut self,
+        host: HostId,
+        id: ObjectId,
+        bytes: &[u8],
+        to: Option<&Path>,
+    ) -> Result<usize, Errno> {
+        let socket = self.unix(id)?;
+        if let Some(error) = socket.error.take() {
+            return Err(error);
+        }
+        let (sequenced, shut, peer) = (socket.sequenced, socket.shut_write, socket.peer);
+        if shut {
+            return Err(Errno::PIPE);
+        }
+        if sequenced && peer.is_none() {
+            return Err(Errno::NOTCONN);
+        }
+        let to = match to.filter(|_| !sequenced) {
+            Some(name) => self.unix_named(host, name)?,
+            None => peer.ok_or(Errno::NOTCONN)?,
+        };
+        let Some(there) = self.unix_at(to) else {
+            if self.objects.get(to).is_some() {
+                return Err(Errno::PROTOTYPE);
+            }
+            // The other one has been closed.
+            if !sequenced && let Ok(socket) = self.unix(id) {
+                (socket.peer, socket.peer_name) = (None, None);
+                self.unix_disconnected(id, to);
+            }
+            return Err(if sequenced { Errno::PIPE } else { Errno::CONNREFUSED });
+        };
+        if there.sequenced != sequenced {
+            return Err(Errno::PROTOTYPE);
+        }
+        if !sequenced && there.peer.is_some_and(|peer| peer != id) {
+            return Err(Errno::PERM);
+        }
+        if there.shut_read {
+            return Err(Errno::PIPE);
+        }
+        self.unix_deliver(id, to, bytes)
+    }
+
+    fn unix_deliver(&mut self, id: ObjectId, to: ObjectId, bytes: &[u8]) -> Result<usize, Errno> {
+        if bytes.len() > BUFFER - 32 {
+            return Err(Errno::MSGSIZE);
+        }
+        let takes = self.unix_takes(id, to);
+        let socket = self.unix(id)?;
+        let full = socket.unread + bytes.len() + OVERHEAD > BUFFER && socket.unread > 0;
+        if full || !takes {
+            return Err(Errno::AGAIN);
+        }
+        if self.strikes(Fault::WouldBlock) {
+            self.notify_soon(id, bits::OUT);
+            return Err(Errno::AGAIN);
+        }
+        let socket = self.unix(id)?;
+        socket.unread += bytes.len() + OVERHEAD;
+        let message = Message { from: socket.local.clone(), sender: id, bytes: bytes.to_vec() };
+        self.unix(to)?.queue.push_back(message);
+        self.log(format_args!("message of {}", bytes.len()));
+        self.notify(to, bits::ARRIVED);
+        Ok(bytes.len())
+    }
+
+    /// Takes a message: how many bytes fitted, how many there were, and its sender's name.
+    pub(crate) fn unix_recv(
+        &mut self,
+        id: ObjectId,
+        into: &mut [u8],
+    ) -> Result<(usize, usize, Option<Name>), Errno> {
+        let socket = self.unix(id)?;
+        if let Some(error) = socket.error.take() {
+            return Err(error);
+        }
+        if socket.queue.is_empty() {
+            return match (socket.shut_read, socket.sequenced && socket.peer.is_none()) {
+                (true, _) if socket.sequenced => Ok((0, 0, None)),
+                (_, true) => Err(Errno::NOTCONN),
+                _ => Err(Errno::AGAIN),
+            };
+        }
+        if self.strikes(Fault::WouldBlock) {
+            self.notify_soon(id, bits::IN);
+            return Err(Errno::AGAIN);
+        }
+        let message = self.unix(id)?.queue.pop_front().ok_or(Errno::AGAIN)?;
+        let n = message.bytes.len().min(into.len());
+        into[..n].copy_from_slice(&message.bytes[..n]);
+        self.log(format_args!("message of {n} is read"));
+        self.unix_was_read(id, &message);
+        Ok((n, message.bytes.len(), message.from))
+    }
+
+    /// A message takes no room any more, of its sender nor at its receiver.
+    fn unix_was_read(&mut self, id: ObjectId, message: &Message) {
+        if let Ok(sender) = self.unix(message.sender) {
+            sender.unread = sender.unread.saturating_sub(message.bytes.len() + OVERHEAD);
+            self.notify(message.sender, bits::OUT);
+        }
+        let connected: Vec<ObjectId> = self.unix_connected_to(id);
+        for other in connected.into_iter().filter(|other| *other != message.sender) {
+            self.notify(other, bits::OUT);
+        }
+    }
+
+    /// Those who wait for room at a socket.
+    fn unix_connected_to(&self, id: ObjectId) -> Vec<ObjectId> {
+        let connected = |(at, object): (ObjectId, &Object)| match &object.kind {
+            Kind::UnixPacket(socket) if socket.peer == Some(id) => Some(at),
+            _ => None,
+        };
+        self.objects.iter().filter_map(connected).collect()
+    }
+
+    pub(super) fn unix_shutdown(&mut self, id: ObjectId, read: bool, write: bool) -> Result<(), Errno> {
+        let socket = self.unix(id)?;
+        let peer = socket.peer.filter(|_| socket.sequenced);
+        socket.shut_read |= read;
+        socket.shut_write |= write;
+        if let Some(Ok(other)) = peer.map(|peer| self.unix(peer)) {
+            other.shut_read |= write;
+            other.shut_write |= read;
+        }
+        self.notify(id, bits::STATE);
+        if let Some(peer) = peer {
+            self.notify(peer, bits::STATE);
+        }
+        Ok(())
+    }
+
+    /// The last descriptor of a socket is gone.
+    pub(super) fn end_unix(&mut self, host: HostId, id: ObjectId, socket: UnixPacket) {
+        self.unix_forget(host, id);
+        if socket.sequenced
+            && let Some(peer) = socket.peer
+            && let Ok(other) = self.unix(peer)
+        {
+            (other.shut_read, other.shut_write) = (true, true);
+            if !socket.queue.is_empty() {
+                other.error = Some(Errno::CONNRESET);
+            }
+            self.notify(peer, bits::STATE);
+        }
+        // What it had not read takes no room of others any more, and nobody waits for it.
+        for message in &socket.queue {
+            if let Ok(sender) = self.unix(message.sender) {
+                sender.unread = sender.unread.saturating_sub(message.bytes.len() + OVERHEAD);
+                self.notify(message.sender, bits::OUT);
+            }
+        }
+        for other in self.unix_connected_to(id) {
+            self.notify(other, bits::OUT);
+        }
+    }
+
+    /// Names that an object had: a file stays, and nobody is there.
+    pub(super) fn unix_forget(&mut self, host: HostId, id: ObjectId) {
+        let files = &mut self.host(host).socket_files;
+        files.retain(|name, (_, socket)| *socket != Some(id) || !is_abstract(name));
+        for (_, socket) in files.values_mut() {
+            *socket = socket.filter(|socket| *socket != id);
+        }
+    }
+}
+
+fn is_abstract(name: &Path) -> bool {
+    name.as_os_str().as_encoded_bytes().first() == Some(&0)
+}

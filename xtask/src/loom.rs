@@ -42,10 +42,10 @@ impl Options {
     }
 }
 
-/// Runs the models and prints the count as the last line.
+/// Runs the models and prints the counts as the last lines.
 pub(crate) fn run(root: &Path, options: &Options) -> Outcome {
     let tally = count(root, options)?;
-    println!("\n{tally}");
+    println!("\n{tally}\ntotals: loom_models={}", tally.passed);
     Ok(tally.success())
 }
 

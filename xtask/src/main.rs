@@ -50,6 +50,7 @@ Usage: cargo xtask COMMAND
   ci                    test, then formatting, lints, documentation and fuzzing, as .ci/run does
   fuzz                  every fuzz target for 10 seconds; needs a C++ compiler
     --seconds N           for so long each
+    --within N            for so long all of them together
     --target NAME         this one only (may be given more than once)
     --input FILE          runs the target with this input, once
   tidy                  the project's own style checks (cargo test runs them too)

@@ -39,6 +39,14 @@ pub(super) enum Budget {
 }
 
 pub(super) const PARTS: &[Part] = &[
+    Part {
+        name: "hub_world",
+        command: &[
+            "cargo", "run", "-q", "-p", "evenkeel-hub", "--example", "hub_world", "--",
+        ],
+        budget: Budget::Seconds,
+        weight: 3,
+    },
     Part { name: "autobahn", command: &["cargo", "xtask", "autobahn"], budget: Budget::Whole, weight: 1 },
     Part {
         name: "address",

@@ -64,7 +64,7 @@ fn main() -> ExitCode {
             scenes::ALL.iter().filter(|(name, _)| options.only.as_ref().is_none_or(|only| only == name));
         let scenes: Vec<_> = scenes.collect();
         let (name, scene) = scenes[(seed % scenes.len() as u64) as usize];
-        world.set_backend(BACKENDS[(seed / scenes.len() as u64 % BACKENDS.len() as u64) as usize]);
+        world.set_backend(BACKENDS[((seed + seed / scenes.len() as u64) % BACKENDS.len() as u64) as usize]);
         let history = &scene(world)?.history;
         let history = history.borrow();
         let seen = &mut *seen.lock().unwrap_or_else(PoisonError::into_inner);

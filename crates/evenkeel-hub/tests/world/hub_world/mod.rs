@@ -40,6 +40,11 @@ pub const QUIRKS: &[Fault] = &[
     Fault::Truncated,
     Fault::Interrupted,
     Fault::TimerSlack,
+    Fault::CompletionOverflow,
+    Fault::MultishotEnds,
+    Fault::NoRingBuffers,
+    Fault::CancelRace,
+    Fault::SubmitFails,
 ];
 
 /// What ends connections, or keeps them waiting.

@@ -63,7 +63,9 @@ async fn publish_on_one(shared: &Rc<Shared>, who: &Publisher) -> io::Result<Dura
     let publisher = shared.history.borrow_mut().publisher();
     let mut number = 0;
     while shared.phase.get() < Phase::Still {
-        time::sleep(Duration::from_millis(who.pause / 2 + sim::random(who.pause))).await;
+        // After the storm a few are enough to show that they arrive.
+        let pause = if shared.is(Phase::Storm) { who.pause } else { who.pause.max(2_000) };
+        time::sleep(Duration::from_millis(pause / 2 + sim::random(pause))).await;
         let events = 1 + sim::random(8).saturating_sub(5);
         let labels: Vec<Label> =
             (0..events).map(|i| Label { publisher, number: number + 1 + i as u32 }).collect();

@@ -48,9 +48,11 @@ macro_rules! on_every_driver {
 }
 
 mod broken;
+mod comings;
 mod handlers;
 mod loops;
 mod packets;
 mod rings;
+mod slow;
 mod streams;
 mod timers;

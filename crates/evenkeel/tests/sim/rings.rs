@@ -11,7 +11,7 @@ use evenkeel::{Backend, Conn, Handle, Handler, time};
 use crate::streams::{KERNEL, exchange, serve};
 
 /// What rings alone do.
-const RING: &[Fault] = &[
+pub const RING: &[Fault] = &[
     Fault::CompletionOverflow,
     Fault::MultishotEnds,
     Fault::NoRingBuffers,

@@ -50,11 +50,6 @@ impl Options {
         Ok(options)
     }
 
-    /// What the continuous integration does: some of them.
-    pub(crate) fn bounded() -> Self {
-        Self { every: Some(8), only: Vec::new() }
-    }
-
     fn chooses(&self, mutant: &Mutant) -> bool {
         let number = mutant.number.to_string();
         let named =

@@ -115,8 +115,19 @@ impl Place {
     }
 
     /// Each loop's kernel is asked what its rings can do, since hosts have several. That takes its time, as it would on a thread.
+    /// Faults wait meanwhile: what is asked is what the kernel can do, and epoll would run for want of an answer.
     fn start_ring(&self) -> io::Result<Started> {
+        let faults_were_on = self.switch_faults(false);
         let found = probe(&self.sys(false), "").map_err(Into::into);
+        self.switch_faults(faults_were_on);
         choice::start_over(self.sys(self.stepped), Backend::IoUring, found)
+    }
+
+    /// Whether faults could strike before.
+    fn switch_faults(&self, on: bool) -> bool {
+        let faults = &mut self.sim.kernel.borrow_mut().faults;
+        let before = faults.are_on();
+        faults.switch(on);
+        before
     }
 }

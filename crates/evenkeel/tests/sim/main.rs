@@ -47,12 +47,14 @@ macro_rules! on_every_driver {
     )* };
 }
 
+mod blocking;
 mod broken;
 mod comings;
 mod handlers;
 mod loops;
 mod packets;
 mod rings;
+mod services;
 mod slow;
 mod streams;
 mod timers;

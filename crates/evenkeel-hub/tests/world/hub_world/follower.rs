@@ -79,7 +79,7 @@ async fn visit(shared: &Rc<Shared>, who: &Follower, at: usize, begun: &mut bool)
         while let Some(block) = wire.block() {
             read(shared, at, &block);
         }
-        if shared.is(Phase::Leave) || (who.restless && shared.is(Phase::Storm) && sim::random(200) == 0) {
+        if shared.is(Phase::Leave) || (who.restless && shared.is(Phase::Storm) && sim::random(40) == 0) {
             return Ok(Duration::from_millis(sim::random(2_000)));
         }
         match wire.hear(time::now() + Duration::from_secs(1)).await? {

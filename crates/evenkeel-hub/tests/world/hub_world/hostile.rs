@@ -31,6 +31,8 @@ pub enum Harm {
     Drips,
     /// Connects, and sends nothing.
     Silent,
+    /// Subscribes, reads, and never says a word again.
+    Mute,
     /// Sends what is no frame, or no request.
     Garbage,
     /// Resets or ends the connection after any byte.
@@ -39,13 +41,14 @@ pub enum Harm {
     Intrudes,
 }
 
-pub const HARMS: [Harm; 9] = [
+pub const HARMS: [Harm; 10] = [
     Harm::NeverReads,
     Harm::ReadsSlowly,
     Harm::Floods,
     Harm::ClosesHalf,
     Harm::Drips,
     Harm::Silent,
+    Harm::Mute,
     Harm::Garbage,
     Harm::BreaksOff,
     Harm::Intrudes,
@@ -75,7 +78,14 @@ async fn once(
         Harm::Drips => drips(shared, hub, app).await,
         Harm::Silent => {
             let mut wire = Wire::connect(hub).await?;
-            until_the_end(shared, &mut wire).await
+            let deadline = shared.config.limits.handshake_deadline_seconds;
+            ended_in_time(shared, &mut wire, deadline, harm).await
+        }
+        Harm::Mute => {
+            let mut wire = subscribed(hub, app, channels).await?;
+            let server = &shared.config.server;
+            let deadline = server.ping_interval_seconds + server.pong_timeout_seconds;
+            ended_in_time(shared, &mut wire, deadline, harm).await
         }
         Harm::Garbage => garbage(shared, hub, app).await,
         Harm::BreaksOff => breaks_off(hub, app).await,
@@ -92,6 +102,18 @@ async fn until_the_end(shared: &Shared, wire: &mut Wire) -> io::Result<()> {
         wire.unread.clear();
     }
     Ok(())
+}
+
+/// As [`until_the_end`]; where nothing is late on its way, that comes within a deadline and what closing takes.
+async fn ended_in_time(shared: &Shared, wire: &mut Wire, seconds: u32, harm: Harm) -> io::Result<()> {
+    const CLOSING: Duration = Duration::from_secs(7);
+    let began = sim::elapsed();
+    let ended = until_the_end(shared, wire).await;
+    let (took, most) = (sim::elapsed() - began, Duration::from_secs(seconds.into()) + CLOSING);
+    if shared.steady && took > most {
+        sim::fail(format!("the hub bore with a client for {took:?}: {harm:?} (I50)"));
+    }
+    ended
 }
 
 /// A connection that is subscribed to public channels.
@@ -168,7 +190,11 @@ async fn closes_half(shared: &Shared, hub: SocketAddr, app: usize) -> io::Result
 
 async fn drips(shared: &Shared, hub: SocketAddr, app: usize) -> io::Result<()> {
     let mut wire = Wire::connect(hub).await?;
+    let began = sim::elapsed();
     for byte in upgrade(app_key(app).key()).as_bytes() {
+        if shared.steady && sim::elapsed() > began + Duration::from_secs(15) {
+            sim::fail("the hub bore with a request that drips for too long (I50)");
+        }
         wire.send(&[*byte]).await?;
         if wire.hear(time::now() + Duration::from_millis(400)).await? == Heard::End
             || !shared.is(Phase::Storm)
@@ -256,8 +282,9 @@ async fn publishes_unsigned(
 
 async fn streams_unsigned(shared: &Rc<Shared>, hub: SocketAddr, app: usize, channel: &str) -> io::Result<()> {
     let mut wire = Wire::connect(hub).await?;
-    // The signature is for one channel of the other application, or for another channel.
-    let signed = match sim::random(2) {
+    // The signature is for one channel of the other application, for another channel, or there is none.
+    let signed = match sim::random(3) {
+        2 => format!("/sse/key-{app}?channel={channel}"),
         0 => path(1 - app, &[channel.to_owned()]).replace(&format!("key-{}", 1 - app), &format!("key-{app}")),
         _ => path(app, &["private-mine".to_owned()]).replace("private-mine", channel),
     };

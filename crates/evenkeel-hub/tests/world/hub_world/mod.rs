@@ -83,6 +83,8 @@ pub struct Scene {
     pub restless: bool,
     pub clock_jumps: bool,
     pub sleeps: bool,
+    /// The network breaks nothing and delays nothing, so deadlines are kept.
+    pub steady: bool,
 }
 
 impl Default for Scene {
@@ -101,6 +103,7 @@ impl Default for Scene {
             restless: true,
             clock_jumps: false,
             sleeps: false,
+            steady: false,
         }
     }
 }
@@ -138,6 +141,7 @@ impl Scene {
     pub fn set(&self, world: &mut World) -> Stage {
         let mut shared = Shared::new(self.config.clone());
         (shared.clock_jumps, shared.sleeps) = (self.clock_jumps || self.sleeps, self.sleeps);
+        shared.steady = self.steady;
         let shared = Rc::new(shared);
         let of_hub = shared.clone();
         let hub = world.host("hub", move || setup::serve(of_hub.clone()));
@@ -167,12 +171,14 @@ impl Scene {
     fn subscriber(&self, hub: SocketAddr, machine: usize, n: usize) -> Subscriber {
         let app = n % APPS;
         let all = channels();
-        // Neighbours share some channels; each third user is there twice.
+        // Neighbours share some channels.
         let wanted = (0..3 + n % 2).map(|i| all[(machine + n + i * 2) % all.len()].clone());
         let mut wanted: Vec<String> = wanted.collect();
         wanted.sort_unstable();
         wanted.dedup();
-        let user = if n % 3 == 2 { format!("a{app}-both{machine}") } else { format!("a{app}-{machine}-{n}") };
+        // Some are there twice, as those are who have two tabs open; with the same channels.
+        let twice = matches!(n % 6, 2 | 4);
+        let user = if twice { format!("a{app}-{machine}-both") } else { format!("a{app}-{machine}-{n}") };
         Subscriber {
             hub,
             app,
@@ -181,6 +187,8 @@ impl Scene {
             len: self.len,
             pause: self.act_pause,
             restless: self.restless,
+            // Who comes back cannot be seen to have been forgotten, so some do not.
+            stays: !self.restless || n % 6 != 5,
             first: Duration::from_millis(300 + 37 * n as u64),
         }
     }

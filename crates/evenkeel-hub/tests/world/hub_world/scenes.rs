@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use evenkeel::sim::{Failure, Fault, World};
 
+use super::history::History;
 use super::hostile::{HARMS, Harm};
 use super::setup::{self, Shared};
 use super::{QUIRKS, Scene, TROUBLE, demand};
@@ -20,10 +21,11 @@ pub fn quiet(world: &mut World) -> Ran {
     Scene::default().run(world)
 }
 
-/// Kernels do what they may do at any time. No connection breaks, but for clients that leave.
+/// Kernels do what they may do at any time. The network breaks no connection, so whatever the hub is to end has its time.
 pub fn quirky(world: &mut World) -> Ran {
     world.swarm(QUIRKS);
-    Scene::default().run(world)
+    let harms = vec![Harm::Mute, Harm::Silent, Harm::Drips, Harm::Mute, Harm::Silent, Harm::Intrudes];
+    Scene { harms, steady: true, ..Scene::default() }.run(world)
 }
 
 /// Everything goes wrong that the seed chooses: kernels, network, hostile clients; and the hub itself dies at times.
@@ -70,21 +72,24 @@ pub fn killed(world: &mut World) -> Ran {
 /// Some clients read slowly or nothing, while the others must not notice: I47.
 pub fn slow_consumers(world: &mut World) -> Ran {
     let mut config = setup::config();
-    config.limits.max_queue_age_seconds = 4;
     // In half of the worlds their queues are full before they are old.
     let much = world.seed() % 2 == 0;
+    config.limits.max_queue_age_seconds = if much { 60 } else { 4 };
     config.limits.max_queue_bytes = if much { 32 << 10 } else { 4 << 20 };
-    world.set_buffers(8 << 10, 8 << 10);
+    world.set_buffers(2 << 10, 2 << 10);
     let scene = Scene {
         config,
+        machines: 2,
         len: if much { 9_000 } else { 2_000 },
-        publish_pause: if much { 60 } else { 150 },
+        publish_pause: if much { 100 } else { 150 },
+        subscribers: 4,
+        followers: 1,
         restless: false,
         harms: vec![Harm::NeverReads; 5].into_iter().chain([Harm::ReadsSlowly; 3]).collect(),
         ..Scene::default()
     };
     let stage = scene.set(world);
-    world.run_for(seconds(20))?;
+    world.run_for(seconds(14))?;
     let shared = stage.shared.clone();
     let (dropped, queued) = shared.service().map_or((0, 0), |hub| (hub.slow_consumers(), hub.queued_bytes()));
     demand(world, dropped >= 8, || format!("only {dropped} slow consumers were dropped (I47)"));
@@ -193,7 +198,7 @@ pub fn overloaded(world: &mut World) -> Ran {
             demand(world, times > 0, || format!("nobody heard of {told}: {:?} (I48)", history.told));
         }
         for app in 0..setup::APPS {
-            let there = at_once(&history.connections, app);
+            let there = at_once(&history, app);
             let followed = shared.config.apps[app].max_connections as usize;
             demand(world, there <= followed, || {
                 format!("{there} were there at once, of at most {followed} (I48)")
@@ -205,11 +210,13 @@ pub fn overloaded(world: &mut World) -> Ran {
 }
 
 /// The most connections of an application that were open at a time.
-fn at_once(connections: &[super::history::Connection], app: usize) -> usize {
-    let of: Vec<_> = connections.iter().filter(|conn| conn.app == app).collect();
-    let open =
-        |at: Duration| of.iter().filter(|c| c.opened <= at && c.ended.is_none_or(|end| end > at)).count();
-    of.iter().map(|conn| open(conn.opened)).max().unwrap_or(0)
+fn at_once(history: &History, app: usize) -> usize {
+    let sockets = history.connections.iter().filter(|conn| conn.app == app).map(|c| (c.opened, c.ended));
+    let visits = history.followings.iter().filter(|f| f.app == app).flat_map(|f| &f.visits);
+    let streams = visits.filter_map(|visit| Some((visit.live?, visit.ended)));
+    let all: Vec<_> = sockets.chain(streams).collect();
+    let open = |at| all.iter().filter(|(begin, end)| *begin <= at && end.is_none_or(|end| end > at)).count();
+    all.iter().map(|(begin, _)| open(*begin)).max().unwrap_or(0)
 }
 
 /// Several hundred clients.

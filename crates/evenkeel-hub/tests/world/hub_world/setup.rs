@@ -59,6 +59,8 @@ pub struct Shared {
     pub clock_jumps: bool,
     /// Machines sleep for hours at times.
     pub sleeps: bool,
+    /// The network breaks nothing and delays nothing.
+    pub steady: bool,
 }
 
 impl Shared {
@@ -74,6 +76,7 @@ impl Shared {
             drained: Cell::new(None),
             clock_jumps: false,
             sleeps: false,
+            steady: false,
         }
     }
 

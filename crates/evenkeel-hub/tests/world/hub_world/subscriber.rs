@@ -32,6 +32,8 @@ pub struct Subscriber {
     pub pause: u64,
     /// Whether it leaves channels and connections at times, and says things itself.
     pub restless: bool,
+    /// Whether it is there in the end, and not gone with the storm.
+    pub stays: bool,
     /// When it comes.
     pub first: Duration,
 }
@@ -47,7 +49,7 @@ enum End {
 /// Runs until the world says to leave.
 pub async fn subscriber(shared: Rc<Shared>, who: Subscriber) {
     time::sleep(who.first).await;
-    while !shared.is(Phase::Leave) {
+    while !shared.is(Phase::Leave) && (who.stays || shared.is(Phase::Storm)) {
         match visit(&shared, &who).await {
             Ok(End::Done) => return,
             Ok(End::Again(wait)) => time::sleep(wait).await,
@@ -165,6 +167,10 @@ impl Session<'_> {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             let Some(conn) = self.conn else { continue };
+            if !self.who.stays && !self.shared.is(Phase::Storm) {
+                // Without a word.
+                return Ok(End::Done);
+            }
             if self.shared.is(Phase::Leave) {
                 return self.part().await;
             }

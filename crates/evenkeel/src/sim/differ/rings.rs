@@ -64,6 +64,7 @@ impl fmt::Debug for Completion {
 struct Flight {
     number: Fd,
     accepts: bool,
+    polls: bool,
 }
 
 /// A ring and its buffers.
@@ -104,6 +105,13 @@ impl Rings {
         self.flights.values().any(|flight| flight.number == number)
     }
 
+    /// Whether another request of the same kind is in flight for this number: who of several is served is nothing to rely on.
+    pub(super) fn repeats(&self, ask: &Ask, number: Fd) -> bool {
+        let polls = matches!(ask, Ask::Poll { .. });
+        let waits = polls || matches!(ask, Ask::Receive { .. } | Ask::Accept { .. });
+        waits && self.flights.values().any(|flight| flight.number == number && flight.polls == polls)
+    }
+
     /// Asks, and takes what completes. Numbers of accepted connections are results.
     pub(super) fn ask<Y: Sys>(
         &mut self,
@@ -127,7 +135,8 @@ impl Rings {
         };
         if matches!(ask, Ask::Receive { .. } | Ask::Accept { .. } | Ask::Poll { .. }) {
             let accepts = matches!(ask, Ask::Accept { .. });
-            self.flights.insert(data, Flight { number: on, accepts });
+            let polls = matches!(ask, Ask::Poll { .. });
+            self.flights.insert(data, Flight { number: on, accepts, polls });
         }
         assert!(self.ring.push(&entry.with(u64::from(data))), "each entry is submitted at once");
         self.enter(sys)
@@ -154,6 +163,8 @@ impl Rings {
             });
             held.extend(span);
         });
+        // What a cancellation ends it ends in no order that could be relied on.
+        all.sort_by_key(|done| done.data);
         // Who is over is known when all have been looked at.
         for done in all.iter().filter(|done| !done.more) {
             if flights.get(&done.data).is_some_and(|flight| !flight.accepts || done.result < 0) {

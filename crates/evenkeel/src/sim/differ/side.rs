@@ -402,6 +402,9 @@ impl<Y: Watched> Side<Y> {
             }
             Op::Ask { ring, ask, on, into } => {
                 let fd = self.number(*on)?;
+                if self.rings.get(ring)?.repeats(ask, fd) {
+                    return None;
+                }
                 (ring, into, self.rings.get_mut(ring)?.ask(&self.sys, ask, fd, *into))
             }
             Op::Turn { ring, into } => (ring, into, self.rings.get_mut(ring)?.turn(&self.sys)),

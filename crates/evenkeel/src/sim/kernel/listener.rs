@@ -16,7 +16,7 @@ pub(crate) struct Listener {
     pub(crate) addr: Addr,
     pub(crate) reuse_port: bool,
     /// Of sequenced packets, and not of bytes.
-    pub(super) of_packets: bool,
+    pub(crate) of_packets: bool,
     /// Established, and not accepted.
     pub(super) queue: VecDeque<ObjectId>,
     backlog: usize,
@@ -58,6 +58,11 @@ impl Listener {
 
     pub(super) fn is_unix(&self) -> bool {
         matches!(self.addr, Addr::Unix(_))
+    }
+
+    /// What receiving from it says.
+    pub(super) fn recv_error(&self) -> Errno {
+        if self.is_unix() { Errno::INVAL } else { Errno::NOTCONN }
     }
 
     /// What accepted connections inherit.

@@ -215,7 +215,7 @@ impl Kernel {
     /// Receives on an object, which may have lost the number `fd` that it was named by.
     pub(super) fn recv_from(&mut self, id: ObjectId, fd: Fd, into: &mut [u8]) -> Result<usize, Errno> {
         if let Some(Kind::Listener(listener)) = self.objects.get(id).map(|object| &object.kind) {
-            return Err(if listener.is_unix() { Errno::INVAL } else { Errno::NOTCONN });
+            return Err(listener.recv_error());
         }
         match self.objects.get(id).map(|object| &object.kind) {
             Some(Kind::Udp(_)) => return Ok(self.udp_recv(id, into)?.0),
@@ -489,23 +489,25 @@ impl Kernel {
         }
     }
 
+    /// Until when the network keeps back what is for an end, if it does.
+    fn kept_back_until(&self, id: ObjectId) -> Option<u64> {
+        let object = self.objects.get(id)?;
+        let stream = object.stream()?;
+        let peer = stream.peer.and_then(|peer| self.objects.get(peer));
+        let cut = peer.and_then(|peer| self.net.is_cut(object.host, peer.host, self.now));
+        cut.or(Some(stream.inbox.clogged_until).filter(|until| *until > self.now))
+    }
+
     /// Lets what has reached an end be found there, as far as there is room.
     pub(super) fn arrive(&mut self, id: ObjectId) {
-        let Some(object) = self.objects.get(id) else { return };
-        let host = object.host;
-        let peer_host = object.stream().and_then(|s| s.peer).and_then(|p| Some(self.objects.get(p)?.host));
-        if let Some(until) = peer_host.and_then(|peer| self.net.is_cut(host, peer, self.now)) {
-            return self.at(until, Event::Arrive(id));
-        }
         let (now, every) = (self.now, self.net.every_arrival);
-        let Some(stream) = self.stream(id) else { return };
-        if stream.state == State::Connecting {
+        if self.stream(id).is_none_or(|stream| stream.state == State::Connecting) {
             return;
         }
-        if stream.inbox.clogged_until > now {
-            let until = stream.inbox.clogged_until;
+        if let Some(until) = self.kept_back_until(id) {
             return self.at(until, Event::Arrive(id));
         }
+        let Some(stream) = self.stream(id) else { return };
         let (mut news, mut half_closed, mut ended) = (None, false, false);
         loop {
             let abandoned = stream.shut_read && stream.shut_write && !stream.unix;
@@ -548,7 +550,9 @@ impl Kernel {
                     if stream.ended && !stream.inbox.ready.is_empty() {
                         self.faults.hit(Fault::ResetAfterEnd);
                     }
-                    return self.reset(id, error);
+                    self.reset(id, error);
+                    // Of one that had ended already it tells nobody; what came with it is told all the same.
+                    return news.map_or((), |news| self.notify(id, news));
                 }
             }
             stream.inbox.transit.pop_front();
@@ -567,7 +571,7 @@ impl Kernel {
         {
             self.end_was_heard(peer);
         }
-        self.sender_may_go_on(id, false);
+        self.sender_may_go_on(id, 0);
     }
 
     /// Resets both ends of a connection, the other one first.
@@ -586,16 +590,18 @@ impl Kernel {
     }
 
     /// Room has come free on the way to an end: its sender hears of it, if it had found none. That of a Unix socket always hears
-    /// when a piece of its has been read.
-    fn sender_may_go_on(&mut self, id: ObjectId, emptied: bool) {
+    /// of each piece of its that has been read.
+    fn sender_may_go_on(&mut self, id: ObjectId, emptied: usize) {
         let Some(peer) = self.stream(id).and_then(|stream| stream.peer) else { return };
         let Some(stream) = self.objects.get(peer).and_then(Object::stream) else { return };
-        let is_told = if stream.unix { emptied } else { stream.no_space.get() };
-        if !is_told || !self.is_writable(stream) {
+        let told = if stream.unix { emptied } else { usize::from(stream.no_space.get()) };
+        if told == 0 || !self.is_writable(stream) {
             return;
         }
         stream.no_space.set(false);
-        self.notify(peer, bits::OUT);
+        for _ in 0..told {
+            self.notify(peer, bits::OUT);
+        }
     }
 
     /// What a network does to a connection while it is used.
@@ -700,9 +706,9 @@ impl Kernel {
 }
 
 impl Inbox {
-    /// Notes that so much was read. True if a piece is read to its end.
-    fn take_pieces(&mut self, mut bytes: usize) -> bool {
-        let mut emptied = false;
+    /// Notes that so much was read, and returns how many pieces are read to their ends.
+    fn take_pieces(&mut self, mut bytes: usize) -> usize {
+        let mut emptied = 0;
         while bytes > 0
             && let Some((_, left)) = self.pieces.front_mut()
         {
@@ -710,7 +716,7 @@ impl Inbox {
             (*left, bytes) = (*left - read, bytes - read);
             if *left == 0 {
                 self.pieces.pop_front();
-                emptied = true;
+                emptied += 1;
             }
         }
         emptied

@@ -100,7 +100,11 @@ impl Kernel {
         }
         let request = self.put_in_flight(id, request);
         if let Some(request) = request.filter(|_| there != 0) {
-            self.ring_notify(id, request, there);
+            // Found when it was asked for, whatever becomes of it before it is reported.
+            if let Some(it) = self.request(id, request) {
+                it.told = there;
+            }
+            self.list_request(id, request);
         }
         Ok(())
     }
@@ -124,8 +128,10 @@ impl Kernel {
     fn begin_receive(&mut self, id: ObjectId, host: HostId, entry: &Entry) -> Result<(), Errno> {
         const MULTISHOT: u16 = 1 << 1;
         let object = self.lookup(host, entry.fd())?;
-        if self.objects.get(object).and_then(|object| object.stream()).is_none() {
-            return Err(Errno::NOTSOCK);
+        match self.objects.get(object).map(|object| &object.kind) {
+            Some(Kind::Stream(_)) => {}
+            Some(Kind::Listener(listener)) => return Err(listener.recv_error()),
+            _ => return Err(Errno::NOTSOCK),
         }
         let version = self.ring(id).map(|ring| ring.offer.version).ok_or(Errno::BADF)?;
         let known = if version >= Version::V6_0 { MULTISHOT } else { 0 };

@@ -5,7 +5,7 @@
 //! ```text
 //! == I05 a short read always ends reading
 //! file: crates/evenkeel/src/reactor/stream.rs
-//! by: evenkeel sim i35_every_byte
+//! by: evenkeel sim streams::i35_every_byte_arrives::epoll
 //! <<
 //! flags & (flag::SHORT_READS | flag::HUNG_UP) == flag::SHORT_READS
 //! >>
@@ -13,7 +13,7 @@
 //! ```
 //!
 //! What stands before `>>` is an expression, or statements, that the file holds exactly once, whatever its indentation; what
-//! stands after it runs in its place. `by` names the package, the test and a part of the names of its cases.
+//! stands after it runs in its place. `by` names the package, the test and one of its cases.
 
 use std::fs;
 use std::path::Path;
@@ -38,7 +38,7 @@ pub(crate) struct Test {
     pub(crate) package: String,
     /// The integration test.
     pub(crate) target: String,
-    pub(crate) filter: String,
+    pub(crate) case: String,
 }
 
 /// Reads all files of the list, in the order of their names.
@@ -96,7 +96,7 @@ fn entry(text: &str, number: u32) -> Result<Mutant, String> {
 fn test(text: &str) -> Result<Test, String> {
     let mut words = text.split_whitespace().map(str::to_owned);
     match (words.next(), words.next(), words.next(), words.next()) {
-        (Some(package), Some(target), Some(filter), None) => Ok(Test { package, target, filter }),
+        (Some(package), Some(target), Some(case), None) => Ok(Test { package, target, case }),
         _ => Err(format!("`{text}` is no package, test and case")),
     }
 }

@@ -10,6 +10,7 @@ mod tree;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use self::list::{Mutant, Test};
@@ -17,14 +18,14 @@ use crate::{Outcome, process, test};
 
 const BUILD_LIMIT: Duration = Duration::from_secs(20 * 60);
 /// How long a mistake may go unnoticed by one test.
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(180);
 /// Seeds that each test may try.
-const SEEDS: u32 = 2_000;
+const SEEDS: u32 = 300;
 
 /// Which of them.
 #[derive(Debug, Default)]
 pub(crate) struct Options {
-    /// Parts of names or invariants; all if empty.
+    /// Parts of names, invariants, or numbers; all if empty.
     only: Vec<String>,
     /// One of so many, for a bounded run.
     every: Option<usize>,
@@ -50,7 +51,9 @@ impl Options {
     }
 
     fn chooses(&self, mutant: &Mutant) -> bool {
-        let named = |part: &String| mutant.name.contains(part) || mutant.invariant == *part;
+        let number = mutant.number.to_string();
+        let named =
+            |part: &String| mutant.name.contains(part) || mutant.invariant == *part || number == *part;
         let turn = self.every.is_none_or(|every| (mutant.number as usize - 1).is_multiple_of(every));
         turn && (self.only.is_empty() || self.only.iter().any(named))
     }
@@ -72,21 +75,40 @@ pub(crate) fn run(root: &Path, options: &Options) -> Outcome {
     tree::make(root, &folder.join("tree"), &list)?;
     let chosen: Vec<&Mutant> = list.iter().filter(|mutant| options.chooses(mutant)).collect();
     let programs = build(&folder, &chosen)?;
-    let mut missed = 0;
-    println!("{:<5} {:<70} {:>8}  found by", "", "mistake", "seeds");
-    for mutant in &chosen {
-        let found = look(mutant, &programs)?;
-        let (seeds, by) = match &found {
-            Found::After(by, Some(seeds)) => (seeds.to_string(), by.as_str()),
-            Found::After(by, None) => ("-".to_owned(), by.as_str()),
-            Found::Hangs(by) => ("hangs".to_owned(), by.as_str()),
-            Found::No => ("-".to_owned(), "NOT FOUND"),
-        };
-        missed += usize::from(matches!(found, Found::No));
-        println!("{:<5} {:<70} {seeds:>8}  {by}", mutant.invariant, mutant.name);
-    }
+    println!("{:<4} {:<4} {:<76} {:>6}  found by", "", "", "mistake", "seeds");
+    let missed = look_at_all(&chosen, &programs)?;
     println!("totals: mutants_planted={} mutants_found={}", chosen.len(), chosen.len() - missed);
     Ok(missed == 0)
+}
+
+/// Looks at several mutants at once, and prints each when it is done. Returns how many were not found.
+fn look_at_all(chosen: &[&Mutant], programs: &Programs) -> Result<usize, String> {
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<usize, String> {
+        let mut missed = 0;
+        while let Some(mutant) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let found = look(mutant, programs)?;
+            missed += usize::from(matches!(found, Found::No));
+            print(mutant, &found);
+        }
+        Ok(missed)
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let ended = all.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err("a panic".to_owned())));
+        ended.sum()
+    })
+}
+
+fn print(mutant: &Mutant, found: &Found) {
+    let (seeds, by) = match found {
+        Found::After(by, Some(seeds)) => (seeds.to_string(), by.as_str()),
+        Found::After(by, None) => ("-".to_owned(), by.as_str()),
+        Found::Hangs(by) => ("hangs".to_owned(), by.as_str()),
+        Found::No => ("-".to_owned(), "NOT FOUND"),
+    };
+    println!("{:<4} {:<4} {:<76} {seeds:>6}  {by}", mutant.number, mutant.invariant, mutant.name);
 }
 
 type Programs = BTreeMap<(String, String), PathBuf>;
@@ -127,7 +149,7 @@ fn look(mutant: &Mutant, programs: &Programs) -> Result<Found, String> {
         let program = programs.get(&key).ok_or("a test was not built")?;
         let mut command = Command::new(program);
         command
-            .arg(&by.filter)
+            .args([&by.case, "--exact"])
             .env("EVENKEEL_MUTANT", mutant.number.to_string())
             .env("EVENKEEL_SIM_SEEDS", SEEDS.to_string())
             .env("CARGO_PKG_NAME", &by.package);
@@ -136,7 +158,7 @@ fn look(mutant: &Mutant, programs: &Programs) -> Result<Found, String> {
             Ok(finished)
                 if finished.success && finished.lines.iter().any(|l| l.contains("running 0 tests")) =>
             {
-                return Err(format!("`{}` of {} {} is no test", by.filter, by.package, by.target));
+                return Err(format!("`{}` of {} {} is no test", by.case, by.package, by.target));
             }
             Ok(finished) if finished.success => {}
             Ok(finished) => return Ok(Found::After(named(by), seeds(&finished.lines))),
@@ -148,7 +170,7 @@ fn look(mutant: &Mutant, programs: &Programs) -> Result<Found, String> {
 }
 
 fn named(test: &Test) -> String {
-    format!("{} {}", test.target, test.filter)
+    format!("{} {}", test.target, test.case)
 }
 
 /// After how many seeds the first check failed.

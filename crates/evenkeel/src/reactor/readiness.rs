@@ -289,7 +289,10 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
             write: flags & (flag::QUEUED | flag::CONNECTING) != 0,
             hung_up: false,
         };
-        self.arm(lp, token, want, flags & flag::HUNG_UP != 0 && !want.read && !want.write);
+        // What ends a stream is asked for along with reading; a reset, which may come after that, is reported whatever is
+        // asked for (I31). So it is only taken out when it is reported although nothing was asked.
+        let nothing = flags & (flag::ARMED_READ | flag::ARMED_WRITE) == 0 && !want.read && !want.write;
+        self.arm(lp, token, want, nothing && flags & flag::HUNG_UP != 0);
     }
 
     /// Level-triggered: sets the interest of a source, with a system call only if it changes. `mute` takes the

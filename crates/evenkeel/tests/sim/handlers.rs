@@ -34,6 +34,8 @@ struct Restless {
     paused: bool,
     /// Does nothing but echo.
     calm: bool,
+    /// It has closed itself, or panicked: nothing comes but `on_close`.
+    last: bool,
 }
 
 impl Restless {
@@ -44,8 +46,11 @@ impl Restless {
         if self.over {
             sim::fail(format!("{what} came after on_close (I6)"));
         }
+        if self.last {
+            sim::fail(format!("{what} came after the handler closed, or panicked (I6, I38)"));
+        }
         if sim::strikes(Fault::Panic) {
-            self.calm = true;
+            (self.calm, self.last) = (true, true);
             panic!("a handler may panic (this is planned)");
         }
     }
@@ -60,8 +65,14 @@ impl Restless {
         let other = others.values().nth(sim::random(others.len().max(1) as u64) as usize).copied();
         drop(others);
         match (sim::random(12), other) {
-            (0, _) => conn.close(),
-            (1, _) => conn.abort(),
+            (0, _) => {
+                conn.close();
+                self.last = true;
+            }
+            (1, _) => {
+                conn.abort();
+                self.last = true;
+            }
             (2, _) => conn.notify_after(Duration::from_millis(sim::random(50))),
             (3, _) => {
                 conn.pause();
@@ -114,6 +125,7 @@ impl Handler for Restless {
     fn on_eof(&mut self, conn: &mut Conn<'_>) {
         self.called("on_eof", false);
         conn.close();
+        self.last = true;
     }
 
     fn on_drained(&mut self, conn: &mut Conn<'_>) {
@@ -157,7 +169,15 @@ async fn serve(room: Rc<Room>, calm: bool) -> io::Result<()> {
     let next = Cell::new(0);
     let make = move |_: &_| {
         next.set(next.get() + 1);
-        Restless { room: room.clone(), number: next.get(), opened: false, over: false, paused: false, calm }
+        Restless {
+            room: room.clone(),
+            number: next.get(),
+            opened: false,
+            over: false,
+            paused: false,
+            calm,
+            last: false,
+        }
     };
     pool.listen("0.0.0.0:7000", &ListenOptions::default(), make)?;
     std::future::pending().await

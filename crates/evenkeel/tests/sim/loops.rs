@@ -3,11 +3,15 @@
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use evenkeel::net::{Listener, Stream};
-use evenkeel::sim::{self, Failure, World};
-use evenkeel::{Backend, Remote};
+use evenkeel::sim::{self, Check, Failure, World};
+use evenkeel::{Backend, Remote, RemoteError, time};
 
+use crate::rings::RING;
 use crate::streams::{KERNEL, exchange};
 
 /// Echoes a few pieces, and moves on to another loop.
@@ -67,6 +71,10 @@ fn i43_connections_move_at_any_event(world: &mut World, backend: Backend) -> Res
 fn i02_answers_from_other_loops_arrive(world: &mut World, backend: Backend) -> Result<(), Failure> {
     world.set_backend(backend);
     world.swarm(KERNEL);
+    questions(world)
+}
+
+fn questions(world: &mut World) -> Result<(), Failure> {
     let host = world.client("host", || async {
         let loops = sim::remotes();
         for round in 0..50u64 {
@@ -84,7 +92,50 @@ fn i02_answers_from_other_loops_arrive(world: &mut World, backend: Backend) -> R
     world.run()
 }
 
+/// What rings do to everything else they may do to what wakes their loops.
+#[test]
+fn i12_rings_hear_other_loops() {
+    Check::new().seeds(0..20).run(|world| {
+        world.set_backend(Backend::IoUring);
+        world.swarm(KERNEL);
+        world.swarm_more(RING);
+        questions(world)
+    });
+}
+
+/// More messages than one turn takes, and more than a mailbox holds: each that was taken is served, and the rest refused.
+fn i02_i41_bursts_of_messages_are_served(world: &mut World, backend: Backend) -> Result<(), Failure> {
+    world.set_backend(backend);
+    let host = world.client("host", || async {
+        let other = sim::remotes()[1].clone();
+        for burst in [5_000, 70_000] {
+            let served = Arc::new(AtomicU64::new(0));
+            let (mut taken, mut refused) = (0, 0);
+            for _ in 0..burst {
+                let served = served.clone();
+                match other.run(move |_| _ = served.fetch_add(1, Ordering::Relaxed)) {
+                    Ok(()) => taken += 1,
+                    Err(RemoteError::Full) => refused += 1,
+                    Err(e) => return Err(io::Error::other(e)),
+                }
+            }
+            time::sleep(Duration::from_secs(1)).await;
+            let served = served.load(Ordering::Relaxed);
+            if served != taken {
+                sim::fail(format!("{served} of {taken} messages were served (I2)"));
+            }
+            if (refused > 0) != (burst > 65_536) {
+                sim::fail(format!("{refused} of {burst} messages were refused (I41)"));
+            }
+        }
+        Ok(())
+    });
+    world.set_loops(host, 2);
+    world.run()
+}
+
 on_every_driver! {
     i43_connections_move_at_any_event(0..20, &[evenkeel::sim::Fault::ShortRead]);
     i02_answers_from_other_loops_arrive(0..20, &[]);
+    i02_i41_bursts_of_messages_are_served(0..2, &[]);
 }

@@ -49,10 +49,12 @@ macro_rules! on_every_driver {
 
 mod blocking;
 mod broken;
+mod comings;
 mod handlers;
 mod loops;
 mod packets;
 mod rings;
 mod services;
+mod slow;
 mod streams;
 mod timers;

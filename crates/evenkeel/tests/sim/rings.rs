@@ -253,7 +253,9 @@ fn i02_i12_wakes_arrive() {
         world.set_loops(host, 3);
         world.run()
     });
-    all_have_struck(&report, RING);
+    // Nothing is received here, so buffers cannot run out.
+    let others: Vec<Fault> = RING.iter().copied().filter(|fault| *fault != Fault::NoRingBuffers).collect();
+    all_have_struck(&report, &others);
 }
 
 fn all_have_struck(report: &Report, faults: &[Fault]) {

@@ -544,16 +544,7 @@ impl Kernel {
                     }
                     news = Some(bits::STATE);
                 }
-                Load::Reset => {
-                    let only_ended = stream.ended && !stream.shut_write;
-                    let error = if only_ended { Errno::PIPE } else { Errno::CONNRESET };
-                    if stream.ended && !stream.inbox.ready.is_empty() {
-                        self.faults.hit(Fault::ResetAfterEnd);
-                    }
-                    self.reset(id, error);
-                    // Of one that had ended already it tells nobody; what came with it is told all the same.
-                    return news.map_or((), |news| self.notify(id, news));
-                }
+                Load::Reset => return self.arrived_reset(id, news),
             }
             stream.inbox.transit.pop_front();
         }
@@ -572,6 +563,21 @@ impl Kernel {
             self.end_was_heard(peer);
         }
         self.sender_may_go_on(id, 0);
+    }
+
+    /// A reset is next, after what is `news`.
+    fn arrived_reset(&mut self, id: ObjectId, news: Option<u32>) {
+        let Some(stream) = self.stream(id) else { return };
+        let only_ended = stream.ended && !stream.shut_write;
+        let error = if only_ended { Errno::PIPE } else { Errno::CONNRESET };
+        if stream.ended && !stream.inbox.ready.is_empty() {
+            self.faults.hit(Fault::ResetAfterEnd);
+        }
+        self.reset(id, error);
+        // Of one that had ended already it tells nobody; what came with it is told all the same.
+        if let Some(news) = news {
+            self.notify(id, news);
+        }
     }
 
     /// Resets both ends of a connection, the other one first.

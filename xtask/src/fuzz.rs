@@ -38,6 +38,8 @@ const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Options {
     seconds: u64,
+    /// For so long all of them together, in place of `seconds` each.
+    within: Option<u64>,
     /// All of them, if empty.
     targets: Vec<String>,
     /// Inputs to run once, and nothing else.
@@ -47,7 +49,7 @@ pub(crate) struct Options {
 impl Options {
     /// What the continuous integration does.
     pub(crate) fn bounded() -> Self {
-        Self { seconds: BOUNDED, targets: Vec::new(), inputs: Vec::new() }
+        Self { seconds: BOUNDED, within: None, targets: Vec::new(), inputs: Vec::new() }
     }
 
     pub(crate) fn parse(arguments: &[String]) -> Result<Self, String> {
@@ -56,11 +58,8 @@ impl Options {
         while let Some(argument) = rest.next() {
             let mut value = || rest.next().ok_or_else(|| format!("{argument} needs a value"));
             match argument.as_str() {
-                "--seconds" => {
-                    let seconds = value()?;
-                    let number = seconds.parse().ok().filter(|number| *number > 0);
-                    options.seconds = number.ok_or_else(|| format!("{seconds} is no number of seconds"))?;
-                }
+                "--seconds" => options.seconds = seconds(value()?)?,
+                "--within" => options.within = Some(seconds(value()?)?),
                 "--target" => options.targets.push(value()?.clone()),
                 "--input" => options.inputs.push(absolute(value()?)?),
                 _ => return Err(format!("no such option of fuzz: {argument}")),
@@ -71,6 +70,11 @@ impl Options {
         }
         Ok(options)
     }
+}
+
+fn seconds(text: &str) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| format!("{text} is no number of seconds"))
 }
 
 fn absolute(path: &str) -> Result<PathBuf, String> {
@@ -96,6 +100,13 @@ struct Ran {
     failure: Option<String>,
 }
 
+/// Seconds for each of so many targets, which run beside one another on all processors.
+fn share(all: u64, targets: usize) -> u64 {
+    let at_once = thread::available_parallelism().map_or(1, usize::from).min(targets.max(1));
+    let rounds = targets.div_ceil(at_once).max(1);
+    (all / rounds as u64).max(1)
+}
+
 /// Runs the targets, and prints what they did; the totals are the last line.
 pub(crate) fn run(root: &Path, options: &Options) -> Outcome {
     let place = build(root)?;
@@ -103,7 +114,8 @@ pub(crate) fn run(root: &Path, options: &Options) -> Outcome {
     if !options.inputs.is_empty() {
         return replay(&place, &targets, &options.inputs);
     }
-    let ran = run_all(&place, targets, Duration::from_secs(options.seconds));
+    let each = options.within.map_or(options.seconds, |all| share(all, targets.len()));
+    let ran = run_all(&place, targets, Duration::from_secs(each));
     for failure in ran.iter().filter_map(|ran| ran.failure.as_ref()) {
         println!("\n{failure}");
     }

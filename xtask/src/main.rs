@@ -8,6 +8,8 @@ mod ci;
 mod clients;
 mod fuzz;
 mod hub;
+mod loom;
+mod miri;
 mod mutants;
 mod process;
 mod prove;
@@ -28,6 +30,10 @@ Usage: cargo xtask COMMAND
     --clients-only        only the client tests
     --backend NAME        the client tests on this backend only (may be given more than once)
     --hub PATH            the client tests against this hub instead of building one
+  loom                  the models of what threads share, in every order of events
+    --preemptions N       how often a thread is interrupted at most (2)
+    NAME                  only models with this in their name
+  miri                  the tests of unsafe code that needs no kernel, under Miri, or else under valgrind
   autobahn              the Autobahn test suite against the hub's WebSocket codec, on every backend
     --backend NAME        on this backend only (may be given more than once)
     --cases PATTERN       these cases only, such as 7.* (may be given more than once)
@@ -44,6 +50,7 @@ Usage: cargo xtask COMMAND
   ci                    test, then formatting, lints, documentation and fuzzing, as .ci/run does
   fuzz                  every fuzz target for 10 seconds; needs a C++ compiler
     --seconds N           for so long each
+    --within N            for so long all of them together
     --target NAME         this one only (may be given more than once)
     --input FILE          runs the target with this input, once
   tidy                  the project's own style checks (cargo test runs them too)
@@ -76,6 +83,8 @@ fn dispatch(arguments: &[String]) -> Outcome {
     match command {
         "test" => test::run(&root, &test::Options::parse(options)?),
         "ci" if options.is_empty() => ci::run(&root),
+        "loom" => loom::run(&root, &loom::Options::parse(options)?),
+        "miri" if options.is_empty() => miri::run(&root),
         "autobahn" => autobahn::run(&root, &autobahn::Options::parse(options)?),
         "sanitize" => sanitize::run(&root, &sanitize::Options::parse(options)?),
         "mutants" => mutants::run(&root, &mutants::Options::parse(options)?),

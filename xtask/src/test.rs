@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::tally::Tally;
-use crate::{Outcome, autobahn, clients, process, sanitize};
+use crate::{Outcome, autobahn, clients, loom, process, sanitize};
 
 const LIMIT: Duration = Duration::from_secs(60 * 60);
 
@@ -73,6 +73,7 @@ pub(crate) fn count(root: &Path, options: &Options) -> Tally {
         for loops in HUB_LOOPS {
             tally += hub_on_loops(root, loops).unwrap_or_else(|error| failure(&error));
         }
+        tally += loom::count(root, &loom::Options::all()).unwrap_or_else(|error| failure(&error));
         tally += autobahn::count(root).unwrap_or_else(|error| failure(&error));
         tally += sanitize::count(root).unwrap_or_else(|error| failure(&error));
     }
@@ -149,6 +150,11 @@ fn private_tables(root: &Path) -> Result<Tally, String> {
     command.env("EVENKEEL_TEST_TABLES", "private").current_dir(root);
     let finished = process::run(&mut command, LIMIT)?;
     Ok(Tally::read(finished.lines.iter().map(String::as_str), finished.success))
+}
+
+/// Where cargo builds.
+pub(crate) fn target_folder(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |folder| root.join(folder))
 }
 
 /// The cargo that runs this program.

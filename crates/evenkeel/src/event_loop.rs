@@ -46,7 +46,7 @@ pub(crate) fn outside<R>(call: impl FnOnce() -> R) -> R {
         }
     }
     let _back = Back(CURRENT.take());
-    crate::task::as_another_thread(call)
+    crate::sync::as_another_thread(call)
 }
 
 /// Makes a loop the current one for as long as it lives.
@@ -367,7 +367,7 @@ impl Drop for EventLoop {
         lp.ended.set(true);
         let entered = Entered::new(lp);
         lp.executor.cancel_all();
-        lp.guard(|| lp.inbox.close());
+        lp.guard(|| lp.inbox.calls.close());
         // What is on its way to this loop is closed with its end, and what waits to be sent to others, here.
         let post = lp.post.take();
         lp.guard(|| drop(post));

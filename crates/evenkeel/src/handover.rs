@@ -133,7 +133,7 @@ impl Message {
         let Message { to, call, fds } = self;
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         let put = |_: &Call| if borrowed.is_empty() { Ok(()) } else { post::send(socket, &borrowed) };
-        match to.push_after(call, put, |call| call) {
+        match to.calls.push_after(call, put, |call| call) {
             Ok(()) => Ok(()),
             Err((call, Ok(error))) => Err(Unsent::Never(error, Message { to, call, fds })),
             // No room in the socket, or too many are on their way in the whole system.

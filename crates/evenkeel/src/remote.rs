@@ -1,17 +1,15 @@
 //! Reaching a loop from other threads.
 
-use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use crate::core::Shared;
 use crate::handle::Handle;
 use crate::handover::Circle;
+use crate::mailbox::Mailbox;
 use crate::sys::WakeFn;
 use crate::sys::table::{self, Table};
 use crate::task::answer::{self, Answer};
@@ -21,15 +19,9 @@ pub(crate) type Call = Box<dyn FnOnce(&Handle) + Send>;
 /// Calls that an inbox holds at most.
 const CAPACITY: usize = 65_536;
 
-/// A loop's mailbox for other threads: bounded, and with one wake-up for any number of messages.
+/// A loop's mailbox for other threads, and what they must know of the loop's descriptors.
 pub(crate) struct Inbox {
-    calls: Mutex<VecDeque<Call>>,
-    /// Set by whoever wakes the loop, cleared by the loop when it looks: wakes between the two are one (I2).
-    woken: AtomicBool,
-    /// The loop is to stop, whatever else waits.
-    stopping: AtomicBool,
-    closed: AtomicBool,
-    wake: WakeFn,
+    pub(crate) calls: Mailbox<Call>,
     /// Where numbers of descriptors mean what they mean to the loop.
     pub(crate) table: Table,
     /// The group whose loops can hand descriptors to this one, and its index there, if their tables differ.
@@ -39,89 +31,26 @@ pub(crate) struct Inbox {
 impl Inbox {
     /// Made on the loop's thread.
     pub(crate) fn new(wake: WakeFn) -> Self {
-        let no = || AtomicBool::new(false);
-        let (table, member) = (table::here(), OnceLock::new());
-        Inbox { calls: Mutex::default(), woken: no(), stopping: no(), closed: no(), wake, table, member }
-    }
-
-    /// No call runs under the lock, so a poisoned one is still whole.
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Call>> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+        Inbox { calls: Mailbox::new(CAPACITY, wake), table: table::here(), member: OnceLock::new() }
     }
 
     /// Wakes the loop, unless it has been woken and has not looked yet.
     pub(crate) fn wake(&self) {
-        if !self.woken.swap(true, Ordering::AcqRel) {
-            (self.wake)();
-        }
+        self.calls.wake();
     }
 
-    /// A wake is pending: the loop must not sleep.
-    pub(crate) fn is_woken(&self) -> bool {
-        self.woken.load(Ordering::Acquire)
-    }
-
-    /// Queues what `into_call` makes of `what`, which comes back if it is not taken.
-    fn push<T>(&self, what: T, into_call: impl FnOnce(T) -> Call) -> Result<(), (T, RemoteError)> {
-        let first = |_: &T| Ok::<_, Infallible>(());
-        self.push_after(what, first, into_call).map_err(|(what, Ok(error))| (what, error))
-    }
-
-    /// As `push`, once `first` has succeeded, which runs under the lock, and only if there is room: what it does has the
-    /// same order as the calls.
-    pub(crate) fn push_after<T, E>(
-        &self,
-        what: T,
-        first: impl FnOnce(&T) -> Result<(), E>,
-        into_call: impl FnOnce(T) -> Call,
-    ) -> Result<(), (T, Result<RemoteError, E>)> {
-        let mut calls = self.lock();
-        if self.is_closed() {
-            return Err((what, Ok(RemoteError::LoopEnded)));
-        }
-        if calls.len() >= CAPACITY {
-            return Err((what, Ok(RemoteError::Full)));
-        }
-        if let Err(error) = first(&what) {
-            return Err((what, Err(error)));
-        }
-        calls.push_back(into_call(what));
-        drop(calls);
-        self.wake();
-        Ok(())
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-
-    /// Takes back the pending wake and runs at most `most` calls on the loop's thread. False if none was
-    /// pending, which costs one load.
+    /// Takes back the pending wake and runs at most `most` calls on the loop's thread. False if none was pending.
     pub(crate) fn run(&self, lp: &Rc<Shared>, most: usize) -> bool {
-        if !self.is_woken() {
+        if !self.calls.take_wake() {
             return false;
         }
-        // Cleared before looking, so that a message sent from here on wakes the loop again (I2). An exchange, not a
-        // store: it reads the wake that found the mark set, so that what that wake announced is seen below.
-        self.woken.swap(false, Ordering::AcqRel);
         table::sweep();
         let handle = Handle::from_shared(lp.clone());
-        if self.stopping.swap(false, Ordering::Acquire) {
+        if self.calls.take_stop() {
             handle.stop();
         }
-        for _ in 0..most {
-            let Some(call) = self.lock().pop_front() else { return true };
-            lp.guard(|| call(&handle));
-        }
-        self.woken.store(true, Ordering::Release);
+        self.calls.take(most, |call| lp.guard(|| call(&handle)));
         true
-    }
-
-    /// The loop has ended: calls are refused, and those that wait are dropped here, on its thread.
-    pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::Release);
-        let left = std::mem::take(&mut *self.lock());
-        drop(left);
     }
 }
 
@@ -190,7 +119,7 @@ impl Remote {
     /// When the inbox is full or the loop has ended; the call is dropped on this thread then.
     pub fn run(&self, call: impl FnOnce(&Handle) + Send + 'static) -> Result<(), RemoteError> {
         let call: Call = Box::new(call);
-        self.inbox.push(call, |call| call).map_err(|(_, error)| error)
+        self.inbox.calls.push(call, |call| call).map_err(|(_, error)| error)
     }
 
     /// As [`run`](Self::run), for what is not to be dropped by a refusal.
@@ -199,7 +128,7 @@ impl Remote {
         what: T,
         into_call: impl FnOnce(T) -> Box<dyn FnOnce(&Handle) + Send>,
     ) -> Result<(), (T, RemoteError)> {
-        self.inbox.push(what, into_call)
+        self.inbox.calls.push(what, into_call)
     }
 
     /// Runs a task on the loop: `make` is called there, so that only it need be `Send`, and not the future. What the future
@@ -238,8 +167,7 @@ impl Remote {
     /// As [`Handle::stop`]: the loop's present turn is its last, or the first of its next run. Unlike a call, this finds
     /// room however many wait; after the loop's end it does nothing.
     pub fn stop(&self) {
-        self.inbox.stopping.store(true, Ordering::Release);
-        self.inbox.wake();
+        self.inbox.calls.stop();
     }
 
     /// Lets the loop take a turn if it is waiting.

@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 use crate::dns::Resolver;
 use crate::fs::{FileDone, FileOp};
 
+/// A shared one.
+pub(crate) type Host = Arc<dyn StandIn>;
+
 /// A call that is made once.
 pub(crate) type Call = Box<dyn FnOnce() + Send>;
 

@@ -49,11 +49,6 @@ impl Options {
         Ok(options)
     }
 
-    /// What the continuous integration does: some of them.
-    pub(crate) fn bounded() -> Self {
-        Self { every: Some(8), only: Vec::new() }
-    }
-
     fn chooses(&self, mutant: &Mutant) -> bool {
         let named = |part: &String| mutant.name.contains(part) || mutant.invariant == *part;
         let turn = self.every.is_none_or(|every| (mutant.number as usize - 1).is_multiple_of(every));

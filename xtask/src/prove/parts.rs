@@ -32,21 +32,63 @@ pub(super) struct Part {
 pub(super) enum Budget {
     /// It is not: it does all that it has to do.
     Whole,
-    /// By `--seconds N` behind its arguments.
-    Seconds,
+    /// By this argument behind its own, and a number of seconds.
+    Argument(&'static str),
     /// By this environment variable, in seconds.
     Variable(&'static str),
 }
 
 pub(super) const PARTS: &[Part] = &[
     Part {
-        name: "hub_world",
+        name: "worlds",
         command: &[
-            "cargo", "run", "-q", "-p", "evenkeel-hub", "--example", "hub_world", "--",
+            "cargo",
+            "run",
+            "--release",
+            "-q",
+            "-p",
+            "evenkeel",
+            "--features",
+            "sim",
+            "--example",
+            "worlds",
+            "--",
         ],
-        budget: Budget::Seconds,
+        budget: Budget::Argument("--seconds"),
+        weight: 4,
+    },
+    Part {
+        name: "hub",
+        command: &["cargo", "run", "--release", "-q", "-p", "evenkeel-hub", "--example", "hub_world", "--"],
+        budget: Budget::Argument("--seconds"),
+        weight: 4,
+    },
+    Part {
+        name: "kernels",
+        command: &[
+            "cargo",
+            "run",
+            "--release",
+            "-q",
+            "-p",
+            "evenkeel",
+            "--features",
+            "sim",
+            "--example",
+            "kernels",
+            "--",
+        ],
+        budget: Budget::Argument("--seconds"),
         weight: 3,
     },
+    Part {
+        name: "fuzz",
+        command: &["cargo", "xtask", "fuzz"],
+        budget: Budget::Argument("--within"),
+        weight: 3,
+    },
+    Part { name: "mutants", command: &["cargo", "xtask", "mutants"], budget: Budget::Whole, weight: 1 },
+    Part { name: "loom", command: &["cargo", "xtask", "loom"], budget: Budget::Whole, weight: 1 },
     Part { name: "autobahn", command: &["cargo", "xtask", "autobahn"], budget: Budget::Whole, weight: 1 },
     Part {
         name: "address",
@@ -68,7 +110,7 @@ impl Part {
         let words = self.command.join(" ");
         match self.budget {
             Budget::Whole => words,
-            Budget::Seconds => format!("{words} --seconds {}", slice.as_secs()),
+            Budget::Argument(name) => format!("{words} {name} {}", slice.as_secs()),
             Budget::Variable(name) => format!("{name}={} {words}", slice.as_secs()),
         }
     }
@@ -93,7 +135,7 @@ impl Part {
         };
         match self.budget {
             Budget::Whole => {}
-            Budget::Seconds => drop(command.arg("--seconds").arg(slice.as_secs().to_string())),
+            Budget::Argument(name) => drop(command.arg(name).arg(slice.as_secs().to_string())),
             Budget::Variable(name) => drop(command.env(name, slice.as_secs().to_string())),
         }
         command.current_dir(root);
@@ -121,9 +163,9 @@ mod tests {
             |budget| Part { name: "p", command: &["cargo", "run", "-p", "x", "--"], budget, weight: 1 };
         let slice = Duration::from_secs(90);
         assert_eq!(part(Budget::Whole).line(slice), "cargo run -p x --");
-        assert_eq!(part(Budget::Seconds).line(slice), "cargo run -p x -- --seconds 90");
+        assert_eq!(part(Budget::Argument("--seconds")).line(slice), "cargo run -p x -- --seconds 90");
         assert_eq!(part(Budget::Variable("TIME")).line(slice), "TIME=90 cargo run -p x --");
-        let command = part(Budget::Seconds).command(Path::new("/"), slice);
+        let command = part(Budget::Argument("--seconds")).command(Path::new("/"), slice);
         assert_eq!(command.get_args().collect::<Vec<_>>(), ["run", "-p", "x", "--", "--seconds", "90"]);
         let command = part(Budget::Variable("TIME")).command(Path::new("/"), slice);
         let told = command

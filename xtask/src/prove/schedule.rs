@@ -54,7 +54,7 @@ impl Schedule {
         let fits = |part: &State| match part.budget {
             // It takes as long as the last time.
             Budget::Whole => part.last <= left && left > Duration::ZERO,
-            Budget::Seconds | Budget::Variable(_) => left >= SHORTEST,
+            Budget::Argument(_) | Budget::Variable(_) => left >= SHORTEST,
         };
         let behind = |part: &State| part.spent / part.weight;
         let (index, part) =
@@ -120,7 +120,8 @@ mod tests {
 
     #[test]
     fn time_is_split_by_weight() {
-        let parts = [(part(Budget::Seconds, 1), 0), (part(Budget::Seconds, 3), 0)];
+        let parts =
+            [(part(Budget::Argument("--seconds"), 1), 0), (part(Budget::Argument("--seconds"), 3), 0)];
         let (runs, spent, total) = simulate(&parts, seconds(4000));
         assert_eq!(total, seconds(4000));
         assert_eq!(spent, [seconds(1000), seconds(3000)], "{runs:?}");
@@ -129,8 +130,11 @@ mod tests {
 
     #[test]
     fn parts_that_are_not_told_run_when_they_fit() {
-        let parts =
-            [(part(Budget::Whole, 1), 70), (part(Budget::Seconds, 1), 0), (part(Budget::Whole, 1), 500)];
+        let parts = [
+            (part(Budget::Whole, 1), 70),
+            (part(Budget::Argument("--seconds"), 1), 0),
+            (part(Budget::Whole, 1), 500),
+        ];
         let (runs, spent, total) = simulate(&parts, seconds(3600));
         assert!(total <= seconds(3600), "{total:?}");
         assert!(runs.iter().all(|runs| *runs >= 2), "{runs:?}");
@@ -141,22 +145,25 @@ mod tests {
 
     #[test]
     fn every_part_runs_once_however_short_the_time() {
-        let parts =
-            [(part(Budget::Whole, 1), 500), (part(Budget::Seconds, 1), 0), (part(Budget::Whole, 1), 9)];
+        let parts = [
+            (part(Budget::Whole, 1), 500),
+            (part(Budget::Argument("--seconds"), 1), 0),
+            (part(Budget::Whole, 1), 9),
+        ];
         let (runs, spent, _) = simulate(&parts, seconds(1));
         assert_eq!((runs, spent[1]), (vec![1, 1, 1], SHORTEST));
     }
 
     #[test]
     fn a_turn_is_neither_too_long_nor_too_short() {
-        let long = part(Budget::Seconds, 1);
+        let long = part(Budget::Argument("--seconds"), 1);
         assert_eq!(Schedule::new(&[&long], seconds(1_000_000)).next(seconds(1_000_000)), Some((0, LONGEST)));
         assert_eq!(Schedule::new(&[&long], seconds(20)).next(seconds(20)), Some((0, SHORTEST)));
     }
 
     #[test]
     fn who_dropped_out_is_not_run_again() {
-        let (one, other) = (part(Budget::Seconds, 1), part(Budget::Seconds, 1));
+        let (one, other) = (part(Budget::Argument("--seconds"), 1), part(Budget::Argument("--seconds"), 1));
         let mut schedule = Schedule::new(&[&one, &other], seconds(100));
         schedule.drop_out(0);
         assert_eq!(schedule.next(seconds(100)).unwrap().0, 1);

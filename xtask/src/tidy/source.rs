@@ -22,12 +22,13 @@ impl<'a> Source<'a> {
         self.path.to_string_lossy().replace('\\', "/")
     }
 
-    /// Whether a line belongs to tests: a `tests` or `benches` folder, a `tests.rs`, or an item behind `#[cfg(test)]`.
+    /// Whether a line belongs to tests: a `tests` or `benches` folder, a `tests.rs` or `models.rs`, or an item behind `#[cfg(test)]`.
     pub(super) fn is_test(&self) -> Vec<bool> {
         let name = self.name();
         let whole =
             ["tests", "benches", "examples"].iter().any(|part| name.split('/').any(|folder| folder == *part))
-                || name.ends_with("/tests.rs");
+                || name.ends_with("/tests.rs")
+                || name.ends_with("/models.rs");
         let mut marked = vec![whole; self.code.len()];
         for start in (0..self.code.len()).filter(|&line| self.code[line].contains("#[cfg(test)]")) {
             let end = self.item_end(start).unwrap_or(start);
@@ -196,5 +197,6 @@ mod tests {
         assert_eq!(lines, [false, true, true, true, true, false]);
         assert_eq!(Source::new(Path::new("crates/x/tests/y.rs"), "a").is_test(), [true]);
         assert_eq!(Source::new(Path::new("crates/x/src/y/tests.rs"), "a").is_test(), [true]);
+        assert_eq!(Source::new(Path::new("crates/x/src/y/models.rs"), "a").is_test(), [true]);
     }
 }

@@ -263,7 +263,7 @@ impl Shared {
         self.stats.add(&self.stats.turns);
         self.stats.turn_took(now.saturating_sub(self.now.get()));
         let core = self.core.borrow();
-        if core.is_owed() || self.executor.has_ready() || self.inbox.is_woken() {
+        if core.is_owed() || self.executor.has_ready() || self.inbox.calls.is_woken() {
             return Some(Duration::ZERO);
         }
         let next = core.wheel.next_deadline()?;

@@ -6,12 +6,13 @@
 //! are submitted there and nowhere else, and this type stays there.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use super::op::FileDone;
 use crate::core::caught;
 use crate::pool::{Job, Lane, LaneOptions, LaneStats, Refused};
-use crate::stand_in::StandIn;
+use crate::stand_in::Host;
+use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::sys::WakeFn;
 
 /// The loop's threads for files, as the loop sees them. Its owner bounds the jobs, by admitting no more than so many.
@@ -35,7 +36,7 @@ struct State {
 
 impl Threads {
     /// No thread, as yet. `notify` is called on a thread after each job that is done.
-    pub(super) fn new(notify: WakeFn, options: &LaneOptions, host: Option<Arc<dyn StandIn>>) -> Self {
+    pub(super) fn new(notify: WakeFn, options: &LaneOptions, host: Option<Host>) -> Self {
         let back = Back(Mutex::new(State { done: Vec::new(), notify: Some(notify) }));
         let lane = Lane::of_files(options).of_host(host);
         Threads { lane, back: Arc::new(back), _stays: std::marker::PhantomData }
@@ -115,3 +116,6 @@ impl<F: FnOnce() -> FileDone + Send> Job for FileJob<F> {
 
     fn cancel(self: Box<Self>) {}
 }
+
+#[cfg(all(test, loom))]
+mod models;

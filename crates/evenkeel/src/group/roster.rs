@@ -1,10 +1,11 @@
 //! Which loops of a group run, and that they end together.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::LoopIndex;
 use crate::remote::Remote;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// The loops of a group. Looked at when a loop begins or ends, never in between.
 pub(super) struct Roster {
@@ -71,3 +72,6 @@ impl Roster {
         (0..state.threads.len()).filter(|index| state.threads[*index]).collect()
     }
 }
+
+#[cfg(all(test, loom))]
+mod models;

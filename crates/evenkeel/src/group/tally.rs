@@ -1,9 +1,10 @@
 //! Live counts: how many connections each loop has, has had and could not take.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use crate::handler::{CloseReason, Conn, ConnId, Handler};
+use crate::sync::{AtomicU64, AtomicUsize};
 
 /// What one loop has served, of one listener or of all listeners of a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -154,3 +155,6 @@ impl<H: Handler> Handler for Counted<H> {
         self.handler.on_close(id, reason);
     }
 }
+
+#[cfg(all(test, loom))]
+mod models;

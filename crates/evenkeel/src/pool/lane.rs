@@ -5,21 +5,18 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::thread::{self, available_parallelism};
 use std::time::{Duration, Instant};
 
-use super::{FEW_THREADS, LaneOptions, LaneStats};
+use super::workers::Processors;
+use super::{FEW_THREADS, FILES, LaneOptions, LaneStats};
 use crate::core::caught;
-use crate::stand_in::StandIn;
+use crate::stand_in::{Host, StandIn};
+use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard};
 use crate::sys::{processors, sigpipe, table};
-
-/// The lane of files, as its threads are called.
-pub(crate) const FILES: &str = "evenkeel-files";
-/// The lane of names.
-pub(crate) const NAMES: &str = "evenkeel-names";
 
 /// How long a thread waits for more to do.
 const IDLE: Duration = Duration::from_secs(10);
@@ -77,9 +74,9 @@ struct Inner {
     most_queued: usize,
     spawn: Spawn,
     /// A simulated host, whose threads are virtual ones.
-    host: Option<Arc<dyn StandIn>>,
+    host: Option<Host>,
     /// Where the threads run; none: where the thread does that starts them.
-    processors: Option<Arc<[usize]>>,
+    processors: Option<Processors>,
     idle_for: Duration,
     state: Mutex<State>,
     /// Notified once for each job that an idle thread is to take.
@@ -163,7 +160,7 @@ impl Lane {
     }
 
     /// The same, not used yet, with threads that run on these processors.
-    pub(super) fn on(mut self, processors: Option<Arc<[usize]>>) -> Self {
+    pub(super) fn on(mut self, processors: Option<Processors>) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.inner) {
             inner.processors = processors;
         }
@@ -171,7 +168,7 @@ impl Lane {
     }
 
     /// The same, not used yet, with the virtual threads of a simulated host, if it is in one.
-    pub(crate) fn of_host(mut self, host: Option<Arc<dyn StandIn>>) -> Self {
+    pub(crate) fn of_host(mut self, host: Option<Host>) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.inner) {
             inner.host = host;
         }
@@ -184,7 +181,7 @@ impl Lane {
         let taken = if self.has_ended() {
             Err((Refused::Ended, job))
         } else if state.has_place(self.inner.most_queued) {
-            self.inner.queue(&mut state, job)
+            Inner::queue(&self.inner, &mut state, job)
         } else {
             Err((Refused::Full, job))
         };
@@ -220,7 +217,7 @@ impl Lane {
             return Poll::Ready(self.inner.taken(state, Err((Refused::Ended, job))));
         }
         state.reserved -= usize::from(reserved);
-        let taken = self.inner.queue(&mut state, job);
+        let taken = Inner::queue(&self.inner, &mut state, job);
         Poll::Ready(self.inner.taken(state, taken))
     }
 
@@ -352,20 +349,20 @@ impl Inner {
         self.ended.load(Ordering::Acquire)
     }
 
-    fn start_thread(self: &Arc<Self>) -> io::Result<()> {
-        let inner = self.clone();
-        let Some(host) = &self.host else {
-            return (self.spawn)(self.name, Box::new(move || inner.live()));
+    fn start_thread(this: &Arc<Self>) -> io::Result<()> {
+        let inner = this.clone();
+        let Some(host) = &this.host else {
+            return (this.spawn)(this.name, Box::new(move || inner.live()));
         };
         let there = host.clone();
-        host.start_thread(self.name, Box::new(move || inner.step(&there)))
+        host.start_thread(this.name, Box::new(move || Self::step(&inner, &there)))
     }
 
     /// Has an idle thread take a job.
-    fn wake_thread(self: &Arc<Self>) {
-        match &self.host {
-            None => self.work.notify_one(),
-            Some(host) => self.wake_virtual(host),
+    fn wake_thread(this: &Arc<Self>) {
+        match &this.host {
+            None => this.work.notify_one(),
+            Some(host) => Self::wake_virtual(this, host),
         }
     }
 
@@ -379,19 +376,19 @@ impl Inner {
 
     /// Queues a job, and sees that a thread takes it. A thread is started under the lock: so nobody else relies on one
     /// that may turn out not to be.
-    fn queue(self: &Arc<Self>, state: &mut State, job: Box<dyn Job>) -> Result<u64, (Refused, Box<dyn Job>)> {
-        if let Some(Err(error)) = self.host.as_ref().map(|host| host.check()) {
+    fn queue(this: &Arc<Self>, state: &mut State, job: Box<dyn Job>) -> Result<u64, (Refused, Box<dyn Job>)> {
+        if let Some(Err(error)) = this.host.as_ref().map(|host| host.check()) {
             return Err((Refused::NoThread(error), job));
         }
         let number = state.number();
         if state.queue.len() < state.idle {
             state.queue.insert(number, job);
-            self.wake_thread();
+            Self::wake_thread(this);
             return Ok(number);
         }
-        let most = *state.most.get_or_insert_with(|| self.processors());
+        let most = *state.most.get_or_insert_with(|| this.processors());
         if state.threads < most {
-            match self.start_thread() {
+            match Self::start_thread(this) {
                 Ok(()) => state.threads += 1,
                 Err(error) if state.threads == 0 => return Err((Refused::NoThread(error), job)),
                 // No thread ends while something is queued, so those that there are will come to it.
@@ -466,7 +463,9 @@ impl Inner {
     }
 }
 
+#[cfg(all(test, loom))]
+mod models;
 mod virtual_threads;
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;

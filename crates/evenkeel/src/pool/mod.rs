@@ -95,10 +95,15 @@ use crate::stand_in::StandIn;
 use crate::task::JoinHandle;
 
 pub use self::error::{Panic, WorkError};
-pub(crate) use self::lane::{FILES, Job, Lane, NAMES, Refused};
+pub(crate) use self::lane::{Job, Lane, Refused};
 pub use self::offload::{CancelToken, Offload};
 pub use self::options::{LaneOptions, LaneStats, PoolOptions, PoolStats};
 pub(crate) use self::workers::Workers;
+
+/// The lane of files, as its threads are called.
+pub(crate) const FILES: &str = "evenkeel-files";
+/// The lane of names.
+pub(crate) const NAMES: &str = "evenkeel-names";
 
 /// Threads of a lane that waits for devices or for other machines.
 pub(crate) const FEW_THREADS: usize = 4;

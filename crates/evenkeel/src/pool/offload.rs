@@ -3,13 +3,13 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use super::WorkError;
 use super::lane::{Job, Lane};
 use crate::core::caught;
+use crate::sync::{Arc, AtomicBool};
 use crate::task::place::Place;
 
 type Outcome<T> = Result<T, WorkError>;
@@ -219,3 +219,6 @@ impl<T, F> Drop for Work<T, F> {
         self.leave(Err(WorkError::Ended));
     }
 }
+
+#[cfg(all(test, loom))]
+mod models;

@@ -6,13 +6,16 @@ use super::{FEW_THREADS, PoolOptions, WorkPool};
 use crate::dns::{Resolver, System};
 use crate::stand_in::StandIn;
 
+/// By their numbers.
+pub(crate) type Processors = Arc<[usize]>;
+
 #[derive(Clone, Default)]
 pub(crate) struct Workers {
     pub(crate) options: PoolOptions,
     /// None: the loop gets a pool of its own.
     pub(crate) shared: Option<WorkPool>,
     /// Where a pool's threads run. None: where the loop's thread does that starts them.
-    pub(crate) processors: Option<Arc<[usize]>>,
+    pub(crate) processors: Option<Processors>,
     /// None: the system's, or the simulated host's.
     pub(crate) resolver: Option<Arc<dyn Resolver>>,
 }

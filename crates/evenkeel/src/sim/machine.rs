@@ -172,7 +172,11 @@ impl Kernel {
 
     /// What a name means to a host.
     fn resolve(&mut self, from: HostId, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-        let known = self.hosts.iter().position(|host| host.name == name).map(|at| HostId(at as u32));
+        let known = self
+            .hosts
+            .iter()
+            .position(|host| host.name.eq_ignore_ascii_case(name))
+            .map(|at| HostId(at as u32));
         let mut found: Vec<SocketAddr> = match known {
             Some(host) => vec![(self.ip(host), port).into()],
             None if name == "localhost" => vec![([127, 0, 0, 1], port).into()],

@@ -15,7 +15,7 @@ use super::sys::{SimSys, unsupported};
 use crate::net::UdpOption;
 use crate::net::unix::Credentials;
 use crate::sys::packet::Received;
-use crate::sys::{Fd, PacketAddr, PacketKind, Packets};
+use crate::sys::{Fd, PacketAddr, PacketKind, Packets, Sys};
 
 fn to_name(addr: &UnixAddr) -> Result<Name, Errno> {
     match (addr.as_pathname(), addr.as_abstract_name()) {
@@ -73,8 +73,23 @@ impl Packets for SimSys {
         }
     }
 
-    fn packet_import(&self, _: OwnedFd, _: PacketKind) -> io::Result<Fd> {
-        unsupported("descriptors of the real one")
+    fn packet_import(&self, ticket: OwnedFd, kind: PacketKind) -> io::Result<Fd> {
+        let fd = self.import(ticket)?;
+        let is_that = self.call(|kernel, host| {
+            Ok(match &kernel.object(host, fd)?.kind {
+                Kind::Udp(udp) => kind == if udp.v6 { PacketKind::Udp6 } else { PacketKind::Udp4 },
+                Kind::UnixPacket(socket) if socket.sequenced => kind == PacketKind::UnixSeqpacket,
+                Kind::UnixPacket(_) => kind == PacketKind::UnixDatagram,
+                Kind::Listener(listener) if listener.of_packets => kind == PacketKind::UnixSeqpacket,
+                _ => false,
+            })
+        })?;
+        if is_that {
+            return Ok(fd);
+        }
+        self.close(fd);
+        let what = format!("a socket of another kind was given than {kind:?}");
+        Err(io::Error::new(io::ErrorKind::InvalidInput, what))
     }
 
     fn packet_bind(&self, fd: Fd, to: &PacketAddr) -> io::Result<()> {

@@ -18,10 +18,10 @@ impl EventLoop {
     }
 
     /// Whether code outside of it has left something to do since it went to sleep: another loop of the same thread may wake its
-    /// tasks without waking it.
+    /// tasks without waking it. What comes to its mailbox is not asked for: that has to wake it by way of its kernel (I2).
     pub(super) fn is_owed_a_turn(&self) -> bool {
         let lp = &self.shared;
-        lp.core.borrow().is_owed() || lp.executor.has_ready() || lp.inbox.is_woken()
+        lp.core.borrow().is_owed() || lp.executor.has_ready()
     }
 
     /// The result of a task that has finished.

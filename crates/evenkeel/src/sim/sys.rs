@@ -351,7 +351,7 @@ impl SimSys {
         mut collect: impl FnMut(&mut Kernel, HostId) -> Result<Option<T>, Errno>,
     ) -> io::Result<Option<T>> {
         let now = self.sim.kernel.borrow().now;
-        self.sim.advance(now + self.sim.cost.get());
+        self.sim.advance(now.saturating_add(self.sim.cost.get()));
         self.sim.kernel.borrow_mut().waits += 1;
         if let Some(found) = self.slow(&mut collect)? {
             return Ok(Some(found));
@@ -419,6 +419,7 @@ impl Sys for SimSys {
     fn close(&self, fd: Fd) {
         let kernel = &mut self.sim.kernel.borrow_mut();
         if !self.is_dead(kernel) {
+            kernel.check_buffers(self.host, fd);
             assert!(
                 !kernel.is_in_flight(self.host, fd),
                 "{fd} was closed while a request on it is in flight (I11)"

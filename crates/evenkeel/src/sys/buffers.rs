@@ -90,7 +90,6 @@ impl Buffers {
     /// The kernel's: EINVAL if it has no rings of buffers, or cannot fill them piece by piece; ENOMEM.
     pub(crate) fn new<Y: Sys>(sys: &Y, ring: &Ring, provision: Provision) -> io::Result<Self> {
         let Provision { count, size, incremental } = provision;
-        assert!(count.is_power_of_two() && count <= 1 << 15);
         let memory = sys.map(usize::from(count) * size as usize)?;
         let entries = match sys.map(usize::from(count) * size_of::<Provided>()) {
             Ok(at) => at,
@@ -99,15 +98,25 @@ impl Buffers {
                 return Err(e);
             }
         };
-        let states = vec![Cell::default(); usize::from(count)].into_boxed_slice();
-        let this =
-            Buffers { ring: entries.cast(), memory, count, size, incremental, tail: Cell::new(0), states };
+        let this = Self::over(entries.cast(), memory, provision);
         if let Err(e) = sys.ring_provide(ring.fd, entries, count, incremental) {
             this.free(sys);
             return Err(e);
         }
-        (0..count).for_each(|id| this.give(id));
+        this.give_all();
         Ok(this)
+    }
+
+    /// Buffers in this memory, none of which is the kernel's as yet.
+    fn over(ring: NonNull<Provided>, memory: NonNull<u8>, provision: Provision) -> Self {
+        let Provision { count, size, incremental } = provision;
+        assert!(count.is_power_of_two() && count <= 1 << 15);
+        let states = vec![Cell::default(); usize::from(count)].into_boxed_slice();
+        Buffers { ring, memory, count, size, incremental, tail: Cell::new(0), states }
+    }
+
+    fn give_all(&self) {
+        (0..self.count).for_each(|id| self.give(id));
     }
 
     /// Gives a buffer to the kernel.

@@ -10,6 +10,7 @@
 #[cfg(feature = "sim")]
 pub(crate) mod alone;
 pub(crate) mod buffers;
+mod gate;
 pub(crate) mod inherit;
 #[cfg(feature = "udp-offload")]
 mod offload;

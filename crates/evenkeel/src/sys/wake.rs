@@ -10,13 +10,13 @@
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicPtr, Ordering, compiler_fence};
 use std::sync::{Arc, OnceLock};
-use std::thread;
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 
+use super::gate::Gate;
 use super::table::{self, Table};
 use super::{Fd, WakeFn};
 
@@ -28,14 +28,11 @@ struct Target {
     thread: i32,
     /// A child that was forked has a copy of the list, and its counters are its parent's.
     process: i32,
-    /// How many are waking it right now, and [`ENDED`].
-    users: AtomicU32,
+    /// Passed by those who wake it.
+    gate: Gate,
     /// The next loop of this thread. Touched by that thread alone, its signal handler included.
     next: AtomicPtr<Target>,
 }
-
-/// Whoever comes now is too late.
-const ENDED: u32 = 1 << 31;
 
 thread_local! {
     /// The loops of this thread. An atomic for the signal handler, which may run between any two instructions.
@@ -50,7 +47,7 @@ pub(super) fn pair() -> io::Result<(Fd, WakeFn)> {
         table: table::here(),
         thread: rustix::thread::gettid().as_raw_pid(),
         process: rustix::process::getpid().as_raw_pid(),
-        users: AtomicU32::new(0),
+        gate: Gate::new(),
         next: AtomicPtr::default(),
     });
     LOOPS.with(|loops| {
@@ -66,11 +63,8 @@ pub(super) fn pair() -> io::Result<(Fd, WakeFn)> {
 pub(super) fn end(fd: Fd) {
     table::sweep();
     if let Some(target) = unlink(fd) {
-        target.users.fetch_or(ENDED, Ordering::AcqRel);
         // Whoever is in there is about to make one system call.
-        while target.users.load(Ordering::Acquire) != ENDED {
-            thread::yield_now();
-        }
+        target.gate.shut();
     }
     // SAFETY: the number was made by `pair`, and is given up: neither the list nor whoever wakes leads to it any more.
     drop(unsafe { OwnedFd::from_raw_fd(fd) });
@@ -103,15 +97,14 @@ pub(super) fn has_loop() -> bool {
 impl Target {
     /// Async-signal-safe.
     fn wake(&self) {
-        if self.users.fetch_add(1, Ordering::Acquire) & ENDED == 0 {
+        self.gate.pass(|| {
             if table::is_here(self.table) {
                 count(self.fd);
             } else {
                 // Fails for no thread whose loop has not ended.
                 let _ = interrupt(self.thread);
             }
-        }
-        self.users.fetch_sub(1, Ordering::Release);
+        });
     }
 }
 
@@ -184,6 +177,7 @@ pub(crate) fn unblock() {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::thread;
 
     fn counted(fd: Fd) -> bool {
         let mut got = [0; 8];

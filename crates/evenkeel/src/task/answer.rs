@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::JoinError;
 use super::place::Place;
+use crate::sync::Arc;
 
 /// What a task on another loop comes to: made by [`Remote::spawn`](crate::Remote::spawn) and
 /// [`Group::spawn_on`](crate::group::Group::spawn_on).

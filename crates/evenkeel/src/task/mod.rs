@@ -17,6 +17,8 @@
 
 pub(crate) mod answer;
 mod join;
+#[cfg(all(test, loom))]
+mod models;
 pub(crate) mod place;
 mod raw;
 mod set;
@@ -33,7 +35,6 @@ use self::raw::Core;
 
 pub use self::answer::Answer;
 pub use self::join::{JoinError, JoinHandle};
-pub(crate) use self::raw::as_another_thread;
 pub use self::set::TaskSet;
 
 /// Spawns a task on the current loop. It is polled first in the next turn, never inside this call.

@@ -1,7 +1,9 @@
 //! One place for one result, which another thread may leave and a task or a thread waits for.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::task::{Context, Poll, Waker};
+
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// Left once, taken once.
 pub(crate) struct Place<R> {
@@ -98,3 +100,6 @@ impl<R> State<R> {
         }
     }
 }
+
+#[cfg(all(test, loom))]
+mod models;

@@ -23,13 +23,12 @@ mod shared;
 mod waker;
 
 use std::any::Any;
-use std::cell::{Cell, UnsafeCell};
+use std::cell::UnsafeCell;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::ptr::{self, NonNull};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
 pub(super) use self::core::Core;
@@ -37,8 +36,8 @@ pub(super) use self::core::Core;
 pub(super) use self::core::MAX_LATE_SPAWNS;
 pub(super) use self::handle::Handle;
 use self::shared::Shared;
-pub(crate) use self::shared::as_another_thread;
 use super::join::JoinError;
+use crate::sync::{Alive, Arc, AtomicBool, AtomicIsize, Cell};
 
 type TaskPtr = NonNull<Header>;
 
@@ -81,6 +80,7 @@ struct Header {
     live_next: Cell<*mut Header>,
     /// Whom to wake when the result is there.
     joiner: Cell<Option<Waker>>,
+    alive: Alive,
 }
 
 /// What depends on the future's type. Each function runs on the owner thread, but `dealloc`.
@@ -147,6 +147,7 @@ impl<F: Future + 'static> Task<F> {
             live_prev: Cell::new(ptr::null_mut()),
             live_next: Cell::new(ptr::null_mut()),
             joiner: Cell::new(None),
+            alive: Alive::new(),
         };
         #[cfg(all(test, debug_assertions))]
         census::count::<F>(1);
@@ -383,6 +384,7 @@ unsafe fn free(task: TaskPtr) {
     // `complete`.
     unsafe {
         let shared = task.as_ref().has(HOLDS_SHARED).then_some(task.as_ref().shared);
+        task.as_ref().alive.ends();
         (task.as_ref().vtable.dealloc)(task);
         if let Some(shared) = shared {
             drop(Arc::from_raw(shared));

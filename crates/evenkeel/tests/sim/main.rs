@@ -47,10 +47,12 @@ macro_rules! on_every_driver {
     )* };
 }
 
+mod blocking;
 mod broken;
 mod handlers;
 mod loops;
 mod packets;
 mod rings;
+mod services;
 mod streams;
 mod timers;

@@ -106,6 +106,30 @@ fn a_connected_socket_hears_that_nobody_is_there(world: &mut World, backend: Bac
     world.run()
 }
 
+/// A socket that leaves its owner and comes back is the same one.
+fn changing_owners(world: &mut World, backend: Backend) -> Result<(), Failure> {
+    world.set_backend(backend);
+    world.client("host", || async {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        let at = socket.local_addr()?;
+        let socket = UdpSocket::from_fd(socket.into_fd()?)?;
+        assert_eq!(socket.local_addr()?, at);
+        socket.send_to(b"myself", at).await?;
+        assert_eq!(socket.recv(&mut [0; 10]).await?, 6);
+        let (near, far) = Seqpacket::pair()?;
+        let near = near.into_fd()?;
+        far.send(b"meanwhile").await?;
+        let near = Seqpacket::from_fd(near)?;
+        assert_eq!(near.recv(&mut [0; 20]).await?, 9);
+        let wrong = UnixDatagram::from_fd(far.into_fd()?).unwrap_err();
+        assert_eq!(wrong.kind(), io::ErrorKind::InvalidInput);
+        // The other end was closed with it.
+        assert_eq!(near.recv(&mut [0; 20]).await?, 0);
+        Ok(())
+    });
+    world.run()
+}
+
 #[test]
 fn datagrams_do_not_cross_a_partition() {
     Check::new().seeds(0..8).run(|world| {
@@ -270,6 +294,7 @@ fn through_a_proxy(world: &mut World, backend: Backend) -> Result<(), Failure> {
 on_every_driver! {
     asking(0..20, &[super::Fault::Loss, super::Fault::Duplicate, super::Fault::Delay, super::Fault::WouldBlock, super::Fault::Interrupted]);
     a_connected_socket_hears_that_nobody_is_there(0..3, &[]);
+    changing_owners(0..3, &[]);
     talking(0..20, &[super::Fault::WouldBlock]);
     through_a_pipe(0..20, &[super::Fault::ShortRead, super::Fault::ShortWrite, super::Fault::WouldBlock]);
     through_a_proxy(0..8, &[super::Fault::ShortRead]);

@@ -1,17 +1,17 @@
 //! The io_uring driver over simulated rings, under what rings can do to it: handlers and tasks, floods, pauses and ends.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use evenkeel::net::{Limits, ListenOptions, Stream};
+use evenkeel::net::{Limits, ListenOptions, Listener, Stream};
 use evenkeel::sim::{self, Check, Failure, Fault, Report, World};
 use evenkeel::{Backend, Conn, Handle, Handler, time};
 
 use crate::streams::{KERNEL, exchange, serve};
 
 /// What rings alone do.
-const RING: &[Fault] = &[
+pub(crate) const RING: &[Fault] = &[
     Fault::CompletionOverflow,
     Fault::MultishotEnds,
     Fault::NoRingBuffers,
@@ -165,10 +165,10 @@ async fn fickle(server: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-fn everything(world: &mut World, faults: &[Fault]) -> Result<(), Failure> {
+pub(crate) fn everything(world: &mut World, faults: &[Fault]) -> Result<(), Failure> {
     world.set_backend(Backend::IoUring);
     world.swarm(faults);
-    let large = world.seed() % 3 == 0;
+    let large = world.seed().is_multiple_of(3);
     if large {
         world.set_buffers(1 << 20, 1 << 20);
     }
@@ -195,6 +195,65 @@ fn everything(world: &mut World, faults: &[Fault]) -> Result<(), Failure> {
         fickle(at(7000)).await
     });
     world.run()
+}
+
+/// Listens, lets itself be connected to, and stops listening at any moment. The world sees that no descriptor is left.
+async fn come_and_go(ip: IpAddr) -> io::Result<()> {
+    for _ in 0..8 {
+        let mut listener = Listener::bind("0.0.0.0:0")?;
+        let port = listener.local_addr()?.socket_addr().map_or(0, |at| at.port());
+        let connecting: Vec<_> = (0..6)
+            .map(|_| {
+                evenkeel::spawn(async move {
+                    // Refused, reset or ended: whoever was not accepted hears of it.
+                    let mut stream = Stream::connect(SocketAddr::new(ip, port)).await?;
+                    stream.read(&mut [0; 8]).await
+                })
+            })
+            .collect();
+        let wait = Duration::from_micros(sim::random(1_500));
+        let accepted = time::timeout(wait, listener.accept()).await;
+        time::sleep(Duration::from_micros(sim::random(300))).await;
+        drop(listener);
+        drop(accepted);
+        for task in connecting {
+            let _ = task.await.unwrap();
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn i10_i36_listeners_that_end_leave_no_descriptor() {
+    let report = Check::new().seeds(0..60).run(|world| {
+        world.set_backend(Backend::IoUring);
+        world.swarm(&[RING, KERNEL].concat());
+        let ip = IpAddr::from([10, 0, 0, 1]);
+        world.client("host", move || come_and_go(ip));
+        world.run()
+    });
+    all_have_struck(&report, RING);
+}
+
+/// A loop hears of each wake, although the poll for them ends at any time (I2, I12).
+#[test]
+fn i02_i12_wakes_arrive() {
+    let report = Check::new().seeds(0..60).run(|world| {
+        world.set_backend(Backend::IoUring);
+        world.swarm(&[RING, KERNEL].concat());
+        let host = world.client("host", || async {
+            let loops = sim::remotes();
+            for round in 0..60u64 {
+                let which = sim::random(loops.len() as u64) as usize;
+                let answer = loops[which].spawn(move || async move { round * 2 });
+                assert_eq!(answer.unwrap().await.unwrap(), round * 2, "I7");
+            }
+            Ok(())
+        });
+        world.set_loops(host, 3);
+        world.run()
+    });
+    all_have_struck(&report, RING);
 }
 
 fn all_have_struck(report: &Report, faults: &[Fault]) {

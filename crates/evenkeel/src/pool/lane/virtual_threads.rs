@@ -3,17 +3,16 @@
 //! A virtual thread is one event of the world that is to come: its beginning, the code of its job, the end of its job, or
 //! the end of its patience. Bounds, order and counts are the lane's own, as for real threads.
 
-use std::sync::Arc;
-
 use super::{Deadline, Inner, Job, wake};
 use crate::core::caught;
-use crate::stand_in::StandIn;
+use crate::stand_in::{Host, StandIn};
+use crate::sync::Arc;
 
 impl Inner {
     /// A thread looks for a job, or ends with the lane.
-    pub(super) fn step(self: &Arc<Self>, host: &Arc<dyn StandIn>) {
-        let mut state = self.lock();
-        if self.has_ended() {
+    pub(super) fn step(this: &Arc<Self>, host: &Host) {
+        let mut state = this.lock();
+        if this.has_ended() {
             state.threads -= 1;
             return;
         }
@@ -22,26 +21,26 @@ impl Inner {
             let number = state.number();
             state.waits.push(number);
             drop(state);
-            let (lane, there) = (self.clone(), host.clone());
-            return host.after(self.idle_for, Box::new(move || lane.waited(number, &there)));
+            let (lane, there) = (this.clone(), host.clone());
+            return host.after(this.idle_for, Box::new(move || Self::waited(&lane, number, &there)));
         };
         state.running += 1;
-        let next = state.grant(self.most_queued);
+        let next = state.grant(this.most_queued);
         drop(state);
         wake(next);
-        self.perform(job, host);
+        Self::perform(this, job, host);
     }
 
-    fn perform(self: &Arc<Self>, mut job: Box<dyn Job>, host: &Arc<dyn StandIn>) {
-        let (before, then) = host.job_takes(self.name);
-        let (lane, there) = (self.clone(), host.clone());
+    fn perform(this: &Arc<Self>, mut job: Box<dyn Job>, host: &Host) {
+        let (before, then) = host.job_takes(this.name);
+        let (lane, there) = (this.clone(), host.clone());
         let begin = move || {
             let fine = job.run();
             let host = there.clone();
             let end = move || {
                 lane.finished(fine);
                 caught(|| job.deliver());
-                lane.step(&there);
+                Self::step(&lane, &there);
             };
             host.after(then, Box::new(end));
         };
@@ -49,8 +48,8 @@ impl Inner {
     }
 
     /// An idle thread has waited as long as one does.
-    fn waited(self: &Arc<Self>, number: u64, host: &Arc<dyn StandIn>) {
-        let mut state = self.lock();
+    fn waited(this: &Arc<Self>, number: u64, host: &Host) {
+        let mut state = this.lock();
         let Some(at) = state.waits.iter().position(|wait| *wait == number) else { return };
         state.waits.remove(at);
         state.idle -= 1;
@@ -59,12 +58,12 @@ impl Inner {
             return;
         }
         drop(state);
-        self.step(host);
+        Self::step(this, host);
     }
 
     /// Wakes the idle thread that has waited longest, which counts as idle until it runs.
-    pub(super) fn wake_virtual(self: &Arc<Self>, host: &Arc<dyn StandIn>) {
-        let (lane, there) = (self.clone(), host.clone());
+    pub(super) fn wake_virtual(this: &Arc<Self>, host: &Host) {
+        let (lane, there) = (this.clone(), host.clone());
         let woken = move || {
             let mut state = lane.lock();
             if state.waits.is_empty() {
@@ -73,7 +72,7 @@ impl Inner {
             state.waits.remove(0);
             state.idle -= 1;
             drop(state);
-            lane.step(&there);
+            Self::step(&lane, &there);
         };
         host.after(std::time::Duration::ZERO, Box::new(woken));
     }

@@ -67,11 +67,11 @@ impl Disk {
 
     /// Performs an operation, or fails as disks do.
     pub(crate) fn perform(&mut self, kernel: &mut Kernel, now: SystemTime, op: FileOp) -> FileDone {
-        let device = self.device;
+        let what = told(&op);
         let done = self.try_perform(kernel, now, op);
         match &done {
-            Ok(_) => kernel.log(format_args!("disk {device}: done")),
-            Err(e) => kernel.log(format_args!("disk {device}: {}", e.kind())),
+            Ok(_) => kernel.log(format_args!("{what}: done")),
+            Err(e) => kernel.log(format_args!("{what}: {}", e.kind())),
         }
         done
     }
@@ -372,6 +372,24 @@ impl Disk {
             }
         }
         Ok(())
+    }
+}
+
+/// An operation, for the trace.
+fn told(op: &FileOp) -> String {
+    match op {
+        FileOp::Open { path, .. } => format!("open {path:?}"),
+        FileOp::Close { .. } => "close a file".into(),
+        FileOp::Read { most, at, .. } => format!("read {most} of a file at {at}"),
+        FileOp::Write { from, at, .. } => format!("write {} to a file at {at}", from.len()),
+        FileOp::Sync { .. } => "sync".into(),
+        FileOp::SetLen { len, .. } => format!("set the length of a file to {len}"),
+        FileOp::Stat { path, .. } => format!("stat of {path:?}"),
+        FileOp::StatFd { .. } => "stat of a file".into(),
+        FileOp::Rename { from, to } => format!("rename {from:?} to {to:?}"),
+        FileOp::Unlink { path, .. } => format!("unlink {path:?}"),
+        FileOp::MakeDir { path, .. } => format!("make the directory {path:?}"),
+        FileOp::Call(_) => "a call that blocks".into(),
     }
 }
 

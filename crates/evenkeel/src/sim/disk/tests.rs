@@ -28,7 +28,7 @@ fn code<T>(result: io::Result<T>) -> Errno {
 
 #[test]
 fn files_are_made_written_read_and_renamed() {
-    for backend in [Backend::Sim, Backend::Epoll, Backend::EpollLevel, Backend::Poll, Backend::Select] {
+    for backend in [Backend::Sim, Backend::IoUring, Backend::Epoll, Backend::Poll, Backend::Select] {
         Check::new().seeds(0..4).run(|world| {
             world.set_backend(backend);
             one(world, || async {

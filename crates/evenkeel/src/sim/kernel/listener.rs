@@ -16,7 +16,7 @@ pub(crate) struct Listener {
     pub(crate) addr: Addr,
     pub(crate) reuse_port: bool,
     /// Of sequenced packets, and not of bytes.
-    pub(super) of_packets: bool,
+    pub(crate) of_packets: bool,
     /// Established, and not accepted.
     pub(super) queue: VecDeque<ObjectId>,
     backlog: usize,

@@ -489,23 +489,25 @@ impl Kernel {
         }
     }
 
+    /// Until when the network keeps back what is for an end, if it does.
+    fn kept_back_until(&self, id: ObjectId) -> Option<u64> {
+        let object = self.objects.get(id)?;
+        let stream = object.stream()?;
+        let peer = stream.peer.and_then(|peer| self.objects.get(peer));
+        let cut = peer.and_then(|peer| self.net.is_cut(object.host, peer.host, self.now));
+        cut.or(Some(stream.inbox.clogged_until).filter(|until| *until > self.now))
+    }
+
     /// Lets what has reached an end be found there, as far as there is room.
     pub(super) fn arrive(&mut self, id: ObjectId) {
-        let Some(object) = self.objects.get(id) else { return };
-        let host = object.host;
-        let peer_host = object.stream().and_then(|s| s.peer).and_then(|p| Some(self.objects.get(p)?.host));
-        if let Some(until) = peer_host.and_then(|peer| self.net.is_cut(host, peer, self.now)) {
-            return self.at(until, Event::Arrive(id));
-        }
         let (now, every) = (self.now, self.net.every_arrival);
-        let Some(stream) = self.stream(id) else { return };
-        if stream.state == State::Connecting {
+        if self.stream(id).is_none_or(|stream| stream.state == State::Connecting) {
             return;
         }
-        if stream.inbox.clogged_until > now {
-            let until = stream.inbox.clogged_until;
+        if let Some(until) = self.kept_back_until(id) {
             return self.at(until, Event::Arrive(id));
         }
+        let Some(stream) = self.stream(id) else { return };
         let (mut news, mut half_closed, mut ended) = (None, false, false);
         loop {
             let abandoned = stream.shut_read && stream.shut_write && !stream.unix;
@@ -548,7 +550,9 @@ impl Kernel {
                     if stream.ended && !stream.inbox.ready.is_empty() {
                         self.faults.hit(Fault::ResetAfterEnd);
                     }
-                    return self.reset(id, error);
+                    self.reset(id, error);
+                    // Of one that had ended already it tells nobody; what came with it is told all the same.
+                    return news.map_or((), |news| self.notify(id, news));
                 }
             }
             stream.inbox.transit.pop_front();

@@ -21,7 +21,7 @@ const BUFFER: usize = 212_992;
 /// A socket.
 #[derive(Debug)]
 pub(crate) struct Udp {
-    v6: bool,
+    pub(crate) v6: bool,
     only_v6: bool,
     /// Others may have its address, of whom each one gets some datagrams.
     shared: bool,

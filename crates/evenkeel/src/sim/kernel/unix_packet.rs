@@ -34,7 +34,7 @@ struct Message {
 #[derive(Debug)]
 pub(crate) struct UnixPacket {
     /// Of sequenced packets: connected like a stream.
-    pub(super) sequenced: bool,
+    pub(crate) sequenced: bool,
     pub(super) local: Option<Name>,
     peer: Option<ObjectId>,
     peer_name: Option<Name>,

@@ -3,7 +3,6 @@
 use std::marker::PhantomData;
 use std::mem;
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 
@@ -12,6 +11,8 @@ use super::{
     ABORTED, CLOSED, DONE, HANDLE, Handle, LIVE, QUEUED, RUNNING, Stage, Task, TaskPtr, complete, disown,
     waker,
 };
+use crate::sync::Arc;
+use crate::sys::WakeFn;
 use crate::task::JoinError;
 
 /// How many futures may be spawned by the destructors that a shutdown runs. Each is dropped at once; without
@@ -42,7 +43,7 @@ impl Drop for Busy<'_> {
 }
 
 impl Core {
-    pub(in crate::task) fn new(notify: Arc<dyn Fn() + Send + Sync>) -> Core {
+    pub(in crate::task) fn new(notify: WakeFn) -> Core {
         Core { shared: Arc::new(Shared::new(notify)), thread_bound: PhantomData }
     }
 

@@ -1,13 +1,12 @@
 //! What the tasks of one executor share: the ready queue, the list of live tasks and the inbox of remote
 //! wake-ups.
 
-use std::cell::Cell;
 use std::ptr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, Ordering};
-use std::thread::{self, ThreadId};
+use std::sync::atomic::Ordering;
 
 use super::{Header, LIVE, QUEUED, TaskPtr};
+use crate::sync::{AtomicPtr, Cell, ThreadId, this_thread, thread_id};
+use crate::sys::WakeFn;
 
 /// The state of one executor, kept alive by it and by every finished task that still has wakers.
 ///
@@ -17,7 +16,7 @@ pub(super) struct Shared {
     /// Top of the stack of tasks woken by other threads: null when empty, `closed()` when nobody will drain
     /// it again.
     inbox: AtomicPtr<Header>,
-    notify: Arc<dyn Fn() + Send + Sync>,
+    notify: WakeFn,
     ready_head: Cell<*mut Header>,
     ready_tail: Cell<*mut Header>,
     ready_len: Cell<usize>,
@@ -53,49 +52,15 @@ unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
 
-thread_local! {
-    /// None before anybody had to know, and while [`ELSEWHERE`].
-    static THIS_THREAD: Cell<Option<ThreadId>> = const { Cell::new(None) };
-    /// What runs now stands for another thread, which is the owner of nothing.
-    static ELSEWHERE: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Makes a call as another thread would: what it wakes is told as from there.
-#[cfg_attr(not(feature = "sim"), expect(dead_code, reason = "other threads are real ones"))]
-pub(crate) fn as_another_thread<R>(call: impl FnOnce() -> R) -> R {
-    struct Back(Option<ThreadId>, bool);
-    impl Drop for Back {
-        fn drop(&mut self) {
-            THIS_THREAD.set(self.0);
-            ELSEWHERE.set(self.1);
-        }
-    }
-    let _back = Back(THIS_THREAD.take(), ELSEWHERE.replace(true));
-    call()
-}
-
-/// The identity of the calling thread, which no later thread ever has again; none for one that is only stood for.
-#[inline]
-fn this_thread() -> Option<ThreadId> {
-    #[cold]
-    fn look_up() -> Option<ThreadId> {
-        if !ELSEWHERE.get() {
-            THIS_THREAD.set(Some(thread::current().id()));
-        }
-        THIS_THREAD.get()
-    }
-    THIS_THREAD.get().or_else(look_up)
-}
-
 /// The mark of an inbox that takes nothing more. Never dereferenced.
 fn closed() -> *mut Header {
     ptr::without_provenance_mut(1)
 }
 
 impl Shared {
-    pub(super) fn new(notify: Arc<dyn Fn() + Send + Sync>) -> Shared {
+    pub(super) fn new(notify: WakeFn) -> Shared {
         Shared {
-            owner: thread::current().id(),
+            owner: thread_id(),
             inbox: AtomicPtr::new(ptr::null_mut()),
             notify,
             ready_head: Cell::new(ptr::null_mut()),

@@ -57,7 +57,10 @@ pub(super) fn task_behind(waker: &Waker) -> Option<TaskPtr> {
 unsafe fn shared<'a>(task: TaskPtr) -> &'a Shared {
     // SAFETY: the executor keeps it until the task has finished; a task that finishes with wakers left keeps
     // it for them (`HOLDS_SHARED`).
-    unsafe { &*task.as_ref().shared }
+    unsafe {
+        task.as_ref().alive.seen();
+        &*task.as_ref().shared
+    }
 }
 
 unsafe fn clone(data: *const ()) -> RawWaker {

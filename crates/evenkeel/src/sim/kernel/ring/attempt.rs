@@ -62,6 +62,14 @@ impl Kernel {
             if !(goes_on && self.complete_one_of_many(id, data, result, flags)) {
                 return self.end_request(id, request, result, flags);
             }
+            let Some(it) = self.request(id, request) else { return };
+            it.most = None;
+            let object = it.object;
+            // Nothing more was there: it looks for no other buffer before it is told of something, or the end has come.
+            let ended = self.mask(object) & (bits::HUP | bits::RDHUP) != 0;
+            if what == What::Receive && flags & seen::NONEMPTY == 0 && !ended {
+                return;
+            }
         }
         self.list_request(id, request);
     }

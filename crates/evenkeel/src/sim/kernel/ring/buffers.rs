@@ -85,6 +85,15 @@ impl Group {
         buffer
     }
 
+    pub(super) fn is_mapped(&self, memory: &Memory) -> bool {
+        memory.find(self.entries.address(), 1).is_some()
+    }
+
+    /// Buffers that the process has.
+    pub(super) fn away(&self) -> usize {
+        usize::from(self.count).saturating_sub(self.ours.len())
+    }
+
     /// The memory of the entries, and of the buffers that are the kernel's: by addresses.
     pub(super) fn regions(&self, memory: &Memory) -> BTreeSet<u64> {
         let mut all = BTreeSet::from([self.entries.address()]);

@@ -236,6 +236,22 @@ impl Kernel {
         }
     }
 
+    /// A process is about to close a ring, whose memory it still has: of what it was lent by then, it has given everything back.
+    ///
+    /// # Panics
+    /// If it has not (I15).
+    pub(crate) fn check_buffers(&mut self, host: HostId, fd: Fd) {
+        let Ok(id) = self.ring_by_number(host, fd) else { return };
+        let Some(Kind::Ring(ring)) = self.objects.get(id).map(|object| &object.kind) else { return };
+        let lent = ring.group.as_ref().is_some_and(|group| group.is_mapped(&self.rings.memory));
+        if !lent || ring.requests.all().next().is_some() {
+            return;
+        }
+        self.take_over_buffers(id);
+        let away = self.ring(id).and_then(|ring| ring.group.as_ref()).map_or(0, |group| group.away());
+        assert!(away == 0 || std::thread::panicking(), "{away} buffers were never given back (I15)");
+    }
+
     /// Whether a receive is in flight for which bytes may still come.
     fn may_receive(&self, ring: &Ring) -> bool {
         ring.requests.all().any(|(_, request)| {

@@ -100,7 +100,11 @@ impl Kernel {
         }
         let request = self.put_in_flight(id, request);
         if let Some(request) = request.filter(|_| there != 0) {
-            self.ring_notify(id, request, there);
+            // Found when it was asked for, whatever becomes of it before it is reported.
+            if let Some(it) = self.request(id, request) {
+                it.told = there;
+            }
+            self.list_request(id, request);
         }
         Ok(())
     }

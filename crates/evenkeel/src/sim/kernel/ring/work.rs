@@ -26,11 +26,11 @@ impl Kernel {
         if mask != 0 && mask & it.interest() == 0 {
             return false;
         }
-        let exclusive = it.is_exclusive();
+        let exclusive = it.is_exclusive() && it.cancelled == Cancelled::No;
         if it.listed {
             // One that does not go on was taken off those who are told, unless nothing in particular was new.
             it.again |= it.multishot || it.told == 0;
-            return exclusive;
+            return false;
         }
         // A change of the socket's state says nothing in particular.
         it.told = if mask & STATE == 0 { mask } else { 0 };
@@ -60,7 +60,15 @@ impl Kernel {
             self.faults.dice(Fault::Shuffled).shuffle(ring.work.make_contiguous());
         }
         ring.queues.tell(SQ_TASK_WORK, false);
-        for _ in 0..ring.work.len().min(most) {
+        let (mut most, tells) = (ring.work.len().min(most), ring.flags.contains(SetupFlags::TASKRUN_FLAG));
+        if most > 1 && self.strikes(Fault::Truncated) {
+            // Fewer than it may leave unsaid, so it says that there are more.
+            most = self.faults.dice(Fault::Truncated).usize(1..most);
+            if let Some(ring) = self.ring(id) {
+                ring.queues.tell(SQ_TASK_WORK, tells);
+            }
+        }
+        for _ in 0..most {
             let Some(request) = self.ring(id).and_then(|ring| ring.work.pop_front()) else { break };
             let Some(it) = self.request(id, request) else { continue };
             it.listed = false;

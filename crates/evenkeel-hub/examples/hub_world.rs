@@ -25,6 +25,19 @@ const BATCH: u64 = 16;
 const BACKENDS: [Backend; 6] =
     [Backend::Sim, Backend::Epoll, Backend::IoUring, Backend::EpollLevel, Backend::Poll, Backend::Select];
 
+/// The kinds of worlds, by their names.
+const SCENES: &[(&str, scenes::Kind)] = &[
+    ("quiet", scenes::quiet),
+    ("quirky", scenes::quirky),
+    ("everything", scenes::everything),
+    ("sleepy", scenes::sleepy),
+    ("killed", scenes::killed),
+    ("slow_consumers", scenes::slow_consumers),
+    ("drained", scenes::drained),
+    ("overloaded", scenes::overloaded),
+    ("crowd", scenes::crowd),
+];
+
 struct Options {
     time: Duration,
     first: u64,
@@ -41,7 +54,7 @@ fn options() -> Result<Options, String> {
         match name.as_str() {
             "--seconds" => options.time = Duration::from_secs(number()?),
             "--first-seed" => options.first = number()?,
-            "--scene" if scenes::ALL.iter().any(|(known, _)| *known == value) => options.only = Some(value),
+            "--scene" if SCENES.iter().any(|(known, _)| *known == value) => options.only = Some(value),
             _ => return Err(format!("no such option: {name} {value}")),
         }
     }
@@ -60,8 +73,7 @@ fn main() -> ExitCode {
     let seen: Mutex<BTreeMap<&str, u64>> = Mutex::default();
     let one = |world: &mut evenkeel::sim::World| {
         let seed = world.seed();
-        let scenes =
-            scenes::ALL.iter().filter(|(name, _)| options.only.as_ref().is_none_or(|only| only == name));
+        let scenes = SCENES.iter().filter(|(name, _)| options.only.as_ref().is_none_or(|only| only == name));
         let scenes: Vec<_> = scenes.collect();
         let (name, scene) = scenes[(seed % scenes.len() as u64) as usize];
         world.set_backend(BACKENDS[((seed + seed / scenes.len() as u64) % BACKENDS.len() as u64) as usize]);

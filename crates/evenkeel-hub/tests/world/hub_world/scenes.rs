@@ -10,7 +10,11 @@ use super::hostile::{HARMS, Harm};
 use super::setup::{self, Shared};
 use super::{QUIRKS, Scene, TROUBLE, demand};
 
-type Ran = Result<Rc<Shared>, Failure>;
+/// What a world leaves behind.
+pub type Ran = Result<Rc<Shared>, Failure>;
+
+/// Fills a world and runs it.
+pub type Kind = fn(&mut World) -> Ran;
 
 const fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -35,7 +39,7 @@ pub fn everything(world: &mut World) -> Ran {
     world.swarm(&[Fault::Kill]);
     let scene = Scene { harms: HARMS.to_vec(), clock_jumps: true, ..Scene::default() };
     let stage = scene.set(world);
-    if world.seed() % 4 == 0 {
+    if world.seed().is_multiple_of(4) {
         // Fewer than there are clients.
         world.set_descriptors(stage.hub, 30);
     }
@@ -73,7 +77,7 @@ pub fn killed(world: &mut World) -> Ran {
 pub fn slow_consumers(world: &mut World) -> Ran {
     let mut config = setup::config();
     // In half of the worlds their queues are full before they are old.
-    let much = world.seed() % 2 == 0;
+    let much = world.seed().is_multiple_of(2);
     config.limits.max_queue_age_seconds = if much { 60 } else { 4 };
     config.limits.max_queue_bytes = if much { 32 << 10 } else { 4 << 20 };
     // A ring receives 64 KiB ahead of a task that does not read, so much must come.
@@ -237,16 +241,3 @@ pub fn crowd(world: &mut World) -> Ran {
     };
     scene.run(world)
 }
-
-/// The kinds, by their names.
-pub const ALL: &[(&str, fn(&mut World) -> Ran)] = &[
-    ("quiet", quiet),
-    ("quirky", quirky),
-    ("everything", everything),
-    ("sleepy", sleepy),
-    ("killed", killed),
-    ("slow_consumers", slow_consumers),
-    ("drained", drained),
-    ("overloaded", overloaded),
-    ("crowd", crowd),
-];

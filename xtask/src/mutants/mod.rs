@@ -25,7 +25,7 @@ const SEEDS: u32 = 300;
 /// Which of them.
 #[derive(Debug, Default)]
 pub(crate) struct Options {
-    /// Parts of names, invariants, or numbers; all if empty.
+    /// Invariants, numbers, or parts of names or of the files' paths; all if empty.
     only: Vec<String>,
     /// One of so many, for a bounded run.
     every: Option<usize>,
@@ -52,8 +52,10 @@ impl Options {
 
     fn chooses(&self, mutant: &Mutant) -> bool {
         let number = mutant.number.to_string();
-        let named =
-            |part: &String| mutant.name.contains(part) || mutant.invariant == *part || number == *part;
+        let named = |part: &String| {
+            let exactly = mutant.invariant == *part || number == *part;
+            exactly || mutant.name.contains(part) || mutant.file.contains(part)
+        };
         let turn = self.every.is_none_or(|every| (mutant.number as usize - 1).is_multiple_of(every));
         turn && (self.only.is_empty() || self.only.iter().any(named))
     }

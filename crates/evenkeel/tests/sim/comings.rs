@@ -63,6 +63,8 @@ const CROWD: usize = 40;
 fn i24_i32_many_at_once(world: &mut World, backend: Backend) -> Result<(), Failure> {
     world.set_backend(backend);
     world.swarm(KERNEL);
+    // All of them take as long as one another.
+    world.set_delay(Duration::from_millis(1)..Duration::from_nanos(1_000_001));
     let server = world.host("server", serve);
     let address = SocketAddr::new(world.ip(server), 7000);
     world.client("crowd", move || async move {

@@ -230,6 +230,43 @@ fn i31_a_reset_after_the_end_is_heard(world: &mut World, backend: Backend) -> Re
     Ok(())
 }
 
+/// Wants nothing any more once something has come.
+struct Enough;
+
+impl Handler for Enough {
+    fn on_data(&mut self, conn: &mut Conn<'_>, _: &[u8]) {
+        conn.pause();
+    }
+}
+
+/// A peer resets a connection whose handler has paused: nobody hears of it, and the loop has nothing to do for it.
+fn i29_a_reset_keeps_nobody_busy(world: &mut World, backend: Backend) -> Result<(), Failure> {
+    world.set_backend(backend);
+    let server = world.host("server", || async {
+        let handle = Handle::current();
+        handle.pool(patient()).listen("0.0.0.0:7000", &ListenOptions::default(), |_: &_| Enough)?;
+        time::sleep(Duration::from_secs(2)).await;
+        let before = handle.stats().turns;
+        time::sleep(Duration::from_secs(3)).await;
+        let turns = handle.stats().turns - before;
+        if turns > 20 {
+            sim::fail(format!("{turns} turns in three seconds in which nothing happens (I29)"));
+        }
+        std::future::pending().await
+    });
+    let address = SocketAddr::new(world.ip(server), 7000);
+    world.client("client", move || async move {
+        time::sleep(Duration::from_millis(1)).await;
+        let mut stream = Stream::connect(address).await?;
+        stream.write_all(b"enough").await?;
+        time::sleep(Duration::from_millis(500)).await;
+        stream.abort();
+        time::sleep(Duration::from_secs(6)).await;
+        Ok(())
+    });
+    world.run()
+}
+
 /// What those share who are written to and those who make others write.
 #[derive(Default)]
 struct Board {
@@ -311,6 +348,39 @@ fn i35_many_written_to_at_once(world: &mut World, backend: Backend) -> Result<()
     world.run()
 }
 
+/// Writes as fast as it may and reads now and then: each direction waits for its own, and not for the other.
+fn i04_each_direction_waits_by_itself(world: &mut World, backend: Backend) -> Result<(), Failure> {
+    world.set_backend(backend);
+    world.swarm(KERNEL);
+    world.set_buffers(2 << 10, 2 << 10);
+    let server = world.host("server", crate::streams::serve);
+    let address = SocketAddr::new(world.ip(server), 7000);
+    for i in 0..2 {
+        world.client(&format!("client {i}"), move || async move {
+            time::sleep(Duration::from_millis(1)).await;
+            let (mut read, mut write) = Stream::connect(address).await?.into_split();
+            let writing = evenkeel::spawn(async move {
+                write.write_all(&bytes(20_000)).await?;
+                write.shutdown().await
+            });
+            let (mut got, mut buffer) = (Vec::new(), [0; 1_500]);
+            loop {
+                match read.read(&mut buffer).await? {
+                    0 => break,
+                    n => got.extend_from_slice(&buffer[..n]),
+                }
+                time::sleep(Duration::from_micros(sim::random(4_000))).await;
+            }
+            writing.await.map_err(io::Error::other)??;
+            if got != bytes(20_000) {
+                sim::fail(format!("{} of 20000 bytes came back (I35)", got.len()));
+            }
+            Ok(())
+        });
+    }
+    world.run()
+}
+
 /// A waker of no task, which uses the loop when it is woken and when it is dropped.
 struct Meddling {
     task: Waker,
@@ -364,8 +434,10 @@ fn i39_wakers_may_do_anything(world: &mut World, backend: Backend) -> Result<(),
 }
 
 on_every_driver! {
+    i04_each_direction_waits_by_itself(0..10, &[]);
     i41_i47_queues_have_caps(0..10, &[]);
     i28_a_close_ends_in_its_time(0..6, &[]);
+    i29_a_reset_keeps_nobody_busy(0..3, &[]);
     i30_unread_bytes_do_not_destroy_the_answer(0..15, &[]);
     i31_a_reset_after_the_end_is_heard(0..6, &[]);
     i35_many_written_to_at_once(0..15, &[]);

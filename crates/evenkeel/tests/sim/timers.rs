@@ -75,7 +75,12 @@ fn i18_i19_i23_timers_fire_once_and_in_time(world: &mut World, backend: Backend)
     world.set_backend(backend);
     world.swarm(&[Fault::TimerSlack, Fault::SpuriousWake, Fault::Interrupted]);
     world.set_limit(Duration::from_secs(1 << 40));
-    world.client("clock", || wind(SLACK));
+    world.client("clock", || async {
+        // Of any age: a little before the clock passes a power of two.
+        let age = Duration::from_millis(1 << sim::random(48));
+        time::sleep(age.saturating_sub(Duration::from_millis(sim::random(5_000)))).await;
+        wind(SLACK).await
+    });
     world.run()
 }
 
@@ -108,12 +113,16 @@ fn i22_timers_of_no_time_starve_nobody(world: &mut World, backend: Backend) -> R
     world.set_backend(backend);
     world.client("busy", || async {
         fn again(handle: Handle) {
-            let next = handle.clone();
-            handle.after(Duration::ZERO, move || again(next));
+            let (next, turn) = (handle.clone(), handle.stats().turns);
+            handle.after(Duration::ZERO, move || {
+                if next.stats().turns == turn {
+                    sim::fail("a timer was armed in a call of one, and fired in the same turn (I22)");
+                }
+                again(next);
+            });
         }
-        for _ in 0..100 {
-            again(Handle::current());
-        }
+        // Armed in a call, and not in a task, whose turn has its timers still before it.
+        Handle::current().after(Duration::ZERO, || (0..100).for_each(|_| again(Handle::current())));
         let listener = evenkeel::net::Listener::bind("0.0.0.0:7000");
         let mut listener = listener?;
         let address = listener.local_addr()?.socket_addr().ok_or(io::ErrorKind::NotFound)?;

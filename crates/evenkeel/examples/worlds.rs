@@ -5,7 +5,7 @@
 //! worlds of that kind. The last line says how much was tried; a world that fails is told with the command that shows it again. A
 //! run of at least a minute fails, too, if a kind of fault that these worlds are for has never struck.
 
-#![allow(missing_docs, unreachable_pub)]
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 #![allow(dead_code, unused_imports, reason = "what only the tests use that these worlds are from")]
 
 /// Where a test makes one case for each driver, this lists the world.
@@ -15,8 +15,12 @@ macro_rules! on_every_driver {
     };
 }
 
+#[path = "../tests/sim/blocking.rs"]
+mod blocking;
 #[path = "../tests/sim/broken.rs"]
 mod broken;
+#[path = "../tests/sim/comings.rs"]
+mod comings;
 #[path = "../tests/sim/handlers.rs"]
 mod handlers;
 #[path = "../tests/sim/loops.rs"]
@@ -27,6 +31,8 @@ mod packets;
 mod rings;
 #[path = "../tests/sim/services.rs"]
 mod services;
+#[path = "../tests/sim/slow.rs"]
+mod slow;
 #[path = "../tests/sim/streams.rs"]
 mod streams;
 #[path = "../tests/sim/timers.rs"]
@@ -41,12 +47,15 @@ use evenkeel::sim::{Check, Failure, Fault, Report, World};
 type Kind = (&'static str, fn(&mut World, Backend) -> Result<(), Failure>);
 
 const KINDS: &[&[Kind]] = &[
+    blocking::KINDS,
     broken::KINDS,
+    comings::KINDS,
     handlers::KINDS,
     loops::KINDS,
     packets::KINDS,
     &[("rings", rings)],
     services::KINDS,
+    slow::KINDS,
     streams::KINDS,
     timers::KINDS,
 ];

@@ -34,7 +34,7 @@ fn i44_whatever_kernels_do() {
 #[test]
 fn i44_i45_i46_whatever_happens() {
     let report = check(16, scenes::everything);
-    for fault in [Fault::NeverReads, Fault::SlowReader, Fault::Flood, Fault::HalfClose, Fault::Bound] {
+    for fault in [Fault::NeverReads, Fault::SlowReader, Fault::Flood, Fault::HalfClose, Fault::Kill] {
         assert!(report.hits(fault) > 0, "{fault} never struck");
     }
 }
@@ -61,7 +61,7 @@ fn i48_all_come_back_after_a_drain() {
 
 #[test]
 fn i48_overload_is_told() {
-    check(4, scenes::overloaded);
+    assert!(check(4, scenes::overloaded).hits(Fault::Bound) > 0);
 }
 
 #[test]

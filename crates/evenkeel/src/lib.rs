@@ -44,6 +44,7 @@
 //! | the operating system's signals | [`signal`] |
 //! | inherited sockets, hot restart, readiness | [`inherit`] |
 //! | child processes, pipes, standard streams | [`process`], [`pipe`], [`stdio`] |
+//! | a program's failures, found by seeds | `sim`, with the feature of that name |
 //! | hyper, tungstenite, rustls and other libraries | [`compat`] |
 //!
 //! # Rules of the loop

@@ -80,7 +80,7 @@ fn questions(world: &mut World) -> Result<(), Failure> {
         for round in 0..50u64 {
             let which = sim::random(loops.len() as u64) as usize;
             let answer = loops[which].spawn(move || async move {
-                evenkeel::time::sleep(std::time::Duration::from_micros(sim::random(3_000))).await;
+                time::sleep(Duration::from_micros(sim::random(3_000))).await;
                 round * 2
             });
             let answer = answer.unwrap();

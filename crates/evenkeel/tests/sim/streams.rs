@@ -9,7 +9,7 @@ use evenkeel::sim::{Failure, Fault, World};
 use evenkeel::{Backend, time};
 
 /// What a kernel may do at any time without anybody having done wrong.
-pub const KERNEL: &[Fault] = &[
+pub(crate) const KERNEL: &[Fault] = &[
     Fault::ShortRead,
     Fault::ShortWrite,
     Fault::WouldBlock,
@@ -35,7 +35,7 @@ async fn echo(mut stream: Stream) -> io::Result<()> {
     }
 }
 
-pub async fn serve() -> io::Result<()> {
+pub(crate) async fn serve() -> io::Result<()> {
     let mut listener = Listener::bind("0.0.0.0:7000")?;
     loop {
         let (stream, _) = listener.accept().await?;
@@ -47,7 +47,7 @@ pub async fn serve() -> io::Result<()> {
 }
 
 /// Sends so many bytes, and sees that they come back.
-pub async fn exchange(server: SocketAddr, bytes: usize) -> io::Result<()> {
+pub(crate) async fn exchange(server: SocketAddr, bytes: usize) -> io::Result<()> {
     time::sleep(Duration::from_millis(1)).await;
     let mut stream = Stream::connect(server).await?;
     let mut sent = vec![0; bytes];

@@ -252,6 +252,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
                 }
                 if !P::EDGE {
                     self.settle(lp, token);
+                    self.quiet_callback(lp, token, was, ready);
                 }
             }
             Kind::Free => {}
@@ -289,10 +290,19 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
             write: flags & (flag::QUEUED | flag::CONNECTING) != 0,
             hung_up: false,
         };
-        // What ends a stream is asked for along with reading; a reset, which may come after that, is reported whatever is
-        // asked for (I31). So it is only taken out when it is reported although nothing was asked.
-        let nothing = flags & (flag::ARMED_READ | flag::ARMED_WRITE) == 0 && !want.read && !want.write;
-        self.arm(lp, token, want, nothing && flags & flag::HUNG_UP != 0);
+        // One that was taken out stays out until something is wanted of it.
+        if flags & flag::REGISTERED != 0 || want.read || want.write {
+            self.arm(lp, token, want, false);
+        }
+    }
+
+    /// Level-triggered: a callback connection was reported as hung up although nothing was asked of it, and would be for ever.
+    /// It is not taken out before that: a reset may come after the peer's end, and is reported whatever is asked for (I31).
+    fn quiet_callback(&self, lp: &Shared, token: Token, was: u32, got: Ready) {
+        const ARMED: u32 = flag::ARMED_READ | flag::ARMED_WRITE;
+        if got.hung_up && was & ARMED == 0 && lp.flags(token) & (ARMED | flag::DEAD) == 0 {
+            self.arm(lp, token, Ready::default(), true);
+        }
     }
 
     /// Level-triggered: sets the interest of a source, with a system call only if it changes. `mute` takes the

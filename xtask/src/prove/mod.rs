@@ -97,7 +97,12 @@ pub(crate) fn run(root: &Path, options: &Options) -> Outcome {
         println!("\n{} FAILED: {}\n{}", failure.part, failure.why, failure.lines[from..].join("\n"));
         failure.replay.iter().for_each(|command| println!("replay: {command}"));
     }
-    Ok(proof.failures.is_empty())
+    // All parts together meet every kind of fault; one alone need not.
+    let unmet = if options.only.is_empty() { record.totals.unmet() } else { Vec::new() };
+    if !unmet.is_empty() {
+        println!("\nnever met: {}", unmet.join(", "));
+    }
+    Ok(proof.failures.is_empty() && unmet.is_empty())
 }
 
 /// Runs the parts in turns until the time is up. One that has failed is not run again.

@@ -45,6 +45,12 @@ impl Totals {
         }
     }
 
+    /// Kinds of fault that have never struck.
+    pub(super) fn unmet(&self) -> Vec<&str> {
+        let zero = |(name, number): &(&String, &f64)| name.starts_with(GROUPS[0]) && **number == 0.0;
+        self.0.iter().filter(zero).map(|(name, _)| name.as_str()).collect()
+    }
+
     #[cfg(test)]
     pub(super) fn get(&self, name: &str) -> f64 {
         self.0.get(name).copied().unwrap_or_default()
@@ -117,6 +123,13 @@ mod tests {
             (totals.get("seeds"), totals.get("virtual_seconds"), totals.get("none")),
             (20.0, 1.5, 0.0)
         );
+    }
+
+    #[test]
+    fn a_kind_of_fault_that_never_struck_is_named() {
+        let mut totals = of(&["totals: seeds=1 fault_a=0 fault_b=2 fault_c=0"]).unwrap();
+        totals.add(&of(&["totals: fault_a=3 others=0"]).unwrap());
+        assert_eq!(totals.unmet(), ["fault_c"]);
     }
 
     #[test]

@@ -14,9 +14,7 @@ use evenkeel::{Backend, EventLoop, spawn};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::support::{
-    Probe, Server, assert_same, descriptors, event_loop, exactly, pattern, read_now, until,
-};
+use crate::support::{Probe, Server, assert_same, descriptors, event_loop, pattern, until};
 
 on_every_backend! {
     a_file_is_made_written_read_and_removed,
@@ -358,8 +356,7 @@ fn i26_a_call_that_blocks_keeps_neither_the_loop_nor_the_others(backend: Backend
         })
         .unwrap();
     peer.write_all(b"ping").unwrap();
-    s.turns(5);
-    assert_eq!(exactly(&mut peer, 4), b"ping");
+    assert_eq!(s.answer(&mut peer, 4), b"ping");
     assert!(!blocked.is_finished());
     assert_eq!(s.h.stats().files_in_flight, 1);
     let _other_end = unblock(&pipe);
@@ -397,12 +394,7 @@ fn i41_more_operations_than_places_wait_and_all_end(backend: Backend) {
     s.until("the rest waits", || h.stats().files_waiting == 2000);
     assert_eq!(s.h.stats().files_in_flight, 1024);
     peer.write_all(b"ping").unwrap();
-    let mut answer = Vec::new();
-    s.until("the loop goes on meanwhile", || {
-        answer.extend(read_now(&mut peer));
-        answer.len() >= 4
-    });
-    assert_eq!(answer, b"ping");
+    assert_eq!(s.answer(&mut peer, 4), b"ping", "the loop goes on meanwhile");
     let _other_end = unblock(&pipe);
     s.events
         .block_on(async {

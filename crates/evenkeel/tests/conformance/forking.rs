@@ -59,8 +59,7 @@ fn busy_life(backend: Backend) {
     });
     let (mut peer, _) = s.pair(Probe::echo());
     peer.write_all(b"ping").unwrap();
-    s.turns(3);
-    assert_eq!(exactly(&mut peer, 4), b"ping");
+    assert_eq!(s.answer(&mut peer, 4), b"ping");
     let (h, path) = (s.h.clone(), folder.path("file"));
     s.events
         .block_on(async {
@@ -83,8 +82,7 @@ fn a_forked_child_makes_loops_of_its_own(backend: Backend) {
     assert!(!s.h.cancel(armed), "the parent's timer fired meanwhile");
     peer.write_all(b"ping").unwrap();
     s.until("the parent goes on", || seen.len() == 4);
-    s.turns(2);
-    assert_eq!(exactly(&mut peer, 4), b"ping");
+    assert_eq!(s.answer(&mut peer, 4), b"ping");
     // And once more, from a parent whose loop is in the middle of things.
     let handler = Probe::new().on_data(move |conn, _| {
         let child = fork(|| busy_life(backend));

@@ -259,8 +259,7 @@ fn an_id_of_numbers_names_what_they_came_from_and_nothing_else(backend: Backend)
     let again = ConnId::from_bits(bits);
     assert_eq!((again, again.to_bits()), (seen.id(), bits));
     s.h.write(again, b"yes").unwrap();
-    s.turns(2);
-    assert_eq!(exactly(&mut peer, 3), b"yes");
+    assert_eq!(s.answer(&mut peer, 3), b"yes");
     assert_eq!(other.h.write(again, b"no"), Err(StaleConn::OtherLoop));
     drop(peer);
     s.until("it is over", || seen.closed());

@@ -61,8 +61,7 @@ fn the_first_three_numbers_are_like_any_other(backend: Backend) {
         used.push(peer.as_raw_fd());
         peer.write_all(b"ping").unwrap();
         s.until("it was heard", || seen.len() == 4);
-        s.turns(2);
-        assert_eq!(exactly(&mut peer, 4), b"ping");
+        assert_eq!(s.answer(&mut peer, 4), b"ping");
         let (path, at) = (folder.path("file"), s.addr);
         s.expect(Probe::echo());
         s.events
@@ -142,8 +141,7 @@ fn i27_whatever_needs_a_descriptor_says_that_there_is_none(backend: Backend) {
         let heard = seen.len();
         peer.write_all(b"ping").unwrap();
         s.until("it is heard", || seen.len() == heard + 4);
-        s.turns(2);
-        assert_eq!(exactly(&mut peer, 4), b"ping");
+        assert_eq!(s.answer(&mut peer, 4), b"ping");
         s.turns(3);
         assert_eq!(descriptors(), before);
         assert!(s.events.block_on(Stream::connect(at)).unwrap().is_ok());

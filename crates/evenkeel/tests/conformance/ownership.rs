@@ -289,8 +289,7 @@ fn i43_a_task_that_echoes_and_hands_over_is_heard(backend: Backend) {
         s.until("all was sent back", || h.stats().bytes_out as usize == len);
         assert_same(&exactly(&mut peer, len), &pattern(len));
         peer.write_all(b"more").unwrap();
-        s.turns(5);
-        assert_eq!(exactly(&mut peer, 4), b"more");
+        assert_eq!(s.answer(&mut peer, 4), b"more");
     }
 }
 
@@ -420,8 +419,7 @@ fn i41_a_task_that_does_not_read_stops_its_peer_and_nobody_else(backend: Backend
     assert!(s.events.block_on(once(stream.read(&mut [0; 1]))).unwrap().is_none());
     let sent = flood(&mut s, &mut peer);
     friend.write_all(b"ping").unwrap();
-    s.turns(5);
-    assert_eq!(exactly(&mut friend, 4), b"ping");
+    assert_eq!(s.answer(&mut friend, 4), b"ping");
     assert!(s.turns_in(std::time::Duration::from_millis(30)) < 20, "a stopped stream is quiet");
     let mut got = vec![0; sent];
     s.events.block_on(stream.read_exact(&mut got)).unwrap().unwrap();
@@ -441,8 +439,7 @@ fn i41_a_paused_handler_stops_its_peer_and_nobody_else(backend: Backend) {
     let sent = flood(&mut s, &mut peer);
     assert_eq!(seen.len(), 0);
     friend.write_all(b"ping").unwrap();
-    s.turns(5);
-    assert_eq!(exactly(&mut friend, 4), b"ping");
+    assert_eq!(s.answer(&mut friend, 4), b"ping");
     assert!(s.turns_in(std::time::Duration::from_millis(30)) < 20, "a paused connection is quiet");
     s.h.resume(seen.id()).unwrap();
     s.until("all was heard", || seen.len() == sent);

@@ -13,9 +13,7 @@ use evenkeel::signal::{Signal, Signals};
 use evenkeel::{Backend, Message, time};
 use rustix::process::{Resource, Rlimit, getpid, getrlimit, kill_process, setrlimit};
 
-use crate::support::{
-    Probe, Server, connect, descriptors, event_loop, exactly, no_limits, pattern, read_all, until,
-};
+use crate::support::{Probe, Server, connect, descriptors, event_loop, no_limits, pattern, read_all, until};
 
 in_processes! {
     i27_running_out_of_descriptors_is_calm_and_passes,
@@ -63,8 +61,7 @@ fn run_out(backend: Backend) -> Duration {
     assert!(attempts <= 150 && turns <= 150, "{attempts} attempts and {turns} turns in half a second");
     // Those who are in go on, and those who are shed are told.
     friend.write_all(b"ping").unwrap();
-    s.turns(5);
-    assert_eq!(exactly(&mut friend, 4), b"ping");
+    assert_eq!(s.answer(&mut friend, 4), b"ping");
     let shed = crowd.iter_mut().map(|peer| {
         peer.set_nonblocking(true).unwrap();
         peer.read(&mut [0; 8]).is_err_and(|e| e.kind() == ErrorKind::ConnectionReset)
@@ -405,8 +402,7 @@ fn descriptors_past_the_limit_of_select(backend: Backend) {
     } else {
         assert!(listened.is_ok() && connected.is_ok() && stream.is_ok());
         s.until("the late one was heard", || seen.len() == 4);
-        s.turns(2);
-        assert_eq!(exactly(&mut late, 4), b"ping");
+        assert_eq!(s.answer(&mut late, 4), b"ping");
         s.h.close_listener(listened.unwrap());
         s.h.abort(connected.unwrap()).unwrap();
         drop(stream);
@@ -417,7 +413,6 @@ fn descriptors_past_the_limit_of_select(backend: Backend) {
     s.turns(3);
     assert_eq!(descriptors(), open);
     friend.write_all(b"ping").unwrap();
-    s.turns(5);
-    assert_eq!(exactly(&mut friend, 4), b"ping");
+    assert_eq!(s.answer(&mut friend, 4), b"ping");
     drop(Server::with_limits(Backend::Poll, no_limits()));
 }

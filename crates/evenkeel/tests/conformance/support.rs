@@ -263,6 +263,28 @@ impl Server {
         (0..n).for_each(|_| self.events.poll().unwrap());
     }
 
+    /// Runs the loop until so many bytes have come to a peer. How many turns that takes is the kernel's business: under load,
+    /// what was sent arrives a little later even within one machine.
+    #[track_caller]
+    pub fn answer(&mut self, peer: &mut TcpStream, len: usize) -> Vec<u8> {
+        let mut got = vec![0; len];
+        let mut at = 0;
+        peer.set_nonblocking(true).unwrap();
+        self.until("the peer has its answer", || {
+            while at < len {
+                match peer.read(&mut got[at..]) {
+                    Ok(0) => panic!("the answer ends after {at} of {len} bytes"),
+                    Ok(n) => at += n,
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
+                    Err(e) => panic!("the peer's read failed: {e}"),
+                }
+            }
+            true
+        });
+        peer.set_nonblocking(false).unwrap();
+        got
+    }
+
     /// Lets the loop live for a while of its own time and returns how many turns it took, the end's included.
     pub fn turns_in(&mut self, time: Duration) -> u64 {
         let before = self.h.stats().turns;

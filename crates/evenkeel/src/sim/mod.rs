@@ -69,8 +69,13 @@
 //! Loops that ask for no backend get [`Backend::Sim`](crate::Backend::Sim), which keeps the contract over the model of the network
 //! directly and is the fastest. With [`World::set_backend`], or in a program that asks for one by name, the driver of that
 //! backend runs: the very code that runs elsewhere, over a model of its system calls.
+//!
+//! # Tests that are no programs
+//!
+//! [`blocking`] runs a test that drives its loop by hand, with plain sockets as peers, over the same kernel.
 #![doc = include_str!("limits.md")]
 
+pub mod blocking;
 mod chaos;
 mod check;
 #[doc(hidden)]

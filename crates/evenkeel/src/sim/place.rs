@@ -7,6 +7,7 @@ use std::io;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
+use super::blocking;
 use super::driver::SimDriver;
 use super::kernel::HostId;
 use super::machine::Machine;
@@ -31,6 +32,8 @@ pub(crate) struct Place {
     pub(crate) backend: Backend,
     /// The world takes the turns of loops that are made here; else they wait in their own calls.
     pub(crate) stepped: bool,
+    /// Whether it is the only one of its world, whose loops all wait in their own calls.
+    pub(crate) alone: bool,
     /// Where code says that the world has failed.
     pub(crate) failed: Rc<RefCell<Option<String>>>,
 }
@@ -59,6 +62,10 @@ impl Drop for Inside {
 
 /// Makes the driver of a loop of the current host; none where there is no host.
 pub(crate) fn start(asked: Backend) -> Option<io::Result<Started>> {
+    if blocking::is_helper() {
+        let what = "a loop of a simulated world is made on the world's own thread";
+        return Some(Err(io::Error::new(io::ErrorKind::Unsupported, what)));
+    }
     here().map(|place| place.start(asked))
 }
 
@@ -74,20 +81,21 @@ pub(crate) fn machine() -> Option<Arc<dyn StandIn>> {
 pub(crate) struct Remembered {
     sim: Weak<Sim>,
     backend: Backend,
+    alone: bool,
     failed: Rc<RefCell<Option<String>>>,
 }
 
 impl Remembered {
     /// The place of this thread's code, if it is in this host.
     pub(crate) fn here(of: HostId) -> Option<Self> {
-        let Place { sim, host, backend, failed, .. } = here()?;
-        (host == of).then(|| Remembered { sim: Rc::downgrade(&sim), backend, failed })
+        let Place { sim, host, backend, alone, failed, .. } = here()?;
+        (host == of).then(|| Remembered { sim: Rc::downgrade(&sim), backend, alone, failed })
     }
 
     /// Another thread of that host's process: its loops wait in their own calls.
     pub(crate) fn enter(self, host: HostId) -> Option<Inside> {
-        let Remembered { sim, backend, failed } = self;
-        Some(Inside::new(Place { sim: sim.upgrade()?, host, backend, stepped: false, failed }))
+        let Remembered { sim, backend, alone, failed } = self;
+        Some(Inside::new(Place { sim: sim.upgrade()?, host, backend, stepped: false, alone, failed }))
     }
 }
 

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::event::epoll::EventData;
 use rustix::io::Errno;
 
+use super::blocking::Waiting;
 use super::disk::Disk;
 use super::fault::Fault;
 use super::kernel::{HostId, Kernel, Kind, ObjectId, bits};
@@ -33,6 +34,8 @@ pub(crate) struct Sim {
     /// What the virtual clock's zero is on the real one. Only differences are ever looked at.
     base: Instant,
     sleepers: RefCell<Vec<Sleeper>>,
+    /// Calls of other threads that wait for something.
+    pub(super) waiting: RefCell<Vec<Waiting>>,
     pub(super) disks: RefCell<BTreeMap<HostId, Disk>>,
     /// The mailboxes of each host's loops.
     pub(crate) remotes: RefCell<BTreeMap<HostId, Vec<Remote>>>,
@@ -71,6 +74,7 @@ impl Sim {
             kernel: RefCell::new(kernel),
             base: Instant::now(),
             sleepers: RefCell::default(),
+            waiting: RefCell::default(),
             disks: RefCell::default(),
             remotes: RefCell::default(),
             // The first of January 2030: no world depends on the day it runs.
@@ -119,7 +123,7 @@ impl Sim {
     pub(crate) fn settle(&self) {
         loop {
             let calls = self.kernel.borrow_mut().settle();
-            if calls.is_empty() {
+            if calls.is_empty() && !self.answer_threads() {
                 return;
             }
             calls.into_iter().for_each(|call| call());
@@ -130,12 +134,13 @@ impl Sim {
     pub(crate) fn advance(&self, to: u64) {
         loop {
             self.settle();
+            let next = self.next_due().map_or(to, |due| due.min(to));
             let mut kernel = self.kernel.borrow_mut();
-            let next = kernel.next_due().map_or(to, |due| due.min(to));
             if next > kernel.now {
                 kernel.now = next;
             }
-            if kernel.now >= to && kernel.next_due().is_none_or(|due| due > to) {
+            drop(kernel);
+            if next >= to && self.next_due().is_none_or(|due| due > to) {
                 return;
             }
         }
@@ -190,32 +195,14 @@ impl Sim {
         }
         loop {
             self.settle();
-            let (now, next) = {
-                let kernel = self.kernel.borrow();
-                (kernel.now, kernel.next_due())
-            };
+            let now = self.kernel.borrow().now;
             if until.is_some_and(|until| until <= now) || self.is_ready(host, &waited) {
                 if let Waited::Epoll(ep) = &waited {
                     self.kernel.borrow_mut().epoll_sleeps(host, *ep, false);
                 }
                 return true;
             }
-            match next.into_iter().chain(until).min() {
-                Some(next) => self.advance(next.max(now)),
-                None => self.wait_for_others(),
-            }
-        }
-    }
-
-    /// Nothing will happen in this world by itself: waits for a wake from another thread.
-    fn wait_for_others(&self) {
-        let doorbell = self.kernel.borrow().doorbell.clone();
-        let mut rung = doorbell.lock();
-        while rung.is_empty() {
-            rung = match doorbell.heard.wait(rung) {
-                Ok(rung) => rung,
-                Err(poisoned) => poisoned.into_inner(),
-            };
+            self.pass_time(until);
         }
     }
 }

@@ -374,7 +374,7 @@ impl World {
 
     fn place(&self, host: HostId) -> Place {
         let failed = self.failed.clone();
-        Place { sim: self.sim.clone(), host, backend: self.backend, stepped: true, failed }
+        Place { sim: self.sim.clone(), host, backend: self.backend, stepped: true, alone: false, failed }
     }
 
     /// Starts what is to start by now.

@@ -2,16 +2,18 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::time::Duration;
 
 use evenkeel::net::{ListenOptions, Listener, ListenerId, Stream};
+use evenkeel::sim::blocking::{self, UnixListener};
 use evenkeel::{Backend, EventLoop};
 
-use crate::support::{Probe, Server, connect, event_loop, exactly, no_limits, read_all, unique, until};
+use crate::support::{
+    Probe, Server, connect, event_loop, exactly, no_limits, read_all, reset_on_close, unique, until,
+};
 
-on_every_backend! {
+on_every_kernel! {
     a_full_pool_pauses_its_listener,
     a_pool_has_room_again_when_a_connection_is_detached,
     i38_a_panic_in_make_ends_one_connection,
@@ -122,7 +124,7 @@ fn a_closed_listener_accepts_nobody(backend: Backend) {
     s.turns(3);
     assert_eq!(s.h.stats().accepted, 1, "who was in the backlog is not accepted any more");
     assert_eq!(read_all(&mut late).1.unwrap_err().kind(), ErrorKind::ConnectionReset);
-    assert_eq!(std::net::TcpStream::connect(s.addr).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    assert_eq!(blocking::TcpStream::connect(s.addr).unwrap_err().kind(), ErrorKind::ConnectionRefused);
     assert!(!s.h.close_listener(s.listener) && s.h.listener_addr(s.listener).is_err());
     friend.write_all(b"ping").unwrap();
     assert_eq!(s.answer(&mut friend, 4), b"ping");
@@ -153,9 +155,9 @@ fn i37_closing_a_listener_leaves_streams_alone(backend: Backend) {
     let listeners: Vec<_> = (0..4).map(|_| h.listen("127.0.0.1:0", |_| Probe::new()).unwrap()).collect();
     let (peers, readers): (Vec<_>, Vec<_>) = (0..4)
         .map(|_| {
-            let (peer, ours) = std::os::unix::net::UnixStream::pair().unwrap();
+            let (peer, ours) = blocking::UnixStream::pair().unwrap();
             let task = h.spawn(async move {
-                let mut stream = Stream::from_fd(ours).unwrap();
+                let mut stream = Stream::from_fd(ours.into_fd().unwrap()).unwrap();
                 let mut got = [0; 4];
                 stream.read_exact(&mut got).await.unwrap();
                 got
@@ -169,8 +171,9 @@ fn i37_closing_a_listener_leaves_streams_alone(backend: Backend) {
     (0..3).for_each(|_| events.poll().unwrap());
     let more: Vec<_> = (0..4)
         .map(|_| {
-            let (peer, ours) = std::os::unix::net::UnixStream::pair().unwrap();
-            let stream = events.block_on(async { Stream::from_fd(ours).unwrap() }).unwrap();
+            let (peer, ours) = blocking::UnixStream::pair().unwrap();
+            let stream =
+                events.block_on(async { Stream::from_fd(ours.into_fd().unwrap()).unwrap() }).unwrap();
             (peer, stream)
         })
         .collect();
@@ -279,7 +282,7 @@ fn i05_connections_that_are_gone_before_they_are_accepted(backend: Backend) {
         for _ in 0..20 {
             let peer = connect(s.addr);
             if reset {
-                socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+                reset_on_close(&peer);
             }
         }
         let (pool, h) = (s.pool.clone(), s.h.clone());

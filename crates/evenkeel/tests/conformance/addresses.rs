@@ -3,13 +3,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
 use evenkeel::net::{Addr, ConnectOptions, KeepAlive, ListenOptions, ListenerId, SocketOption, Stream};
+use evenkeel::sim::blocking::{self, TcpStream, UnixStream};
 use evenkeel::{Backend, ConnId};
 use socket2::{Domain, SockRef, Socket, Type};
 
@@ -17,7 +17,7 @@ use crate::asynchronous::pair;
 use crate::connecting::{closed_port, full_backlog};
 use crate::support::{PEER, Probe, Seen, Server, broken, connect, event_loop, exactly, read_all, unique};
 
-on_every_backend! {
+on_every_kernel! {
     i32_ipv6_is_no_other_matter,
     a_listener_on_both_families_tells_them_apart,
     i32_addresses_that_cannot_be_reached_say_so,
@@ -275,7 +275,7 @@ fn paths_that_cannot_be_are_errors(backend: Backend) {
     std::fs::write(&file, "").unwrap();
     assert_eq!(ask_at(file.to_str().unwrap()).unwrap_err().kind(), ErrorKind::ConnectionRefused);
     std::fs::remove_file(&file).unwrap();
-    drop(std::os::unix::net::UnixListener::bind(&file).unwrap());
+    drop(blocking::UnixListener::bind(&file).unwrap());
     assert_eq!(ask_at(file.to_str().unwrap()).unwrap_err().kind(), ErrorKind::ConnectionRefused);
     let stale = file.clone();
     let tasks = s.events.block_on(Stream::connect(&*stale)).unwrap().unwrap_err();
@@ -460,7 +460,7 @@ fn options_are_the_kernels(backend: Backend) {
     assert_eq!(SockRef::from(&ours).recv_buffer_size().unwrap(), 100_000);
     // One that a Unix socket does not have; and one that makes an end a reset.
     let (a, _b) = UnixStream::pair().unwrap();
-    let unix = s.events.block_on(async { Stream::from_fd(a).unwrap() }).unwrap();
+    let unix = s.events.block_on(async { Stream::from_fd(a.into_fd().unwrap()).unwrap() }).unwrap();
     assert!(unix.set_option(SocketOption::NoDelay(true)).is_err());
     let (stream, mut peer) = pair(&mut s.events);
     stream.set_option(SocketOption::ResetOnClose).unwrap();

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::io::{ErrorKind, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::Shutdown;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,11 +13,14 @@ use std::time::Duration;
 
 use evenkeel::net::{Stream, UnixStream};
 use evenkeel::signal::{Signal, Signals};
+use evenkeel::sim::blocking::{self, TcpListener, TcpStream};
 use evenkeel::{Backend, EventLoop, Flow, Message, task, time};
 
-use crate::support::{PEER, assert_same, event_loop, exactly, pattern, read_all, read_now, unique};
+use crate::support::{
+    PEER, assert_same, event_loop, exactly, pattern, read_all, read_now, reset_on_close, unique,
+};
 
-on_every_backend! {
+on_every_kernel! {
     i03_a_flood_that_a_task_reads_comes_to_its_end,
     i43_a_failed_write_leaves_what_was_received,
     i35_two_streams_of_one_loop_exchange_megabytes,
@@ -108,7 +111,7 @@ fn i35_two_streams_of_one_loop_exchange_megabytes(backend: Backend) {
 fn i03_a_lent_answer_and_a_message_leave_while_the_peer_waits(backend: Backend) {
     let mut events = event_loop(backend);
     let (mut stream, mut peer) = pair(&mut events);
-    let thread = std::thread::spawn(move || {
+    let thread = blocking::spawn(move || {
         for _ in 0..5 {
             peer.write_all(b"go").unwrap();
             exactly(&mut peer, 5 + 2000);
@@ -175,7 +178,7 @@ fn a_stream_is_drained_when_the_kernel_has_refused_nothing(backend: Backend) {
                 sent += piece.len();
             }
             assert!(once(drained(&mut stream)).await.is_none(), "the peer does not read");
-            let reading = std::thread::spawn(move || exactly(&mut peer, sent).len());
+            let reading = blocking::spawn(move || exactly(&mut peer, sent).len());
             drained(&mut stream).await.unwrap();
             assert_eq!(reading.join().unwrap(), sent);
         })
@@ -225,8 +228,8 @@ fn two_tasks_share_the_halves(backend: Backend) {
     let mut events = event_loop(backend);
     let (stream, mut peer) = pair(&mut events);
     let mut writer = peer.try_clone().unwrap();
-    let thread = std::thread::spawn(move || {
-        let sender = std::thread::spawn(move || {
+    let thread = blocking::spawn(move || {
+        let sender = blocking::spawn(move || {
             writer.write_all(&pattern(2_000_000)).unwrap();
             writer.shutdown(Shutdown::Write).unwrap();
         });
@@ -300,7 +303,7 @@ fn i31_a_reset_reaches_both_halves(backend: Backend) {
             let reader = evenkeel::spawn(async move { read.read(&mut [0; 8]).await.map(|n| n > 0) });
             let writer = evenkeel::spawn(async move { write.write_all(b"x").await });
             time::sleep(Duration::from_millis(2)).await;
-            socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+            reset_on_close(&peer);
             drop(peer);
             // One of them hears of the reset; to the other it is an end or a broken pipe.
             let (read, write) = (reader.await.unwrap(), writer.await.unwrap());
@@ -370,8 +373,11 @@ fn i24_a_task_that_never_has_to_wait_keeps_nobody_waiting(backend: Backend) {
     let mut events = event_loop(backend);
     let rounds = events
         .block_on(async {
-            let (a, b) = std::os::unix::net::UnixStream::pair().unwrap();
-            let (mut a, mut b) = (Stream::from_fd(a).unwrap(), Stream::from_fd(b).unwrap());
+            let (a, b) = blocking::UnixStream::pair().unwrap();
+            let (mut a, mut b) = (
+                Stream::from_fd(a.into_fd().unwrap()).unwrap(),
+                Stream::from_fd(b.into_fd().unwrap()).unwrap(),
+            );
             let over = Rc::new(Cell::new(false));
             let (greedy, friend) = (over.clone(), over.clone());
             let greedy = task::spawn(async move {
@@ -386,8 +392,8 @@ fn i24_a_task_that_never_has_to_wait_keeps_nobody_waiting(backend: Backend) {
             task::spawn(async move {
                 // A timer and a socket, which the loop has to look at meanwhile.
                 time::sleep(Duration::from_millis(1)).await;
-                let (c, mut d) = std::os::unix::net::UnixStream::pair().unwrap();
-                let mut stream = Stream::from_fd(c).unwrap();
+                let (c, mut d) = blocking::UnixStream::pair().unwrap();
+                let mut stream = Stream::from_fd(c.into_fd().unwrap()).unwrap();
                 d.write_all(b"y").unwrap();
                 stream.read_exact(&mut [0]).await.unwrap();
                 friend.set(true);
@@ -405,10 +411,10 @@ fn i03_a_flood_that_a_task_reads_comes_to_its_end(backend: Backend) {
     let (mut stream, mut peer) = pair(&mut events);
     let sent = pattern(ALL);
     let bytes = sent.clone();
-    let writer = std::thread::spawn(move || {
+    let writer = blocking::spawn(move || {
         for piece in bytes.chunks(200_001) {
             peer.write_all(piece).unwrap();
-            std::thread::yield_now();
+            blocking::yield_now();
         }
         peer
     });

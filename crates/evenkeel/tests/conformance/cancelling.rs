@@ -7,12 +7,13 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use evenkeel::sim::blocking;
 use evenkeel::{Backend, Flow, Message, task, time};
 
 use crate::asynchronous::{fill, once, pair};
-use crate::support::{assert_same, event_loop, pattern, read_all, until};
+use crate::support::{assert_same, event_loop, pattern, read_all, reset_on_close, until};
 
-on_every_backend! {
+on_every_kernel! {
     cancelled_reads_lose_nothing,
     cancelled_writes_write_nothing,
     a_cancelled_flush_or_shutdown_can_be_tried_again,
@@ -29,7 +30,7 @@ fn cancelled_reads_lose_nothing(backend: Backend) {
     let (mut stream, mut peer) = pair(&mut events);
     let sent = pattern(500_000);
     let bytes = sent.clone();
-    let thread = std::thread::spawn(move || {
+    let thread = blocking::spawn(move || {
         for chunk in bytes.chunks(3001) {
             peer.write_all(chunk).unwrap();
         }
@@ -64,7 +65,7 @@ fn cancelled_reads_lose_nothing(backend: Backend) {
 fn cancelled_writes_write_nothing(backend: Backend) {
     let mut events = event_loop(backend);
     let (mut stream, mut peer) = pair(&mut events);
-    let thread = std::thread::spawn(move || read_all(&mut peer).0);
+    let thread = blocking::spawn(move || read_all(&mut peer).0);
     let sent = pattern(8_000_000);
     events
         .block_on(async {
@@ -94,7 +95,7 @@ fn a_cancelled_flush_or_shutdown_can_be_tried_again(backend: Backend) {
             filled
         })
         .unwrap();
-    let thread = std::thread::spawn(move || read_all(&mut peer));
+    let thread = blocking::spawn(move || read_all(&mut peer));
     events
         .block_on(async {
             while once(stream.flush()).await.is_none() {
@@ -121,7 +122,7 @@ fn a_dropped_stream_flushes_what_it_has_queued(backend: Backend) {
             filled
         })
         .unwrap();
-    let thread = std::thread::spawn(move || read_all(&mut peer));
+    let thread = blocking::spawn(move || read_all(&mut peer));
     let h = events.handle();
     until(&mut events, "it is released", || h.stats().sources == sources - 1);
     let (got, end) = thread.join().unwrap();
@@ -145,7 +146,7 @@ fn i30_a_dropped_stream_waits_for_a_peer_that_is_still_sending(backend: Backend)
     peer.write_all(&pattern(500_000)).unwrap();
     events.block_on(async { stream.write_all(b"enough, thank you").await.unwrap() }).unwrap();
     drop(stream);
-    let thread = std::thread::spawn(move || {
+    let thread = blocking::spawn(move || {
         peer.write_all(&pattern(500_000)).unwrap();
         peer.shutdown(Shutdown::Write).unwrap();
         read_all(&mut peer)
@@ -173,7 +174,7 @@ fn a_stream_dropped_while_the_peer_resets(backend: Backend) {
                 stream.send(&Message::from(pattern(queued)));
             })
             .unwrap();
-        socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+        reset_on_close(&peer);
         drop(stream);
         drop(peer);
         until(&mut events, "it is released", || h.stats().sources == sources);
@@ -219,7 +220,7 @@ fn i41_a_stream_that_queues_without_waiting_is_ended(backend: Backend) {
             drop(stream);
         })
         .unwrap();
-    let thread = std::thread::spawn(move || read_all(&mut peer));
+    let thread = blocking::spawn(move || read_all(&mut peer));
     let h = events.handle();
     until(&mut events, "it is released", || h.stats().sources == 0);
     let (got, end) = thread.join().unwrap();

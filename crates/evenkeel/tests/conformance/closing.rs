@@ -2,18 +2,19 @@
 
 use std::cell::RefCell;
 use std::io::{ErrorKind, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use evenkeel::net::{ConnectOptions, Limits, ListenOptions};
+use evenkeel::sim::blocking::{self, TcpListener, TcpStream};
 use evenkeel::{Backend, Conn, EventLoop, Flow, StaleConn};
 
 use crate::support::{
     Probe, Seen, Server, assert_same, connect, event_loop, exactly, no_limits, pattern, read_all, until,
 };
 
-on_every_backend! {
+on_every_kernel! {
     close_flushes_a_large_queue_to_a_slow_reader,
     close_gives_up_at_its_deadline,
     i30_close_waits_for_a_peer_that_is_still_sending,
@@ -70,7 +71,7 @@ fn close_gives_up_at_its_deadline(backend: Backend) {
     let (mut peer, seen) = s.pair(Probe::new());
     s.h.write(seen.id(), &pattern(20_000_000)).unwrap();
     s.turns(2);
-    let started = Instant::now();
+    let started = blocking::now();
     s.h.close(seen.id()).unwrap();
     s.until("it gave up", || seen.closed());
     assert!(started.elapsed() >= Duration::from_millis(60), "not before its deadline");
@@ -95,7 +96,7 @@ fn i30_close_waits_for_a_peer_that_is_still_sending(backend: Backend) {
     s.h.resume(seen.id()).unwrap();
     let (got, end) = s.serve(move |_| {
         let mut writer = peer.try_clone().unwrap();
-        let thread = std::thread::spawn(move || {
+        let thread = blocking::spawn(move || {
             writer.write_all(&pattern(500_000)).unwrap();
             writer.shutdown(Shutdown::Write).unwrap();
         });
@@ -167,7 +168,7 @@ fn in_every_call(backend: Backend, act: fn(&mut Conn<'_>), reason: &str) {
             }
             _ => {}
         }
-        let reader = std::thread::spawn(move || {
+        let reader = blocking::spawn(move || {
             let mut peer = peer;
             read_all(&mut peer)
         });
@@ -426,7 +427,7 @@ fn a_loop_may_live_until_its_thread_has_ended(backend: Backend) {
     thread_local! {
         static KEPT: RefCell<Option<(EventLoop, TcpStream)>> = const { RefCell::new(None) };
     }
-    let thread = std::thread::spawn(move || {
+    let thread = blocking::spawn(move || {
         // Its memory is given back after the loop's own, which is used later.
         KEPT.set(None);
         let mut s = Server::new(backend);

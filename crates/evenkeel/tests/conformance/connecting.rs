@@ -1,17 +1,19 @@
 //! Making connections: success, every failure, and what was written before.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::unix::net::UnixListener;
+use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::Duration;
 
 use evenkeel::net::{Addr, ConnectOptions, Stream};
+use evenkeel::sim::blocking::{self, TcpListener, TcpStream, UnixListener};
 use evenkeel::{Backend, Message};
 
-use crate::support::{PEER, Probe, Seen, Server, assert_same, exactly, no_limits, pattern, read_all, unique};
+use crate::support::{
+    PEER, Probe, Seen, Server, assert_same, exactly, no_limits, pattern, read_all, reset_on_close, unique,
+};
 
-on_every_backend! {
+on_every_kernel! {
     i32_a_connection_is_made_and_used,
     i32_a_refused_connection_says_so,
     i32_a_connection_that_is_never_answered_meets_its_deadline,
@@ -103,7 +105,7 @@ fn i32_a_connection_that_is_never_answered_meets_its_deadline(backend: Backend) 
     options.deadline = Some(Duration::from_millis(60));
     let probe = Probe::new();
     let seen = probe.seen.clone();
-    let started = std::time::Instant::now();
+    let started = blocking::now();
     s.pool.connect(at, &options, probe).unwrap();
     s.until("it failed", || seen.closed());
     assert!(started.elapsed() >= Duration::from_millis(60));
@@ -128,7 +130,7 @@ fn the_connect_deadline_ends_with_the_connect(backend: Backend) {
     s.h.close(id).unwrap();
     let _ = s.turns_in(Duration::from_millis(500));
     assert_eq!(seen.why(), "open", "it is being flushed until its own deadline, which is far");
-    let reader = std::thread::spawn(move || read_all(&mut peer));
+    let reader = blocking::spawn(move || read_all(&mut peer));
     s.until("it is over", || seen.closed());
     assert_eq!(seen.why(), "closed");
     assert_same(&reader.join().unwrap().0, &pattern(9_000_000));
@@ -138,7 +140,7 @@ fn i32_a_reset_right_after_the_connect_is_an_error(backend: Backend) {
     let mut s = Server::new(backend);
     let (l, at) = listener();
     let (_, seen) = begin(&s, at, Probe::new());
-    socket2::SockRef::from(&accept(&l)).set_linger(Some(Duration::ZERO)).unwrap();
+    reset_on_close(&accept(&l));
     s.until("it is over", || seen.closed());
     assert_eq!(seen.error(), Some(ErrorKind::ConnectionReset));
 }
@@ -156,7 +158,7 @@ fn i30_an_end_behind_data_right_after_the_connect_is_heard(backend: Backend) {
 fn i30_a_stream_hears_an_end_behind_data_right_after_the_connect(backend: Backend) {
     let mut s = Server::new(backend);
     let (l, at) = listener();
-    let thread = std::thread::spawn(move || accept(&l).write_all(b"bye").unwrap());
+    let thread = blocking::spawn(move || accept(&l).write_all(b"bye").unwrap());
     let all = s.events.block_on(async {
         let mut stream = Stream::connect(at).await.unwrap();
         let mut all = Vec::new();
@@ -197,7 +199,7 @@ fn unix_sockets_connect_or_say_why_not(backend: Backend) {
     let seen = probe.seen.clone();
     connect(probe).unwrap();
     // The rest of the backlog is taken, and the one after is refused at once: Unix sockets do not wait.
-    rustix::net::listen(&l, 1).unwrap();
+    rustix::net::listen(l.std().unwrap(), 1).unwrap();
     let refused = (0..10).find_map(|_| connect(Probe::new()).err()).expect("the backlog has an end");
     assert_eq!(refused.kind(), ErrorKind::WouldBlock);
     let (mut peer, _) = l.accept().unwrap();

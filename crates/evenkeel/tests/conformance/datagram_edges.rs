@@ -7,13 +7,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use evenkeel::net::{UdpOption, UdpOptions, UdpSocket};
+use evenkeel::sim::blocking;
 use evenkeel::{Backend, EventLoop, spawn, time};
 use socket2::SockRef;
 
 use crate::asynchronous::once;
 use crate::support::{PEER, assert_same, event_loop, pattern};
 
-on_every_backend! {
+on_every_kernel! {
     i31_an_error_that_nobody_takes_does_not_spin,
     a_sender_to_many_hears_nothing_of_closed_ports,
     a_socket_is_connected_anew,
@@ -39,8 +40,8 @@ fn bind(at: &str) -> (UdpSocket, SocketAddr) {
 }
 
 /// An address at which nobody receives, and nobody will while the socket is kept: it hears one peer only, who never speaks.
-fn nobody() -> (std::net::UdpSocket, SocketAddr) {
-    let kept = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+fn nobody() -> (blocking::UdpSocket, SocketAddr) {
+    let kept = blocking::UdpSocket::bind("127.0.0.1:0").unwrap();
     kept.connect("127.0.0.99:9").unwrap();
     let at = kept.local_addr().unwrap();
     (kept, at)
@@ -147,7 +148,7 @@ fn a_connected_socket_hears_its_peer_only(backend: Backend) {
 fn datagrams_that_wait_are_read_one_by_one(backend: Backend) {
     let mut events = event_loop(backend);
     let (socket, at) = events.block_on(async { bind("127.0.0.1:0") }).unwrap();
-    let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let peer = blocking::UdpSocket::bind("127.0.0.1:0").unwrap();
     for len in 1..=40 {
         peer.send_to(&pattern(len), at).unwrap();
     }
@@ -234,7 +235,7 @@ fn i06_sockets_that_end_in_the_batch_in_which_they_were_reported(backend: Backen
                 tasks.borrow_mut().push(task);
             }
             evenkeel::task::yield_now().await;
-            let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            let peer = blocking::UdpSocket::bind("127.0.0.1:0").unwrap();
             for at in &all {
                 peer.send_to(b"now", at).unwrap();
             }
@@ -289,8 +290,8 @@ fn groups_of_ipv6_are_joined_and_left(backend: Backend) {
     let mut events = event_loop(backend);
     events
         .block_on(async {
-            let any = std::net::UdpSocket::bind("[::1]:0").unwrap();
-            let loopback = rustix::net::netdevice::name_to_index(any, "lo").unwrap();
+            let any = blocking::UdpSocket::bind("[::1]:0").unwrap();
+            let loopback = rustix::net::netdevice::name_to_index(any.std().unwrap(), "lo").unwrap();
             let (member, at) = bind("[::]:0");
             // A group of this body's own, on this machine.
             let group = Ipv6Addr::new(0xff01, 0, 0, 0, 0, 0, 0xe7e2, at.port());

@@ -7,12 +7,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use evenkeel::net::{UdpOption, UdpOptions, UdpSocket};
+use evenkeel::sim::blocking;
 use evenkeel::{Backend, spawn, time};
 
 use crate::asynchronous::once;
 use crate::support::{assert_same, event_loop, pattern, serve};
 
-on_every_backend! {
+on_every_kernel! {
     datagrams_of_every_size_come_back,
     i10_a_receive_that_is_dropped_loses_nothing,
     tasks_share_a_socket,
@@ -147,11 +148,11 @@ fn a_closed_port_is_heard_of_once(backend: Backend) {
 
 fn sockets_change_hands(backend: Backend) {
     let mut events = event_loop(backend);
-    let other = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let other = blocking::UdpSocket::bind("127.0.0.1:0").unwrap();
     let at = other.local_addr().unwrap();
     let socket = events
         .block_on(async {
-            let socket = UdpSocket::from_fd(other).unwrap();
+            let socket = UdpSocket::from_fd(other.into_fd().unwrap()).unwrap();
             assert_eq!(socket.local_addr().unwrap(), at);
             let mut bytes = [0; 16];
             assert!(once(socket.recv(&mut bytes)).await.is_none());
@@ -159,7 +160,7 @@ fn sockets_change_hands(backend: Backend) {
             socket.into_fd().unwrap()
         })
         .unwrap();
-    let socket = std::net::UdpSocket::from(socket);
+    let socket = blocking::UdpSocket::from_fd(socket).unwrap();
     socket.send_to(b"to itself", at).unwrap();
     let mut bytes = [0; 16];
     assert_eq!(socket.recv(&mut bytes).unwrap(), 9);
@@ -185,7 +186,7 @@ fn a_loop_that_sleeps_is_woken_by_a_datagram(backend: Backend) {
         })
         .unwrap();
     serve(&mut events, move |_| {
-        let peer = std::net::UdpSocket::bind("[::1]:0").unwrap();
+        let peer = blocking::UdpSocket::bind("[::1]:0").unwrap();
         peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         for n in 0..20u8 {
             peer.send_to(&[n], at).unwrap();

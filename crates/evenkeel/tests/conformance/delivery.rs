@@ -2,21 +2,22 @@
 
 use std::cell::RefCell;
 use std::io::{IoSlice, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
 use evenkeel::Backend;
 use evenkeel::net::{ListenOptions, Stream};
+use evenkeel::sim::blocking::{self, TcpStream, UnixStream};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use crate::support::{
-    PEER, Probe, Server, assert_same, connect, exactly, no_limits, pattern, read_all, unique, until,
+    PEER, Probe, Server, assert_same, connect, exactly, no_limits, pattern, read_all, reset_on_close, unique,
+    until,
 };
 
-on_every_backend! {
+on_every_kernel! {
     i05_bytes_arrive_in_order_whatever_their_sizes,
     i35_large_transfers_both_ways_at_once_stay_exact,
     i35_tiny_socket_buffers_keep_the_stream_exact,
@@ -56,7 +57,7 @@ fn i35_large_transfers_both_ways_at_once_stay_exact(backend: Backend) {
     let (mut peer, _) = s.pair(Probe::echo());
     let got = s.serve(move |_| {
         let mut writer = peer.try_clone().unwrap();
-        let thread = std::thread::spawn(move || {
+        let thread = blocking::spawn(move || {
             let bytes = pattern(3_000_000);
             let mut rng = fastrand::Rng::with_seed(1);
             let mut rest = &bytes[..];
@@ -83,7 +84,7 @@ fn i35_tiny_socket_buffers_keep_the_stream_exact(backend: Backend) {
     let (mut peer, _) = s.pair(Probe::echo());
     let got = s.serve(move |_| {
         let mut writer = peer.try_clone().unwrap();
-        let thread = std::thread::spawn(move || {
+        let thread = blocking::spawn(move || {
             for chunk in pattern(200_000).chunks(7_001) {
                 writer.write_all(chunk).unwrap();
             }
@@ -142,7 +143,7 @@ fn i30_a_reset_behind_data_ends_the_connection(backend: Backend) {
     s.turns(3);
     peer.write_all(b"last words").unwrap();
     s.until("the data was heard", || seen.len() == 10);
-    socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+    reset_on_close(&peer);
     drop(peer);
     s.until("the reset was heard", || seen.closed());
     assert_eq!(seen.error(), Some(std::io::ErrorKind::ConnectionReset));
@@ -155,10 +156,10 @@ fn i01_urgent_data_behind_a_short_read_hides_nothing(backend: Backend) {
     let got = s.serve(move |_| {
         // The urgent byte itself is not part of the stream, but it cuts reads in two.
         peer.write_all(b"abc").unwrap();
-        socket2::SockRef::from(&peer).send_out_of_band(b"!").unwrap();
+        socket2::SockRef::from(peer.std().unwrap()).send_out_of_band(b"!").unwrap();
         peer.write_all(b"def").unwrap();
         let first = exactly(&mut peer, 6);
-        socket2::SockRef::from(&peer).send_out_of_band(b"?").unwrap();
+        socket2::SockRef::from(peer.std().unwrap()).send_out_of_band(b"?").unwrap();
         peer.write_all(b"ghi").unwrap();
         peer.shutdown(Shutdown::Write).unwrap();
         let (rest, end) = read_all(&mut peer);
@@ -173,7 +174,7 @@ fn i01_urgent_data_between_bytes_that_are_all_there_hides_nothing(backend: Backe
     let mut s = Server::new(backend);
     let (mut peer, seen) = s.pair(Probe::new());
     peer.write_all(b"abc").unwrap();
-    socket2::SockRef::from(&peer).send_out_of_band(b"!").unwrap();
+    socket2::SockRef::from(peer.std().unwrap()).send_out_of_band(b"!").unwrap();
     peer.write_all(b"def").unwrap();
     s.until("all was heard", || seen.text() == "abcdef");
 }
@@ -182,7 +183,7 @@ fn i29_urgent_data_does_not_spin_the_loop(backend: Backend) {
     let mut s = Server::new(backend);
     let (mut peer, seen) = s.pair(Probe::new());
     peer.write_all(b"abc").unwrap();
-    socket2::SockRef::from(&peer).send_out_of_band(b"!").unwrap();
+    socket2::SockRef::from(peer.std().unwrap()).send_out_of_band(b"!").unwrap();
     s.until("the data was heard", || seen.len() == 3);
     let turns = s.turns_in(Duration::from_millis(50));
     assert!(turns < 20, "{turns} turns in 50 ms of silence");
@@ -195,16 +196,21 @@ fn i01_descriptors_on_a_unix_stream_hide_nothing(backend: Backend) {
     let (ours, peer) = UnixStream::pair().unwrap();
     let probe = Probe::new();
     let seen = probe.seen.clone();
-    let stream = s.events.block_on(async { Stream::from_fd(ours) }).unwrap().unwrap();
+    let stream = s.events.block_on(async { Stream::from_fd(ours.into_fd().unwrap()) }).unwrap().unwrap();
     assert!(s.pool.adopt(stream, probe, b"").is_ok());
     s.until("it is open", || seen.opened.get());
     let send = |bytes: &[u8], pass: bool| {
         let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        let fds = [peer.as_fd()];
+        let fds = [peer.std().unwrap().as_fd()];
         assert!(!pass || control.push(SendAncillaryMessage::ScmRights(&fds)));
-        let n =
-            rustix::net::sendmsg(&peer, &[IoSlice::new(bytes)], &mut control, SendFlags::empty()).unwrap();
+        let n = rustix::net::sendmsg(
+            peer.std().unwrap(),
+            &[IoSlice::new(bytes)],
+            &mut control,
+            SendFlags::empty(),
+        )
+        .unwrap();
         assert_eq!(n, bytes.len());
     };
     for _ in 0..3 {
@@ -277,7 +283,7 @@ fn i05_a_full_read_of_exactly_the_loops_memory(backend: Backend) {
         let sent = pattern(times << 16);
         let (mut peer, seen) = s.pair(Probe::new());
         let bytes = sent.clone();
-        let writer = std::thread::spawn(move || {
+        let writer = blocking::spawn(move || {
             peer.write_all(&bytes).unwrap();
             peer
         });
@@ -300,7 +306,7 @@ fn unix_streams_deliver_everything(backend: Backend) {
         let mut peer = UnixStream::connect(at).unwrap();
         peer.set_read_timeout(Some(PEER)).unwrap();
         let mut writer = peer.try_clone().unwrap();
-        let thread = std::thread::spawn(move || {
+        let thread = blocking::spawn(move || {
             writer.write_all(&pattern(700_000)).unwrap();
             writer.shutdown(Shutdown::Write).unwrap();
         });

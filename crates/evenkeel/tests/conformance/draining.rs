@@ -2,16 +2,16 @@
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::rc::Rc;
 use std::time::Duration;
 
 use evenkeel::net::{Closing, Drain, Drained};
+use evenkeel::sim::blocking::TcpStream;
 use evenkeel::{Backend, time};
 
 use crate::support::{Probe, Seen, Server, connect, exactly, pattern, read_all};
 
-on_every_backend! {
+on_every_kernel! {
     i48_connections_finish_by_themselves_or_are_closed,
     whoever_waits_in_the_backlog_is_served_and_told,
     a_drain_ends_when_nobody_is_left,

@@ -3,21 +3,22 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Write};
-use std::net::{Shutdown, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::net::Shutdown;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel::net::{ConnectOptions, ListenOptions};
+use evenkeel::sim::blocking::{self, TcpStream, UnixStream};
 use evenkeel::{Backend, Flow, Message, time};
 
 use crate::asynchronous::{once, pair};
 use crate::support::{
-    PEER, Probe, Seen, Server, assert_same, connect, event_loop, exactly, pattern, read_all, unique, until,
+    PEER, Probe, Seen, Server, assert_same, connect, event_loop, exactly, pattern, read_all, reset_on_close,
+    unique, until,
 };
 
-on_every_backend! {
+on_every_kernel! {
     i30_i31_every_end_in_every_state,
     i30_i31_every_end_of_a_stream_in_every_state,
     i30_i31_every_end_beside_a_queue,
@@ -51,7 +52,7 @@ pub fn end(peer: TcpStream, how: End) -> Option<TcpStream> {
             return Some(peer);
         }
         End::Close => {}
-        End::Reset => socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap(),
+        End::Reset => reset_on_close(&peer),
     }
     None
 }
@@ -170,7 +171,7 @@ fn i30_i31_every_end_beside_a_queue(backend: Backend) {
                 if !paused {
                     s.until(&case, || seen.eof.get() == 1);
                 }
-                let reader = std::thread::spawn(move || exactly(&mut peer, QUEUE));
+                let reader = blocking::spawn(move || exactly(&mut peer, QUEUE));
                 let h = s.h.clone();
                 s.until(&case, || h.queued(seen.id()) == Ok(0));
                 assert_same(&reader.join().unwrap(), &bytes);
@@ -372,7 +373,7 @@ fn i07_i31_whatever_is_done_after_a_reset_that_nobody_heard_of(backend: Backend)
 /// The peer has read the end of what we had to say, and still talks, when it is reset.
 fn a_reset_after_the_end_of_the_write_half(backend: Backend) {
     let mut s = Server::new(backend);
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = blocking::TcpListener::bind("127.0.0.1:0").unwrap();
     for accepted in [true, false] {
         let says = |probe: Probe| {
             probe.on_open(|conn| {
@@ -415,7 +416,7 @@ fn the_end_of_the_write_half_is_asked_for_twice(backend: Backend) {
         s.turns(2);
         let again = seen.id();
         s.h.notify(again).unwrap();
-        let reader = std::thread::spawn(move || {
+        let reader = blocking::spawn(move || {
             let all = read_all(&mut peer);
             (all, peer)
         });

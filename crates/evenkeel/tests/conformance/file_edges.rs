@@ -11,7 +11,7 @@ use crate::asynchronous::once;
 use crate::files::Folder;
 use crate::support::{PEER, Server, assert_same, event_loop, pattern};
 
-on_every_backend! {
+on_every_kernel! {
     writes_past_the_end_leave_a_hole,
     empty_files_and_empty_operations,
     tasks_share_one_file,

@@ -16,7 +16,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::support::{Probe, Server, assert_same, descriptors, event_loop, pattern, until};
 
-on_every_backend! {
+on_every_kernel! {
     a_file_is_made_written_read_and_removed,
     reads_at_the_end_are_short,
     big_files_are_whole,

@@ -1,16 +1,17 @@
 //! Pausing and resuming; and that nothing which nobody wants to read keeps the loop busy.
 
 use std::io::Write;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::Duration;
 
 use evenkeel::Backend;
 use evenkeel::net::Stream;
+use evenkeel::sim::blocking::{self, TcpStream};
 
-use crate::support::{Probe, Server, assert_same, connect, pattern};
+use crate::support::{Probe, Server, assert_same, connect, pattern, reset_on_close};
 
-on_every_backend! {
+on_every_kernel! {
     i06_nothing_is_delivered_after_a_pause,
     i06_nothing_is_delivered_after_another_handlers_pause_in_the_same_batch,
     a_pause_in_on_open_holds_what_is_there_already,
@@ -36,7 +37,7 @@ fn assert_quiet(s: &mut Server) {
 }
 
 fn reset(peer: TcpStream) {
-    socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+    reset_on_close(&peer);
 }
 
 fn i06_nothing_is_delivered_after_a_pause(backend: Backend) {
@@ -44,7 +45,7 @@ fn i06_nothing_is_delivered_after_a_pause(backend: Backend) {
     let (mut peer, seen) = s.pair(Probe::new().on_data(|conn, _| conn.pause()));
     let sent = pattern(300_000);
     let bytes = sent.clone();
-    let writer = std::thread::spawn(move || {
+    let writer = blocking::spawn(move || {
         peer.write_all(&bytes).unwrap();
         peer.shutdown(Shutdown::Write).unwrap();
         peer
@@ -113,7 +114,7 @@ fn a_pause_taken_back_in_the_same_call_loses_nothing(backend: Backend) {
         conn.resume();
     }));
     let seen_there = seen.clone();
-    let thread = std::thread::spawn(move || {
+    let thread = blocking::spawn(move || {
         peer.write_all(&pattern(1_000_000)).unwrap();
         peer
     });
@@ -223,7 +224,7 @@ fn i29_a_half_closed_connection_does_not_spin(backend: Backend) {
     s.h.write(seen.id(), &pattern(8_000_000)).unwrap();
     assert_quiet(&mut s);
     let id = seen.id();
-    let thread = std::thread::spawn(move || crate::support::read_all(&mut peer));
+    let thread = blocking::spawn(move || crate::support::read_all(&mut peer));
     let h = s.h.clone();
     s.until("all was sent", || h.queued(id) == Ok(0));
     assert_quiet(&mut s);
@@ -249,9 +250,12 @@ fn i31_a_connection_whose_peer_is_gone_does_not_spin(backend: Backend) {
 
 fn i29_a_stream_that_nobody_reads_does_not_spin(backend: Backend) {
     let mut s = Server::new(backend);
-    let (mut ours, mut peer) = std::os::unix::net::UnixStream::pair().unwrap();
-    let mut stream =
-        s.events.block_on(async { Stream::from_fd(peer.try_clone().unwrap()) }).unwrap().unwrap();
+    let (mut ours, mut peer) = blocking::UnixStream::pair().unwrap();
+    let mut stream = s
+        .events
+        .block_on(async { Stream::from_fd(peer.try_clone().unwrap().into_fd().unwrap()) })
+        .unwrap()
+        .unwrap();
     ours.write_all(b"unread").unwrap();
     assert_quiet(&mut s);
     ours.write_all(b" and more").unwrap();
@@ -268,7 +272,7 @@ fn i29_a_stream_that_nobody_reads_does_not_spin(backend: Backend) {
 
 fn i31_a_stream_that_was_reset_and_that_nobody_reads_does_not_spin(backend: Backend) {
     let mut s = Server::new(backend);
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = blocking::TcpListener::bind("127.0.0.1:0").unwrap();
     let at = listener.local_addr().unwrap();
     let mut stream = s.events.block_on(Stream::connect(at)).unwrap().unwrap();
     let (peer, _) = listener.accept().unwrap();

@@ -1,18 +1,18 @@
 //! Streams that are forwarded to each other.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::net::Shutdown;
 use std::thread;
 use std::time::Duration;
 
 use evenkeel::net::{Stream, forward, forward_both};
+use evenkeel::sim::blocking::{self, TcpListener, TcpStream, UnixStream};
 use evenkeel::task::JoinHandle;
 use evenkeel::{Backend, EventLoop, Message, time};
 
-use crate::support::{PEER, assert_same, descriptors, event_loop, exactly, pattern, until};
+use crate::support::{PEER, assert_same, descriptors, event_loop, exactly, pattern, reset_on_close, until};
 
-on_every_backend! {
+on_every_kernel! {
     i35_both_directions_at_once_lose_nothing,
     i30_an_end_is_passed_on_and_the_other_direction_lives,
     small_messages_go_through_at_once,
@@ -59,16 +59,16 @@ fn between(events: &mut EventLoop) -> (TcpStream, TcpStream, Counts) {
     (to_a, to_b, task)
 }
 
-fn send(peer: &TcpStream, bytes: Vec<u8>) -> thread::JoinHandle<()> {
+fn send(peer: &TcpStream, bytes: Vec<u8>) -> blocking::JoinHandle<()> {
     let mut peer = peer.try_clone().unwrap();
-    thread::spawn(move || {
+    blocking::spawn(move || {
         peer.write_all(&bytes).unwrap();
         peer.shutdown(Shutdown::Write).unwrap();
     })
 }
 
-fn receive(mut peer: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
-    thread::spawn(move || {
+fn receive(mut peer: impl Read + Send + 'static) -> blocking::JoinHandle<Vec<u8>> {
+    blocking::spawn(move || {
         let mut all = Vec::new();
         peer.read_to_end(&mut all).unwrap();
         all
@@ -89,11 +89,15 @@ fn i35_both_directions_at_once_lose_nothing(backend: Backend) {
     // Unix sockets are forwarded like others.
     let ((a, ours_a), (b, ours_b)) = (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
     let task = events.handle().spawn(async move {
-        forward_both(&mut Stream::from_fd(ours_a)?, &mut Stream::from_fd(ours_b)?).await
+        forward_both(
+            &mut Stream::from_fd(ours_a.into_fd().unwrap())?,
+            &mut Stream::from_fd(ours_b.into_fd().unwrap())?,
+        )
+        .await
     });
     let mut far = a.try_clone().unwrap();
     let sent = there.clone();
-    let sending = thread::spawn(move || {
+    let sending = blocking::spawn(move || {
         far.write_all(&sent).unwrap();
         far.shutdown(Shutdown::Write).unwrap();
     });
@@ -110,7 +114,7 @@ fn i30_an_end_is_passed_on_and_the_other_direction_lives(backend: Backend) {
     let (mut a, mut b, task) = between(&mut events);
     a.write_all(b"question").unwrap();
     a.shutdown(Shutdown::Write).unwrap();
-    let talk = thread::spawn(move || {
+    let talk = blocking::spawn(move || {
         let mut question = Vec::new();
         b.read_to_end(&mut question).unwrap();
         assert_eq!(question, b"question");
@@ -128,7 +132,7 @@ fn i30_an_end_is_passed_on_and_the_other_direction_lives(backend: Backend) {
 fn small_messages_go_through_at_once(backend: Backend) {
     let mut events = event_loop(backend);
     let (mut a, mut b, task) = between(&mut events);
-    let talk = thread::spawn(move || {
+    let talk = blocking::spawn(move || {
         for len in (1..300).chain([5000, 40_000, 65_536, 100_000, 3]) {
             let sent = pattern(len);
             a.write_all(&sent).unwrap();
@@ -155,7 +159,7 @@ fn what_was_received_before_goes_first(backend: Backend) {
     let (mut a, b) = (listener.accept().unwrap().0, listener.accept().unwrap().0);
     let sent = pattern(3_000_000);
     let early = sent.clone();
-    let sending = thread::spawn(move || {
+    let sending = blocking::spawn(move || {
         a.write_all(&early).unwrap();
         a.shutdown(Shutdown::Write).unwrap();
         a
@@ -201,7 +205,7 @@ fn a_slow_side_slows_the_other_one_down(backend: Backend) {
     assert!(!task.is_finished());
     a.shutdown(Shutdown::Write).unwrap();
     b.shutdown(Shutdown::Write).unwrap();
-    let at_b = thread::spawn(move || {
+    let at_b = blocking::spawn(move || {
         let mut all = Vec::new();
         b.read_to_end(&mut all).unwrap();
         all
@@ -220,11 +224,11 @@ fn a_failure_of_one_side_ends_it(backend: Backend) {
             b.set_nonblocking(false).unwrap();
             (0..20).for_each(|_| events.poll().unwrap());
         }
-        socket2::SockRef::from(&a).set_linger(Some(Duration::ZERO)).unwrap();
+        reset_on_close(&a);
         drop(a);
         let error = events.block_on(task).unwrap().unwrap().unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
-        let ended = thread::spawn(move || {
+        let ended = blocking::spawn(move || {
             let mut all = Vec::new();
             b.read_to_end(&mut all).map_err(|e| e.kind())
         });
@@ -239,10 +243,11 @@ fn one_direction_alone(backend: Backend) {
     let ((a, ours_a), (b, ours_b)) = (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
     let sent = pattern(1_000_000);
     let bytes = sent.clone();
-    let sending = thread::spawn(move || (&a).write_all(&bytes).map(|()| drop(a)).unwrap());
+    let sending = blocking::spawn(move || (&a).write_all(&bytes).map(|()| drop(a)).unwrap());
     let at_b = receive(b);
     let result = events.block_on(async {
-        let (mut from, mut to) = (Stream::from_fd(ours_a)?, Stream::from_fd(ours_b)?);
+        let (mut from, mut to) =
+            (Stream::from_fd(ours_a.into_fd().unwrap())?, Stream::from_fd(ours_b.into_fd().unwrap())?);
         let count = forward(from.split().0, to.split().1).await?;
         to.write(b"x").await.map(drop).unwrap_err();
         Ok::<_, io::Error>(count)
@@ -260,14 +265,15 @@ fn i33_forwarding_to_nobody_raises_no_signal(backend: Backend) {
         // A Unix socket whose peer has gone raises it at the first attempt, which the kernel makes here.
         let ((mut a, ours_a), (mut b, ours_b)) = (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
         let task = events.handle().spawn(async move {
-            let (mut a, mut b) = (Stream::from_fd(ours_a)?, Stream::from_fd(ours_b)?);
+            let (mut a, mut b) =
+                (Stream::from_fd(ours_a.into_fd().unwrap())?, Stream::from_fd(ours_b.into_fd().unwrap())?);
             let result = forward_both(&mut a, &mut b).await;
             a.abort();
             b.abort();
             result
         });
-        let sending = thread::spawn(move || while a.write_all(&[7; 100_000]).is_ok() {});
-        let reading = thread::spawn(move || drop(exactly(&mut b, 3_000_000)));
+        let sending = blocking::spawn(move || while a.write_all(&[7; 100_000]).is_ok() {});
+        let reading = blocking::spawn(move || drop(exactly(&mut b, 3_000_000)));
         let error = events.block_on(task).unwrap().unwrap().unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset), "{error}");
         reading.join().unwrap();
@@ -286,9 +292,9 @@ fn i36_idle_directions_hold_no_descriptors(backend: Backend) {
         let sent = pattern(5_000_000);
         let mut from = a.try_clone().unwrap();
         let bytes = sent.clone();
-        let sending = thread::spawn(move || from.write_all(&bytes).unwrap());
+        let sending = blocking::spawn(move || from.write_all(&bytes).unwrap());
         let mut to = b.try_clone().unwrap();
-        let receiving = thread::spawn(move || exactly(&mut to, 5_000_000));
+        let receiving = blocking::spawn(move || exactly(&mut to, 5_000_000));
         until(&mut events, "all has come", || receiving.is_finished());
         assert_same(&receiving.join().unwrap(), &sent);
         sending.join().unwrap();

@@ -3,11 +3,12 @@
 use std::io::Write;
 use std::net::Shutdown;
 
+use evenkeel::sim::blocking;
 use evenkeel::{Backend, Flow};
 
 use crate::support::{Probe, Server, assert_same, exactly, pattern, read_all};
 
-on_every_backend! {
+on_every_kernel! {
     i30_writing_goes_on_after_the_peers_end,
     reading_goes_on_after_the_end_of_the_write_half,
     the_write_half_ends_after_what_is_queued,
@@ -96,7 +97,7 @@ fn a_connection_whose_both_halves_have_ended_is_over(backend: Backend) {
                 s.turns(3);
             }
             peer.shutdown(Shutdown::Write).unwrap();
-            let reader = std::thread::spawn(move || read_all(&mut peer));
+            let reader = blocking::spawn(move || read_all(&mut peer));
             s.until("it is over", || seen.closed());
             let (got, end) = reader.join().unwrap();
             assert_same(&got, &pattern(queue));

@@ -6,12 +6,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use evenkeel::net::{Limits, Reply, Stream};
+use evenkeel::sim::blocking;
 use evenkeel::{Backend, Flow, Message, time};
 
 use crate::asynchronous::pair;
 use crate::support::{Probe, Server, event_loop, no_limits, pattern, read_all, until};
 
-on_every_backend! {
+on_every_kernel! {
     i43_bytes_that_a_handler_never_saw_reach_the_next_owner,
     bytes_that_come_with_a_connection_are_its_first_message,
     bytes_that_come_with_a_connection_count_for_its_rate,
@@ -103,7 +104,7 @@ fn a_stream_that_has_failed_is_not_adopted(backend: Backend) {
     failed(&mut stream);
     let before = s.h.stats().sources;
     assert!(s.pool.adopt(stream, Probe::new(), b"").is_err());
-    let thread = std::thread::spawn(move || read_all(&mut peer));
+    let thread = blocking::spawn(move || read_all(&mut peer));
     let h = s.h.clone();
     s.until("it is released", || h.stats().sources < before);
     assert!(thread.join().unwrap().1.is_err(), "bytes are missing: the peer is told by a reset");
@@ -126,7 +127,7 @@ fn an_answer_that_is_sent_before_a_gap_is_not_the_end(backend: Backend) {
         events.poll().unwrap();
     }
     // What came before the gap may arrive; an end may not.
-    let thread = std::thread::spawn(move || read_all(&mut peer));
+    let thread = blocking::spawn(move || read_all(&mut peer));
     for _ in 0..50 {
         events.poll().unwrap();
     }

@@ -8,6 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
 
 use evenkeel::net::{Closing, ListenOptions, Listener};
+use evenkeel::sim::blocking;
 use evenkeel::{Backend, EventLoop, Handle};
 
 use crate::support::{Probe, Server, connect, event_loop, exactly, no_limits, unique, until};
@@ -32,7 +33,7 @@ in_processes! {
 }
 
 /// Peers that have been connected by the kernel, have said something, and wait for somebody to accept them.
-fn waiting(at: SocketAddr, count: usize) -> Vec<TcpStream> {
+fn waiting(at: SocketAddr, count: usize) -> Vec<blocking::TcpStream> {
     let peer = |_| {
         let mut peer = connect(at);
         peer.write_all(b"ping").unwrap();
@@ -47,7 +48,7 @@ fn serve_at(h: &Handle, socket: OwnedFd) {
     pool.listen_on(socket, &ListenOptions::default(), |_| Probe::echo()).unwrap();
 }
 
-fn all_answered(peers: &mut [TcpStream]) {
+fn all_answered(peers: &mut [blocking::TcpStream]) {
     for (at, peer) in peers.iter_mut().enumerate() {
         let mut pong = [0; 4];
         peer.read_exact(&mut pong).unwrap_or_else(|e| panic!("peer {at}: {e}"));
@@ -89,7 +90,7 @@ fn tasks_accept_from_an_inherited_socket(backend: Backend) {
 }
 
 /// Stops a task's listener while peers wait, and returns how many it has served by the end.
-fn stopped(backend: Backend, closing: Closing) -> (usize, Vec<TcpStream>, TcpListener) {
+fn stopped(backend: Backend, closing: Closing) -> (usize, Vec<blocking::TcpStream>, TcpListener) {
     let mut events = event_loop(backend);
     let serve = async {
         let mut listener = Listener::bind("127.0.0.1:0").unwrap();

@@ -2,16 +2,16 @@
 
 use std::cell::RefCell;
 use std::io::Write;
-use std::net::TcpStream;
 use std::rc::Rc;
 use std::time::Duration;
 
 use evenkeel::net::Limits;
+use evenkeel::sim::blocking::TcpStream;
 use evenkeel::{Backend, time};
 
 use crate::support::{Probe, Seen, Server, no_limits};
 
-on_every_backend! {
+on_every_kernel! {
     silence_meets_the_idle_timeout,
     traffic_in_either_direction_is_not_silence,
     a_first_message_that_never_comes_meets_the_message_deadline,

@@ -6,9 +6,9 @@ use std::rc::Rc;
 
 use evenkeel::{Backend, ConnId, Handle, Message, StaleConn};
 
-use crate::support::{Probe, Server, event_loop, exactly, no_limits, read_now};
+use crate::support::{Probe, Server, event_loop, exactly, no_limits, read_now, reset_on_close};
 
-on_every_backend! {
+on_every_kernel! {
     a_loop_keeps_one_value_of_each_type,
     i28_values_of_a_loop_end_after_its_connections_and_tasks,
     i37_a_value_that_calls_the_loop_when_it_is_dropped_hears_that_it_has_ended,
@@ -189,7 +189,7 @@ fn i37_flushing_within_a_callback_when_the_peer_is_gone(backend: Backend) {
     let mut s = Server::new(backend);
     let (gone, lost) = s.pair(Probe::new());
     let id = lost.id();
-    rustix::net::sockopt::set_socket_linger(&gone, Some(std::time::Duration::ZERO)).unwrap();
+    reset_on_close(&gone);
     let gone = RefCell::new(Some(gone));
     let (mut peer, seen) = s.pair(Probe::new().on_data(move |conn, bytes| {
         drop(gone.take());

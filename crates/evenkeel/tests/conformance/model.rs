@@ -7,11 +7,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use evenkeel::net::{ConnectOptions, Pool, Stream};
+use evenkeel::sim::blocking;
 use evenkeel::{Backend, Flow};
 
 use crate::support::{Probe, Seen, Server, assert_same, exactly, pattern, read_all};
 
-on_every_backend! {
+on_every_kernel! {
     i43_a_detached_connection_keeps_its_unread_bytes,
     i43_a_detached_connection_keeps_its_queued_writes,
     i43_corked_writes_go_with_a_detached_connection,
@@ -93,7 +94,7 @@ fn i43_a_detached_connection_keeps_its_queued_writes(backend: Backend) {
     peer.write_all(b"go").unwrap();
     s.until("it was detached", || slot.borrow().is_some());
     let mut stream = slot.take().unwrap();
-    let reader = std::thread::spawn(move || read_all(&mut peer));
+    let reader = blocking::spawn(move || read_all(&mut peer));
     s.events
         .block_on(async move {
             stream.write_all(b"and then").await.unwrap();
@@ -165,7 +166,7 @@ fn i43_an_adopted_stream_sends_what_it_had_queued_first(backend: Backend) {
         }),
         b"",
     );
-    let reader = std::thread::spawn(move || read_all(&mut peer));
+    let reader = blocking::spawn(move || read_all(&mut peer));
     s.until("it is over", || seen.closed());
     assert_same(&reader.join().unwrap().0, &[message.repeat(sent), b"opened".to_vec()].concat());
     assert_eq!(seen.why(), "closed");
@@ -285,7 +286,7 @@ fn i43_a_firehose_changes_hands(backend: Backend) {
     let (mut peer, seen) = s.pair(Probe::new().on_notify(move |conn| *place.borrow_mut() = conn.detach(b"")));
     let sent = pattern(4_000_000);
     let bytes = sent.clone();
-    let thread = std::thread::spawn(move || {
+    let thread = blocking::spawn(move || {
         peer.write_all(&bytes).unwrap();
         peer
     });
@@ -394,7 +395,7 @@ fn a_closing_connection_cannot_be_detached(backend: Backend) {
 
 fn a_descriptor_can_be_taken_out_and_put_back(backend: Backend) {
     let mut s = Server::new(backend);
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = blocking::TcpListener::bind("127.0.0.1:0").unwrap();
     let at = listener.local_addr().unwrap();
     let sources = s.h.stats().sources;
     let fd = s

@@ -4,19 +4,21 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use evenkeel::net::{Limits, Parcel, Pool, Stream};
+use evenkeel::sim::blocking::{self, TcpStream};
 use evenkeel::{Backend, Conn, EventLoop, Flow, Handle, Message, time};
 
 use crate::asynchronous::{once, pair, read_to_end};
 use crate::support::{
     PEER, Probe, Seen, Server, assert_same, descriptors, event_loop, exactly, no_limits, pattern, read_all,
+    reset_on_close,
 };
 
-on_every_backend! {
+on_every_kernel! {
     i43_a_connection_moves_at_every_event_of_a_flood,
     i43_a_stream_moves_between_reads_of_a_flood,
     i43_what_is_queued_is_sent_by_the_next_loop,
@@ -79,7 +81,7 @@ impl Two {
 
     #[track_caller]
     fn until(&mut self, what: &str, mut condition: impl FnMut() -> bool) {
-        let since = Instant::now();
+        let since = blocking::now();
         let mut turns = 0;
         while !condition() {
             assert!(since.elapsed() < PEER, "waited in vain until {what}");
@@ -129,8 +131,8 @@ fn with_each(backend: Backend, body: impl Fn(Two)) {
 }
 
 /// A peer that writes the pattern in pieces of many sizes and ends.
-fn writes(mut peer: TcpStream, len: usize) -> std::thread::JoinHandle<TcpStream> {
-    std::thread::spawn(move || {
+fn writes(mut peer: TcpStream, len: usize) -> blocking::JoinHandle<TcpStream> {
+    blocking::spawn(move || {
         let bytes = pattern(len);
         let mut rest = &bytes[..];
         for len in [1, 900, 70_000, 16, 5000].into_iter().cycle() {
@@ -268,7 +270,7 @@ fn i43_what_is_queued_is_sent_by_the_next_loop(backend: Backend) {
         assert_eq!(old.drained.get(), 0);
         let len = written.borrow().len();
         let mut peer = peer;
-        let reading = std::thread::spawn(move || (exactly(&mut peer, len + 6), peer));
+        let reading = blocking::spawn(move || (exactly(&mut peer, len + 6), peer));
         two.until("it has drained", || seen.drained.get() == 1);
         let (id, h) = (seen.id(), two.other());
         two.until("all is sent", || h.queued(id) == Ok(0));
@@ -292,7 +294,7 @@ fn i43_a_stream_takes_its_queue_along(backend: Backend) {
         }
         let mut stream = stream.pack().unwrap().unpack(&two.other()).unwrap();
         let len = (sent + 1) * 100_000;
-        let reading = std::thread::spawn(move || (exactly(&mut peer, len + 5), peer));
+        let reading = blocking::spawn(move || (exactly(&mut peer, len + 5), peer));
         two.block_on(async {
             stream.flush().await.unwrap();
             stream.write_all(b"after").await.unwrap();
@@ -359,7 +361,7 @@ fn i43_a_half_that_is_to_end_ends_after_its_queue(backend: Backend) {
             mover(conn, b"");
         }));
         let seen = two.arrive(Probe::new());
-        let reading = std::thread::spawn(move || (read_all(&mut peer).0, peer));
+        let reading = blocking::spawn(move || (read_all(&mut peer).0, peer));
         let open = seen.clone();
         two.until("it is open", || open.opened.get());
         two.until("it is read to its end", || reading.is_finished());
@@ -388,7 +390,7 @@ fn i43_what_a_paused_handler_did_not_see_is_seen(backend: Backend) {
 }
 
 fn resets(peer: TcpStream) {
-    socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+    reset_on_close(&peer);
 }
 
 /// Only a ring learns of a reset before anybody reads; the kernel tells of it once.
@@ -457,7 +459,7 @@ fn i43_a_failed_stream_tells_of_it_elsewhere(backend: Backend) {
         let read = two.block_on(async { stream.read_with(|bytes, _| bytes.to_vec()).await });
         assert_eq!(read.unwrap().unwrap(), b"whole");
         drop(stream);
-        let thread = std::thread::spawn(move || read_all(&mut peer));
+        let thread = blocking::spawn(move || read_all(&mut peer));
         two.until("it is reset", || thread.is_finished());
         assert!(thread.join().unwrap().1.is_err(), "bytes are missing: the peer is told by a reset");
     });
@@ -522,7 +524,7 @@ fn a_moved_message_keeps_its_deadline(backend: Backend) {
                 mover(conn, b"");
             }))
         };
-        let since = Instant::now();
+        let since = blocking::now();
         // It moves all the time, and never gets a new deadline.
         let seen = loop {
             let probe = two.moves_when_told(Probe::new());
@@ -557,7 +559,7 @@ fn a_moved_queue_keeps_its_age(backend: Backend) {
         }));
         let parcel = two.parcel();
         two.s.events.block_on(async { time::sleep(Duration::from_millis(120)).await }).unwrap();
-        let (probe, since) = (Probe::new(), Instant::now());
+        let (probe, since) = (Probe::new(), blocking::now());
         let seen = probe.seen.clone();
         two.pool.unpack(parcel, probe).map_err(|(refused, _)| refused).unwrap();
         while !seen.closed() {
@@ -630,7 +632,7 @@ fn i43_there_and_back_a_hundred_times_under_an_echo(backend: Backend) {
     let before = descriptors();
     let (stream, peer) = pair(&mut two.s.events);
     // Answer by answer, so that all of it does not come in a few calls.
-    let talking = std::thread::spawn(move || {
+    let talking = blocking::spawn(move || {
         let (mut peer, bytes) = (peer, pattern(MUCH));
         let mut rest = &bytes[..];
         for len in [1, 900, 70_000, 16, 5000].into_iter().cycle() {

@@ -58,7 +58,7 @@ fn the_first_three_numbers_are_like_any_other(backend: Backend) {
         let mut s = Server::new(backend);
         held.clear();
         let (mut peer, seen) = s.pair(Probe::echo());
-        used.push(peer.as_raw_fd());
+        used.push(peer.std().unwrap().as_raw_fd());
         peer.write_all(b"ping").unwrap();
         s.until("it was heard", || seen.len() == 4);
         assert_eq!(s.answer(&mut peer, 4), b"ping");
@@ -192,7 +192,7 @@ fn i24_a_thousand_connections_are_told_apart(backend: Backend) {
     for (peer, _) in &mut all {
         s.until("it is answered", || {
             peer.set_nonblocking(true).unwrap();
-            let there = peer.peek(&mut [0; 10]).is_ok_and(|n| n == 10);
+            let there = peer.std().unwrap().peek(&mut [0; 10]).is_ok_and(|n| n == 10);
             peer.set_nonblocking(false).unwrap();
             there
         });
@@ -209,7 +209,7 @@ fn i36_numbers_are_used_again_at_once(backend: Backend) {
     for round in 0..300_u32 {
         let seen = s.expect(Probe::echo());
         let mut peer = connect(s.addr);
-        highest = highest.max(peer.as_raw_fd());
+        highest = highest.max(peer.std().unwrap().as_raw_fd());
         let word = round.to_be_bytes();
         peer.write_all(&word).unwrap();
         s.until("it was heard", || seen.len() == 4);

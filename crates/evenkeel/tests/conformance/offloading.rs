@@ -19,7 +19,7 @@ use crate::connecting::{closed_port, full_backlog};
 use crate::files::{Folder, unblock};
 use crate::support::{PEER, Probe, Server, descriptors, event_loop, until};
 
-on_every_backend! {
+on_every_kernel! {
     i02_results_wake_a_loop_that_sleeps,
     i26_a_panic_of_work_reaches_the_task,
     i26_work_that_blocks_keeps_neither_the_loop_nor_files,

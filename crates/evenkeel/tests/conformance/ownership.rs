@@ -4,18 +4,18 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
 use evenkeel::net::{ListenOptions, Stream};
+use evenkeel::sim::blocking::{self, TcpStream};
 use evenkeel::{Backend, Message, task};
 
 use crate::asynchronous::{once, pair, read_to_end};
 use crate::support::{Probe, Server, assert_same, event_loop, exactly, no_limits, pattern, read_all, until};
 
-on_every_backend! {
+on_every_kernel! {
     i09_a_handlers_memory_is_its_own_again_after_each_write,
     i09_a_tasks_memory_is_its_own_again_after_each_write,
     i09_echoed_bytes_are_sent_before_their_memory_is_used_again,
@@ -77,7 +77,7 @@ fn i09_a_handlers_memory_is_its_own_again_after_each_write(backend: Backend) {
 fn i09_a_tasks_memory_is_its_own_again_after_each_write(backend: Backend) {
     let mut events = event_loop(backend);
     let (mut stream, mut peer) = pair(&mut events);
-    let thread = std::thread::spawn(move || read_slowly(&mut peer));
+    let thread = blocking::spawn(move || read_slowly(&mut peer));
     events
         .block_on(async move {
             for size in SIZES {
@@ -119,9 +119,9 @@ fn i09_echoed_bytes_are_sent_before_their_memory_is_used_again(backend: Backend)
         let threads: Vec<_> = (0u8..)
             .zip(peers)
             .map(|(label, mut peer)| {
-                std::thread::spawn(move || {
+                blocking::spawn(move || {
                     let mut writer = peer.try_clone().unwrap();
-                    let writing = std::thread::spawn(move || {
+                    let writing = blocking::spawn(move || {
                         for len in [100, 3000, 20_000, 60_000].into_iter().cycle().take(20) {
                             writer.write_all(&vec![label; len]).unwrap();
                         }
@@ -156,7 +156,7 @@ fn i09_reads_dropped_after_any_poll_lose_nothing(backend: Backend) {
         let (mut stream, mut peer) = pair(&mut events);
         let sent = pattern(600_000);
         let bytes = sent.clone();
-        let thread = std::thread::spawn(move || {
+        let thread = blocking::spawn(move || {
             let mut rest = &bytes[..];
             for len in [1, 700, 5000, 70_000].into_iter().cycle() {
                 let (piece, after) = rest.split_at(len.min(rest.len()));
@@ -199,7 +199,7 @@ fn i09_writes_dropped_after_any_poll_write_nothing_more(backend: Backend) {
     for polls in 1..5 {
         let mut events = event_loop(backend);
         let (mut stream, mut peer) = pair(&mut events);
-        let thread = std::thread::spawn(move || read_slowly(&mut peer));
+        let thread = blocking::spawn(move || read_slowly(&mut peer));
         let sent = pattern(6_000_000);
         let written = events
             .block_on(async {
@@ -317,7 +317,7 @@ fn i11_a_pause_while_the_peer_reads_nothing_is_taken_back(backend: Backend) {
     }
     pairs.truncate(4);
     for (mut peer, seen) in pairs {
-        let thread = std::thread::spawn(move || (exactly(&mut peer, MUCH + 3), peer));
+        let thread = blocking::spawn(move || (exactly(&mut peer, MUCH + 3), peer));
         let h = s.h.clone();
         s.until("all was sent", || h.queued(seen.id()) == Ok(0));
         let (got, peer) = thread.join().unwrap();
@@ -338,14 +338,14 @@ fn i11_a_stream_that_is_flooded_both_ways_goes_on(backend: Backend) {
     for _ in 0..4 {
         let (mut stream, mut peer) = pair(&mut events);
         let (mut writer, bytes) = (peer.try_clone().unwrap(), all.clone());
-        let writing = std::thread::spawn(move || writer.write_all(&bytes).unwrap());
+        let writing = blocking::spawn(move || writer.write_all(&bytes).unwrap());
         let mut sent = 0;
         // As much as the kernel takes while nobody reads.
         while let Some(n) = events.block_on(once(stream.write(&all[sent..]))).unwrap() {
             sent += n.unwrap();
             (0..3).for_each(|_| events.poll().unwrap());
         }
-        let reading = std::thread::spawn(move || exactly(&mut peer, MUCH));
+        let reading = blocking::spawn(move || exactly(&mut peer, MUCH));
         let (mut half, mut other) = stream.split();
         let write = async {
             other.write_all(&all[sent..]).await.unwrap();
@@ -454,7 +454,7 @@ fn i43_a_flooded_connection_changes_its_owner_again_and_again(backend: Backend) 
     const MUCH: usize = 6_000_000;
     let mut s = Server::new(backend);
     let (mut stream, mut peer) = pair(&mut s.events);
-    let writing = std::thread::spawn(move || {
+    let writing = blocking::spawn(move || {
         peer.write_all(&pattern(MUCH)).unwrap();
         peer
     });
@@ -492,7 +492,7 @@ fn i43_parts_of_a_flooded_stream_hold_all_of_its_bytes(backend: Backend) {
         let mut s = Server::new(backend);
         let (mut stream, mut peer) = pair(&mut s.events);
         let (begun, wait) = std::sync::mpsc::channel();
-        let writing = std::thread::spawn(move || {
+        let writing = blocking::spawn(move || {
             peer.write_all(&pattern(MUCH)[..50_000]).unwrap();
             begun.send(()).unwrap();
             peer.write_all(&pattern(MUCH)[50_000..]).unwrap();
@@ -507,7 +507,7 @@ fn i43_parts_of_a_flooded_stream_hold_all_of_its_bytes(backend: Backend) {
         got.extend(&parts.unread);
         // The loop has nothing to do with it any more.
         s.turns(3);
-        let mut raw = TcpStream::from(parts.fd);
+        let mut raw = TcpStream::from_fd(parts.fd).unwrap();
         raw.set_nonblocking(false).unwrap();
         raw.read_to_end(&mut got).unwrap();
         assert_same(&got, &pattern(MUCH));

@@ -6,11 +6,12 @@ use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::Duration;
 
+use evenkeel::sim::blocking;
 use evenkeel::{Backend, Conn, ConnId, Handler};
 
 use crate::support::{Probe, Server, connect, event_loop, pattern, read_all, until};
 
-on_every_backend! {
+on_every_kernel! {
     i38_a_panic_in_each_call_ends_that_connection,
     i38_a_panic_in_on_close_is_counted,
     i38_a_panic_in_a_handlers_drop_is_counted,
@@ -45,7 +46,7 @@ fn i38_a_panic_in_each_call_ends_that_connection(backend: Backend) {
             "on_drained" => drop(s.h.write(seen.id(), &pattern(9_000_000)).unwrap()),
             _ => {}
         }
-        let reader = std::thread::spawn(move || read_all(&mut peer));
+        let reader = blocking::spawn(move || read_all(&mut peer));
         s.until("on_close was heard", || seen.closed());
         assert_eq!((seen.why(), seen.dropped.get()), ("handler panicked", true), "in {call}");
         assert_eq!(s.h.stats().panics, round as u64 + 1);
@@ -131,9 +132,9 @@ fn i38_panics_in_deferred_calls_timers_and_messages_are_counted(backend: Backend
 fn i38_a_panic_while_bytes_are_lent_to_a_task(backend: Backend) {
     let mut s = Server::new(backend);
     let (mut friend, _) = s.pair(Probe::echo());
-    let (mut peer, ours) = std::os::unix::net::UnixStream::pair().unwrap();
+    let (mut peer, ours) = blocking::UnixStream::pair().unwrap();
     let task = s.h.spawn(async move {
-        let mut stream = evenkeel::net::Stream::from_fd(ours).unwrap();
+        let mut stream = evenkeel::net::Stream::from_fd(ours.into_fd().unwrap()).unwrap();
         stream.read_with(|_, _| panic!("with the loop's memory in hand")).await.unwrap();
     });
     peer.write_all(b"go").unwrap();

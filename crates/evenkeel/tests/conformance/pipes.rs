@@ -8,12 +8,13 @@ use std::thread;
 use std::time::Duration;
 
 use evenkeel::pipe::{Receiver, Sender, pipe};
+use evenkeel::sim::blocking;
 use evenkeel::{Backend, EventLoop, time};
 use futures_util::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{assert_same, descriptors, event_loop, pattern, unique, until};
 
-on_every_backend! {
+on_every_kernel! {
     i35_everything_goes_through_a_full_pipe,
     the_end_comes_after_the_bytes,
     ends_talk_with_threads_that_block,
@@ -134,7 +135,7 @@ fn ends_talk_with_threads_that_block(backend: Backend) {
         .detach();
         Ok(echo)
     });
-    let echo = thread::spawn(move || {
+    let echo = blocking::spawn(move || {
         let (mut from, mut to) = (std::fs::File::from(theirs_in), std::fs::File::from(theirs_out));
         io::copy(&mut from, &mut to)
     });
@@ -158,7 +159,7 @@ fn a_named_pipe_waits_for_its_writer(backend: Backend) {
         receiver.read_to_end(&mut all).await.map(|_| all)
     });
     events.poll().unwrap();
-    let writer = thread::spawn(move || {
+    let writer = blocking::spawn(move || {
         let mut to = OpenOptions::new().write(true).open(path).unwrap();
         to.write_all(b"first").unwrap();
     });
@@ -249,7 +250,7 @@ fn only_ends_of_pipes_are_taken(backend: Backend) {
             Receiver::from_fd(write.try_clone()?).map(drop),
             Sender::from_fd(read.try_clone()?).map(drop),
             Receiver::from_fd(std::fs::File::open("/etc/passwd")?).map(drop),
-            Sender::from_fd(std::os::unix::net::UnixStream::pair()?.0).map(drop),
+            Sender::from_fd(blocking::UnixStream::pair()?.0.into_fd()?).map(drop),
             Receiver::open("/etc/passwd").map(drop),
         ];
         for refused in refused {

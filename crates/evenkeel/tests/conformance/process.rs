@@ -1,7 +1,7 @@
 //! What belongs to the process: descriptors and their limit, signals, children. Each test has one to itself.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -13,7 +13,9 @@ use evenkeel::signal::{Signal, Signals};
 use evenkeel::{Backend, Message, time};
 use rustix::process::{Resource, Rlimit, getpid, getrlimit, kill_process, setrlimit};
 
-use crate::support::{Probe, Server, connect, descriptors, event_loop, no_limits, pattern, read_all, until};
+use crate::support::{
+    Probe, Server, connect, descriptors, event_loop, no_limits, pattern, read_all, reset_on_close, until,
+};
 
 in_processes! {
     i27_running_out_of_descriptors_is_calm_and_passes,
@@ -51,7 +53,7 @@ fn run_out(backend: Backend) -> Duration {
     let mut s = Server::new(backend);
     let (mut friend, _) = s.pair(Probe::echo());
     // Raw peers first, so that their descriptors are not what runs out.
-    let mut crowd: Vec<TcpStream> = (0..100).map(|_| connect(s.addr)).collect();
+    let mut crowd: Vec<_> = (0..100).map(|_| connect(s.addr)).collect();
     let taken = occupy_all_but(5);
     let before = s.h.stats();
     let turns = s.turns_in(Duration::from_millis(500));
@@ -113,7 +115,7 @@ fn run_out_in_a_task(backend: Backend) -> Duration {
         })
         .unwrap();
     let task: evenkeel::task::JoinHandle<()> = task;
-    let crowd: Vec<TcpStream> = (0..60).map(|_| connect(at)).collect();
+    let crowd: Vec<_> = (0..60).map(|_| connect(at)).collect();
     let taken = occupy_all_but(5);
     let turns = h.stats().turns;
     events.block_on(async { time::sleep(Duration::from_millis(300)).await }).unwrap();
@@ -147,7 +149,7 @@ fn busy_life(backend: Backend) {
             1 => s.h.close(id).unwrap(),
             2 => s.h.abort(id).unwrap(),
             3 => drop(s.h.write(id, &pattern(9_000_000))),
-            4 => socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap(),
+            4 => reset_on_close(&peer),
             _ => all.push(peer),
         }
     }
@@ -305,7 +307,7 @@ fn i33_no_write_raises_sigpipe(backend: Backend) {
             drop(peer);
             let _ = s.turns_in(Duration::from_millis(2));
         } else {
-            socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+            reset_on_close(&peer);
             drop(peer);
         }
         for _ in 0..50 {
@@ -325,8 +327,7 @@ fn i33_no_write_raises_sigpipe(backend: Backend) {
     let at = listener.local_addr().unwrap();
     let mut stream = s.events.block_on(Stream::connect(at)).unwrap().unwrap();
     let (peer, _) = listener.accept().unwrap();
-    socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
-    drop(peer);
+    reset_on_close(&peer.into());
     s.events
         .block_on(async {
             while stream.write(b"small").await.is_ok() {}

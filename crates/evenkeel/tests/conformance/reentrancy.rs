@@ -3,16 +3,17 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
 use evenkeel::net::{ConnectOptions, Pool, SocketOption, Stream};
+use evenkeel::sim::blocking::TcpStream;
 use evenkeel::{Backend, CloseReason, Conn, ConnId, Handle, Handler, Message};
 
-use crate::support::{Probe, Server, broken, connect, event_loop, exactly, no_limits, until};
+use crate::support::{Probe, Server, broken, connect, event_loop, exactly, no_limits, reset_on_close, until};
 
-on_every_backend! {
+on_every_kernel! {
     i37_any_part_of_the_api_from_any_callback,
     i37_no_call_is_made_inside_another,
     i37_a_handler_that_notifies_itself_starves_nobody,
@@ -375,7 +376,7 @@ fn meddle(events: &mut evenkeel::EventLoop, w: &Rc<World>) -> Vec<TcpStream> {
                 let at = w.rng.borrow_mut().usize(..peers.len());
                 let peer = peers.swap_remove(at);
                 if w.rng.borrow_mut().bool() {
-                    socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+                    reset_on_close(&peer);
                 }
             }
             3 if !peers.is_empty() => {

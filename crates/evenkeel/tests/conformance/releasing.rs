@@ -3,16 +3,18 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::Duration;
 
 use evenkeel::net::{ListenOptions, Listener, Stream};
+use evenkeel::sim::blocking::{self, TcpStream};
 use evenkeel::{Backend, EventLoop};
 
 use crate::asynchronous::{once, pair};
 use crate::support::{
-    Probe, Server, broken, connect, descriptors, event_loop, no_limits, pattern, read_all, until,
+    Probe, Server, broken, connect, descriptors, event_loop, no_limits, pattern, read_all, reset_on_close,
+    until,
 };
 
 in_processes! {
@@ -27,7 +29,7 @@ in_processes! {
 }
 
 fn reset(peer: &TcpStream) {
-    socket2::SockRef::from(peer).set_linger(Some(Duration::ZERO)).unwrap();
+    reset_on_close(peer);
 }
 
 /// A handler that takes the first byte for its connection's label, and answers with it.
@@ -198,7 +200,7 @@ fn i10_accepts_dropped_while_many_come_lose_nobody(backend: Backend) {
 fn i10_connects_that_are_dropped_leave_nothing(backend: Backend) {
     let mut events = event_loop(backend);
     let before = descriptors();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = blocking::TcpListener::bind("127.0.0.1:0").unwrap();
     let at = listener.local_addr().unwrap();
     for turns in 0..6 {
         for _ in 0..10 {

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use evenkeel::sim::blocking;
 use evenkeel::{Backend, RemoteError};
 
 use crate::support::{Server, event_loop, serve};
 
-on_every_backend! {
+on_every_kernel! {
     i02_no_wake_is_lost,
     i02_calls_from_many_threads_arrive_in_order,
     i02_a_task_woken_from_another_thread_runs,
@@ -69,14 +70,14 @@ fn i02_a_task_woken_from_another_thread_runs(backend: Backend) {
     let waker: Arc<std::sync::Mutex<Option<std::task::Waker>>> = Arc::default();
     let end = Arc::new(AtomicBool::new(false));
     let (seen, slot, over) = (count.clone(), waker.clone(), end.clone());
-    let thread = std::thread::spawn(move || {
+    let thread = blocking::spawn(move || {
         while !over.load(Ordering::Acquire) {
             let waker = slot.lock().unwrap().take();
             if let Some(waker) = waker {
                 seen.fetch_add(1, Ordering::Release);
                 waker.wake();
             } else {
-                std::thread::yield_now();
+                blocking::yield_now();
             }
         }
     });
@@ -136,7 +137,7 @@ fn stop_ends_the_run(backend: Backend) {
     let mut s = Server::new(backend);
     for _ in 0..3 {
         let remote = s.h.remote();
-        let thread = std::thread::spawn(move || remote.run(|h| h.stop()).unwrap());
+        let thread = blocking::spawn(move || remote.run(|h| h.stop()).unwrap());
         s.events.run().unwrap();
         thread.join().unwrap();
     }

@@ -2,12 +2,12 @@
 //! of what it uses. Crowds need a process of their own, since descriptors are the process's.
 
 use std::io::Write;
-use std::net::TcpStream;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use evenkeel::net::Stream;
+use evenkeel::sim::blocking::{self, TcpStream};
 use evenkeel::{Backend, task};
 
 use crate::asynchronous::pair;
@@ -178,7 +178,7 @@ fn i12_connections_are_accepted_after_an_overflow(backend: Backend) {
     let mut more: Vec<_> = (0..200).map(|_| crate::support::connect(s.addr)).collect();
     // Wakes come in between as well.
     let remote = s.h.remote();
-    std::thread::spawn(move || (0..100).for_each(|_| _ = remote.run(|_| ()))).join().unwrap();
+    blocking::spawn(move || (0..100).for_each(|_| _ = remote.run(|_| ()))).join().unwrap();
     let h = s.h.clone();
     s.until("all are accepted", || h.stats().accepted as usize == MANY + 200);
     s.serve(|at| {

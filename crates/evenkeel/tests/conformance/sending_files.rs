@@ -2,9 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::mpsc::channel;
 use std::thread;
@@ -12,11 +10,12 @@ use std::time::Duration;
 
 use evenkeel::fs::File;
 use evenkeel::net::Stream;
+use evenkeel::sim::blocking::{self, TcpListener, UnixStream};
 use evenkeel::{Backend, EventLoop, Message, time};
 
-use crate::support::{PEER, assert_same, event_loop, pattern, unique, until};
+use crate::support::{PEER, assert_same, event_loop, pattern, reset_on_close, unique, until};
 
-on_every_backend! {
+on_every_kernel! {
     parts_of_files_arrive_in_order_with_all_else,
     i35_a_slow_reader_gets_every_byte,
     what_is_not_in_memory_is_read_without_keeping_the_loop,
@@ -51,7 +50,7 @@ impl Drop for OnDisk {
 }
 
 /// A stream of the loop that runs, and its raw peer.
-async fn tcp() -> (Stream, std::net::TcpStream) {
+async fn tcp() -> (Stream, blocking::TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let stream = Stream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (peer, _) = listener.accept().unwrap();
@@ -59,8 +58,8 @@ async fn tcp() -> (Stream, std::net::TcpStream) {
     (stream, peer)
 }
 
-fn read_all(mut peer: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
-    thread::spawn(move || {
+fn read_all(mut peer: impl Read + Send + 'static) -> blocking::JoinHandle<Vec<u8>> {
+    blocking::spawn(move || {
         let mut all = Vec::new();
         peer.read_to_end(&mut all).unwrap();
         all
@@ -103,7 +102,7 @@ fn parts_of_files_arrive_in_order_with_all_else(backend: Backend) {
     let reading = read_all(theirs);
     run(&mut events, async || {
         let file = File::open(&disk.0).await?;
-        let mut stream = Stream::from_fd(ours)?;
+        let mut stream = Stream::from_fd(ours.into_fd().unwrap())?;
         assert_eq!(stream.send_file(&file, 0, u32::MAX.into()).await?, 1_000_000);
         stream.shutdown().await
     });
@@ -118,7 +117,7 @@ fn i35_a_slow_reader_gets_every_byte(backend: Backend) {
     let (go, may_go) = channel::<()>();
     let (reading, task) = run(&mut events, async || {
         let (mut stream, mut peer) = tcp().await;
-        let reading = thread::spawn(move || {
+        let reading = blocking::spawn(move || {
             may_go.recv().unwrap();
             let (mut all, mut piece) = (Vec::new(), vec![0; 100_000]);
             loop {
@@ -204,7 +203,7 @@ fn a_file_that_is_short_or_becomes_so_is_told_by_the_count(backend: Backend) {
         });
         // It has begun, and more than will be left has come.
         peer.set_nonblocking(true)?;
-        while !matches!(peer.peek(&mut [0; 200]), Ok(n) if n > 100) {
+        while !matches!(peer.std().unwrap().peek(&mut [0; 200]), Ok(n) if n > 100) {
             time::sleep(Duration::from_millis(1)).await;
         }
         peer.set_nonblocking(false)?;
@@ -279,7 +278,7 @@ fn a_sender_gives_up_its_turn(backend: Backend) {
     let disk = OnDisk::new("turns", backend, b"x");
     let reading = run(&mut events, async || {
         let (mut stream, mut peer) = tcp().await;
-        let reading = thread::spawn(move || {
+        let reading = blocking::spawn(move || {
             let mut piece = vec![0; 100_000];
             // It ends with the loop, one way or another.
             while peer.read(&mut piece).is_ok_and(|n| n > 0) {}
@@ -309,7 +308,7 @@ fn i33_a_peer_that_is_gone_raises_no_signal(backend: Backend) {
             let (mut stream, peer) = tcp().await;
             let file = File::open(&disk.0).await?;
             if reset {
-                socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO))?;
+                reset_on_close(&peer);
             }
             drop(peer);
             while stream.send_file(&file, 0, 5_000_000).await.is_ok() {}

@@ -4,6 +4,7 @@ use std::io::{ErrorKind, IoSlice};
 use std::rc::Rc;
 
 use evenkeel::net::ListenOptions;
+use evenkeel::sim::blocking;
 use evenkeel::{Backend, Flow, Message, task};
 
 use crate::asynchronous::pair;
@@ -11,7 +12,7 @@ use crate::support::{
     Probe, Server, assert_same, event_loop, exactly, no_limits, pattern, read_all, read_now,
 };
 
-on_every_backend! {
+on_every_kernel! {
     i35_ten_thousand_small_writes_and_a_close,
     i35_more_pieces_are_queued_than_one_call_takes,
     i35_a_gathered_write_has_more_pieces_than_one_call_takes,
@@ -82,7 +83,7 @@ fn i35_more_pieces_are_queued_than_one_call_takes(backend: Backend) {
     let before = s.h.stats().sends;
     s.h.close(seen.id()).unwrap();
     let len = wanted.len();
-    let reader = std::thread::spawn(move || {
+    let reader = blocking::spawn(move || {
         let got = exactly(&mut peer, len);
         (got, read_all(&mut peer))
     });
@@ -99,7 +100,7 @@ fn i35_a_gathered_write_has_more_pieces_than_one_call_takes(backend: Backend) {
     let (mut stream, mut peer) = pair(&mut events);
     let sent = pattern(3000 * 5);
     let bytes = sent.clone();
-    let reader = std::thread::spawn(move || {
+    let reader = blocking::spawn(move || {
         let got = exactly(&mut peer, 3000 * 5);
         (got, peer)
     });

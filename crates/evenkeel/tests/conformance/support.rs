@@ -3,15 +3,16 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::process::Command;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use evenkeel::net::{Limits, ListenOptions, ListenerId, Pool};
+use evenkeel::net::{Limits, ListenOptions, ListenerId, Pool, SocketOption};
+use evenkeel::sim::blocking::{self, StdStream, Stream, TcpStream};
+use evenkeel::sim::is_simulated;
 use evenkeel::{Backend, EventLoop, Handle, Remote, time};
 
 pub use crate::probe::{Probe, Seen};
@@ -22,9 +23,32 @@ pub const WATCHDOG: Duration = Duration::from_secs(40);
 pub const PEER: Duration = Duration::from_secs(20);
 
 /// Makes of each body `fn name(backend: Backend)` one test for each backend, `name::select` to `name::io_uring`. With
-/// `EVENKEEL_TEST_LOOPS` it runs on so many loops side by side.
+/// `EVENKEEL_TEST_LOOPS` it runs on so many loops side by side. For what only the running kernel has; the rest takes
+/// `on_every_kernel`.
 macro_rules! on_every_backend {
     ($($name:ident,)*) => { each_backend! { side_by_side: $($name,)* } };
+}
+
+/// As `on_every_backend`, and each again over the simulated kernel, in `simulated`: the drivers of all backends over the model
+/// of their system calls, and the model of the contract.
+macro_rules! on_every_kernel {
+    ($($name:ident,)*) => {
+        on_every_backend! { $($name,)* }
+        mod simulated {
+            $( mod $name {
+                use super::super::$name as body;
+                use crate::support::simulated;
+                use evenkeel::Backend;
+
+                tests_of! { simulated }
+
+                #[test]
+                fn sim() {
+                    simulated(Backend::Sim, concat!(module_path!(), "::sim"), body);
+                }
+            } )*
+        }
+    };
 }
 
 /// As `on_every_backend`, each in a process of its own and once: for what is the process's, such as its descriptors. The
@@ -42,30 +66,36 @@ macro_rules! each_backend {
     ($how:ident: $($name:ident,)*) => { $(
         mod $name {
             use crate::support::$how;
+            use super::$name as body;
             use evenkeel::Backend;
-
-            #[test]
-            fn select() {
-                $how(Backend::Select, concat!(module_path!(), "::select"), super::$name);
-            }
-            #[test]
-            fn poll() {
-                $how(Backend::Poll, concat!(module_path!(), "::poll"), super::$name);
-            }
-            #[test]
-            fn epoll_lt() {
-                $how(Backend::EpollLevel, concat!(module_path!(), "::epoll_lt"), super::$name);
-            }
-            #[test]
-            fn epoll() {
-                $how(Backend::Epoll, concat!(module_path!(), "::epoll"), super::$name);
-            }
-            #[test]
-            fn io_uring() {
-                $how(Backend::IoUring, concat!(module_path!(), "::io_uring"), super::$name);
-            }
+            tests_of! { $how }
         }
     )* };
+}
+
+macro_rules! tests_of {
+    ($how:ident) => {
+        #[test]
+        fn select() {
+            $how(Backend::Select, concat!(module_path!(), "::select"), body);
+        }
+        #[test]
+        fn poll() {
+            $how(Backend::Poll, concat!(module_path!(), "::poll"), body);
+        }
+        #[test]
+        fn epoll_lt() {
+            $how(Backend::EpollLevel, concat!(module_path!(), "::epoll_lt"), body);
+        }
+        #[test]
+        fn epoll() {
+            $how(Backend::Epoll, concat!(module_path!(), "::epoll"), body);
+        }
+        #[test]
+        fn io_uring() {
+            $how(Backend::IoUring, concat!(module_path!(), "::io_uring"), body);
+        }
+    };
 }
 
 /// The macros above name each backend; this keeps them whole when one is added.
@@ -95,27 +125,31 @@ pub fn side_by_side(backend: Backend, path: &str, body: fn(Backend)) {
         Ok(number) => number.parse().expect("EVENKEEL_TEST_LOOPS is a number"),
         Err(_) => 1,
     };
-    run(loops, backend, path, body);
+    really(loops, backend, path, body);
+}
+
+/// Runs a body over the simulated kernel, in a world of its own.
+pub fn simulated(backend: Backend, path: &str, body: fn(Backend)) {
+    let seed = std::env::var("EVENKEEL_SIM_SEED")
+        .map_or(1, |seed| seed.parse().expect("EVENKEEL_SIM_SEED is a number"));
+    run(1, path, move || blocking::alone(seed, backend, || body(backend)));
 }
 
 const LOOPS: &str = "EVENKEEL_TEST_LOOPS";
 
 /// Runs a body on threads of its own, and fails if one hangs or a handler's contract was broken.
-fn run(times: usize, backend: Backend, path: &str, body: fn(Backend)) {
+fn run(times: usize, path: &str, body: impl Fn() + Clone + Send + 'static) {
     let deadline = Instant::now() + WATCHDOG;
     let start = |_| {
         let (done, wait) = channel();
+        let body = body.clone();
         let run = move || {
-            // The numbers that `select` can watch would not do for several at once.
-            if private_tables() || times > 1 && backend == Backend::Select {
-                leave_table();
-            }
-            body(backend);
+            body();
             let broken = BROKEN.take();
             assert!(broken.is_empty(), "the contract with a handler was broken: {broken:#?}");
             let _ = done.send(());
         };
-        (thread::Builder::new().name(path.to_owned()).spawn(run).unwrap(), wait)
+        (std::thread::Builder::new().name(path.to_owned()).spawn(run).unwrap(), wait)
     };
     let threads: Vec<_> = (0..times).map(start).collect();
     for (thread, wait) in threads {
@@ -128,6 +162,16 @@ fn run(times: usize, backend: Backend, path: &str, body: fn(Backend)) {
             }
         }
     }
+}
+
+/// A body over the running kernel. The numbers that `select` can watch would not do for several at once.
+fn really(times: usize, backend: Backend, path: &str, body: fn(Backend)) {
+    run(times, path, move || {
+        if private_tables() || times > 1 && backend == Backend::Select {
+            leave_table();
+        }
+        body(backend);
+    });
 }
 
 /// Whether the tests are to run on threads with descriptor tables of their own: `EVENKEEL_TEST_TABLES=private`.
@@ -153,7 +197,7 @@ const CHILD: &str = "EVENKEEL_CONFORMANCE_CHILD";
 /// Runs this one test again, alone in a process.
 pub fn in_process(backend: Backend, path: &str, body: fn(Backend)) {
     if std::env::var_os(CHILD).is_some() {
-        return run(1, backend, path, body);
+        return really(1, backend, path, body);
     }
     let test = path.split_once("::").map_or(path, |(_crate, test)| test);
     let child = Command::new(std::env::current_exe().unwrap())
@@ -266,7 +310,7 @@ impl Server {
     /// Runs the loop until so many bytes have come to a peer. How many turns that takes is the kernel's business: under load,
     /// what was sent arrives a little later even within one machine.
     #[track_caller]
-    pub fn answer(&mut self, peer: &mut TcpStream, len: usize) -> Vec<u8> {
+    pub fn answer<S: StdStream>(&mut self, peer: &mut Stream<S>, len: usize) -> Vec<u8> {
         let mut got = vec![0; len];
         let mut at = 0;
         peer.set_nonblocking(true).unwrap();
@@ -295,7 +339,7 @@ impl Server {
 
 #[track_caller]
 pub fn until(events: &mut EventLoop, what: &str, mut condition: impl FnMut() -> bool) {
-    let started = Instant::now();
+    let started = blocking::now();
     for _ in 0..50 {
         if condition() {
             return;
@@ -303,7 +347,7 @@ pub fn until(events: &mut EventLoop, what: &str, mut condition: impl FnMut() -> 
         events.poll().unwrap();
     }
     while !condition() {
-        assert!(started.elapsed() < PEER, "waited in vain until {what}");
+        assert!(blocking::now() - started < PEER, "waited in vain until {what}");
         events.block_on(async { time::sleep(Duration::from_millis(1)).await }).unwrap();
     }
 }
@@ -321,7 +365,7 @@ pub fn serve<R: Send + 'static>(
         }
     }
     let remote = events.handle().remote();
-    let thread = thread::spawn(move || {
+    let thread = blocking::spawn(move || {
         let stop = Stop(remote);
         peer(stop.0.clone())
     });
@@ -341,8 +385,13 @@ pub fn connect(addr: SocketAddr) -> TcpStream {
     peer
 }
 
+/// Closing it will reset the connection.
+pub fn reset_on_close<S: StdStream>(peer: &Stream<S>) {
+    peer.set_option(SocketOption::ResetOnClose).unwrap();
+}
+
 /// Reads what is there now, without waiting.
-pub fn read_now(peer: &mut TcpStream) -> Vec<u8> {
+pub fn read_now<S: StdStream>(peer: &mut Stream<S>) -> Vec<u8> {
     peer.set_nonblocking(true).unwrap();
     let mut all = Vec::new();
     match peer.read_to_end(&mut all) {
@@ -355,7 +404,7 @@ pub fn read_now(peer: &mut TcpStream) -> Vec<u8> {
 }
 
 /// Reads to the end, and says how it ended.
-pub fn read_all(peer: &mut TcpStream) -> (Vec<u8>, io::Result<()>) {
+pub fn read_all(peer: &mut impl Read) -> (Vec<u8>, io::Result<()>) {
     let mut all = Vec::new();
     let end = peer.read_to_end(&mut all).map(|_| ());
     (all, end)
@@ -387,8 +436,11 @@ pub fn assert_same(got: &[u8], want: &[u8]) {
     }
 }
 
-/// The descriptors that this process has open, in the table of this thread.
+/// The descriptors that this process has open, in the table of this thread; in a world, those of its host.
 pub fn descriptors() -> Vec<String> {
+    if is_simulated() {
+        return blocking::descriptors();
+    }
     let mut all: Vec<_> = std::fs::read_dir("/proc/thread-self/fd")
         .unwrap()
         .filter_map(|entry| {

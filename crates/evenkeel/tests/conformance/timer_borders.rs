@@ -6,11 +6,12 @@ use std::process::Command;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use evenkeel::sim::blocking;
 use evenkeel::{Backend, Handle, TimerId, time};
 
 use crate::support::{Probe, Server, event_loop, exactly, until};
 
-on_every_backend! {
+on_every_kernel! {
     i18_timers_of_one_time_fire_in_the_order_in_which_they_were_armed,
     i18_i19_the_borders_of_the_wheel,
     i19_long_ones_beside_short_ones,
@@ -57,7 +58,7 @@ fn i18_i19_the_borders_of_the_wheel(backend: Backend) {
             for ms in [(1 << bits) - 1, 1 << bits, (1 << bits) + 1_u64] {
                 for off in [0, 1, 999_999] {
                     let delay = Duration::from_millis(ms) + Duration::from_nanos(off);
-                    let (armed, left, early) = (Instant::now(), left.clone(), early.clone());
+                    let (armed, left, early) = (blocking::now(), left.clone(), early.clone());
                     left.set(left.get() + 1);
                     h.after(delay, move || {
                         left.set(left.get() - 1);
@@ -98,7 +99,7 @@ fn i19_long_ones_beside_short_ones(backend: Backend) {
             assert!(time::timeout(Duration::from_millis(3), ticks.tick()).await.is_err());
             let mut sleep = time::sleep(Duration::MAX);
             assert!(time::timeout(Duration::from_millis(1), &mut sleep).await.is_err());
-            sleep.reset(Instant::now() + Duration::from_millis(2));
+            sleep.reset(blocking::now() + Duration::from_millis(2));
             sleep.await;
         })
         .unwrap();
@@ -116,7 +117,7 @@ fn i19_a_delay_of_almost_nothing_is_soon_over(backend: Backend) {
         let count = fired.clone();
         h.after(delay, move || count.set(count.get() + 1));
         assert_eq!(fired.get(), 0, "never inside the call");
-        let armed = Instant::now();
+        let armed = blocking::now();
         while armed.elapsed() < Duration::from_millis(2) {
             events.poll().unwrap();
         }
@@ -190,11 +191,11 @@ fn i22_a_flood_of_bytes_keeps_no_timer_waiting(backend: Backend) {
         let (fired, task) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
         let (flag, done) = (fired.clone(), task.clone());
         s.h.after(Duration::from_millis(round % 2), move || flag.set(true));
-        let due = Instant::now() + Duration::from_millis(1 + round % 2);
+        let due = blocking::now() + Duration::from_millis(1 + round % 2);
         s.h.spawn(async move { done.set(true) }).detach();
         s.turns(1);
         assert!(task.get(), "a task waited for the flood in round {round}");
-        while Instant::now() < due {
+        while blocking::now() < due {
             fill();
             s.turns(1);
         }
@@ -228,7 +229,7 @@ fn i23_sleeps_are_set_anew_and_dropped_in_each_others_calls(backend: Backend) {
         for (i, sleep) in all.borrow_mut().iter_mut().enumerate() {
             match i % 3 {
                 0 => drop(sleep.take()),
-                1 => sleep.as_mut().unwrap().reset(Instant::now() + Duration::from_millis(4)),
+                1 => sleep.as_mut().unwrap().reset(blocking::now() + Duration::from_millis(4)),
                 _ => *sleep = Some(time::sleep(Duration::from_millis(1))),
             }
         }
@@ -241,7 +242,7 @@ fn i23_sleeps_are_set_anew_and_dropped_in_each_others_calls(backend: Backend) {
             for sleep in sleeps.take().into_iter().flatten() {
                 let at = sleep.deadline().unwrap();
                 sleep.await;
-                assert!(Instant::now() >= at);
+                assert!(blocking::now() >= at);
             }
         })
         .unwrap();
@@ -307,9 +308,9 @@ fn i21_a_process_that_was_stopped_goes_on(backend: Backend) {
     // A task that sleeps again and again, and bytes that go back and forth, until the other process has stopped us often.
     let sleeping = h.spawn(async move {
         loop {
-            let due = Instant::now() + Duration::from_millis(1);
+            let due = blocking::now() + Duration::from_millis(1);
             time::sleep(Duration::from_millis(1)).await;
-            count.set(count.get() + u32::from(Instant::now() < due));
+            count.set(count.get() + u32::from(blocking::now() < due));
         }
     });
     let status = s.serve(move |_| {

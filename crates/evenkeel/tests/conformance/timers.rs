@@ -5,11 +5,12 @@ use std::io::Write;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use evenkeel::sim::blocking;
 use evenkeel::{Backend, Handle, TimerId, time};
 
 use crate::support::{Probe, Server, event_loop, exactly, until};
 
-on_every_backend! {
+on_every_kernel! {
     i18_no_timer_fires_early,
     i18_no_timer_fires_early_after_a_slow_call,
     i18_timers_fire_in_the_order_of_their_times,
@@ -32,7 +33,7 @@ fn i18_no_timer_fires_early(backend: Backend) {
     let mut rng = fastrand::Rng::with_seed(18);
     for _ in 0..300 {
         let delay = Duration::from_micros(rng.u64(0..60_000));
-        let (armed, left, early) = (Instant::now(), left.clone(), early.clone());
+        let (armed, left, early) = (blocking::now(), left.clone(), early.clone());
         left.set(left.get() + 1);
         h.after(delay, move || {
             left.set(left.get() - 1);
@@ -53,11 +54,11 @@ fn i18_no_timer_fires_early_after_a_slow_call(backend: Backend) {
     let took: Rc<Cell<Option<Duration>>> = Rc::default();
     let (inner, result) = (h.clone(), took.clone());
     h.defer(move || {
-        let started = Instant::now();
+        let started = blocking::now();
         while started.elapsed() < Duration::from_millis(30) {
             std::hint::spin_loop();
         }
-        let armed = Instant::now();
+        let armed = blocking::now();
         inner.after(Duration::from_millis(20), move || result.set(Some(armed.elapsed())));
     });
     until(&mut events, "it fired", || took.get().is_some());
@@ -98,7 +99,7 @@ fn i19_every_duration_is_legal(backend: Backend) {
             let longest = time::timeout(Duration::MAX, time::sleep(Duration::from_millis(3)));
             longest.await.unwrap();
             assert!(time::timeout(Duration::ZERO, time::sleep(Duration::MAX)).await.is_err());
-            time::sleep_until(Instant::now() - Duration::from_millis(1)).await;
+            time::sleep_until(blocking::now() - Duration::from_millis(1)).await;
             assert_eq!(time::timeout(Duration::ZERO, async { 5 }).await, Ok(5), "who is ready wins");
         })
         .unwrap();
@@ -211,23 +212,23 @@ fn sleeps_can_be_set_anew(backend: Backend) {
     let h = events.handle();
     events
         .block_on(async {
-            let started = Instant::now();
+            let started = blocking::now();
             let mut sleep = time::sleep(Duration::from_secs(3600));
             assert!(time::timeout(Duration::from_millis(1), &mut sleep).await.is_err());
             sleep.reset(started + Duration::from_millis(10));
             (&mut sleep).await;
             assert!(started.elapsed() >= Duration::from_millis(10));
             // After it was ready, too, and to a later time.
-            let again = Instant::now() + Duration::from_millis(10);
+            let again = blocking::now() + Duration::from_millis(10);
             sleep.reset(again);
             (&mut sleep).await;
-            assert!(Instant::now() >= again);
+            assert!(blocking::now() >= again);
             let mut long = time::sleep(Duration::from_millis(5));
             let _ = time::timeout(Duration::ZERO, &mut long).await;
-            let later = Instant::now() + Duration::from_millis(30);
+            let later = blocking::now() + Duration::from_millis(30);
             long.reset(later);
             long.await;
-            assert!(Instant::now() >= later);
+            assert!(blocking::now() >= later);
         })
         .unwrap();
     assert_eq!(h.stats().armed, 0, "a sleep that is dropped leaves no timer");

@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use evenkeel::net::unix::{Credentials, FdStream, Seqpacket, SeqpacketListener, UnixDatagram};
 use evenkeel::net::{TcpStream, UnixListener, UnixStream};
+use evenkeel::sim::blocking;
 use evenkeel::{Backend, spawn, time};
 
 use crate::asynchronous::once;
 use crate::support::{assert_same, descriptors, event_loop, pattern, unique};
 
-on_every_backend! {
+on_every_kernel! {
     datagrams_at_paths_and_names,
     a_full_receiver_makes_senders_wait,
     messages_keep_their_boundaries,
@@ -348,7 +349,7 @@ fn everybody_knows_who_the_peer_is(backend: Backend) {
             // Where there is none, that is said.
             let alone = UnixDatagram::unbound().unwrap();
             assert_eq!(alone.peer_credentials().unwrap_err().kind(), ErrorKind::NotConnected);
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let listener = blocking::TcpListener::bind("127.0.0.1:0").unwrap();
             let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             assert_eq!(tcp.peer_credentials().unwrap_err().kind(), ErrorKind::NotConnected);
         })
@@ -385,13 +386,13 @@ fn i33_a_peer_that_has_gone_is_an_error(backend: Backend) {
 fn sockets_of_another_kind_are_refused(backend: Backend) {
     let mut events = event_loop(backend);
     let datagram = || std::os::unix::net::UnixDatagram::unbound().unwrap();
-    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let tcp = blocking::TcpListener::bind("127.0.0.1:0").unwrap();
     events
         .block_on(async {
             let kinds = [
                 FdStream::from_fd(datagram()).map(|_| ()).unwrap_err().kind(),
                 Seqpacket::from_fd(datagram()).map(|_| ()).unwrap_err().kind(),
-                FdStream::from_fd(tcp).map(|_| ()).unwrap_err().kind(),
+                FdStream::from_fd(tcp.into_fd().unwrap()).map(|_| ()).unwrap_err().kind(),
                 UnixDatagram::bind("x".repeat(200)).map(|_| ()).unwrap_err().kind(),
             ];
             assert_eq!(kinds, [ErrorKind::InvalidInput; 4]);
@@ -403,21 +404,21 @@ fn sockets_of_another_kind_are_refused(backend: Backend) {
 
 fn sockets_change_hands(backend: Backend) {
     let mut events = event_loop(backend);
-    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let (ours, theirs) = blocking::UnixStream::pair().unwrap();
     let ours = events
         .block_on(async {
-            let stream = FdStream::from_fd(ours).unwrap();
+            let stream = FdStream::from_fd(ours.into_fd().unwrap()).unwrap();
             assert!(once(stream.read(&mut [0; 4])).await.is_none());
             time::sleep(Duration::from_millis(1)).await;
             stream.into_fd().unwrap()
         })
         .unwrap();
     let number = ours.as_raw_fd();
-    let mut ours = std::os::unix::net::UnixStream::from(ours);
+    let mut ours = blocking::UnixStream::from_fd(ours).unwrap();
     (&theirs).write_all(b"plain").unwrap();
     let mut bytes = [0; 5];
     ours.read_exact(&mut bytes).unwrap();
-    assert_eq!((&bytes, ours.as_raw_fd()), (b"plain", number));
+    assert_eq!((&bytes, ours.std().unwrap().as_raw_fd()), (b"plain", number));
 }
 
 fn i36_no_descriptor_is_left(backend: Backend) {

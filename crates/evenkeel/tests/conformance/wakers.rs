@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use evenkeel::net::{ConnectOptions, Listener, Stream};
 use evenkeel::signal::{Signal, Signals};
+use evenkeel::sim::blocking;
 use evenkeel::{Backend, EventLoop, Handle, time};
 
 use crate::asynchronous::pair;
 use crate::connecting::full_backlog;
 use crate::support::{Probe, Server, event_loop, exactly, until};
 
-on_every_backend! {
+on_every_kernel! {
     i39_wakers_may_call_the_loop_when_they_are_cloned_woken_and_dropped,
     i39_what_a_waker_writes_leaves_before_the_loop_waits,
     i39_a_panic_in_a_waker_is_counted_and_the_loop_goes_on,
@@ -111,7 +112,7 @@ fn i39_wakers_may_call_the_loop_when_they_are_cloned_woken_and_dropped(backend: 
     });
     peer.write_all(b"x").unwrap();
     let wake = h.remote();
-    std::thread::spawn(move || wake.wake()).join().unwrap();
+    blocking::spawn(move || wake.wake()).join().unwrap();
     let seen = woken.clone();
     until(&mut events, "the timer, the stream and the signals have woken", || seen.get() >= 3);
     assert_eq!(h.stats().panics, 0);

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use evenkeel::sim::blocking;
 use evenkeel::{Backend, fs, time};
 
 use crate::files::Folder;
 use crate::support::{Probe, Server, connect, event_loop, exactly, serve};
 
-on_every_backend! {
+on_every_kernel! {
     i02_wakes_of_many_threads_coalesce,
     i02_a_wake_without_a_reason_is_soon_over,
     i02_i37_a_call_that_is_sent_from_a_call_runs_after_it,
@@ -33,7 +34,7 @@ fn i02_wakes_of_many_threads_coalesce(backend: Backend) {
     let threads: Vec<_> = (0..8)
         .map(|_| {
             let remote = s.h.remote();
-            std::thread::spawn(move || (0..2000).for_each(|_| remote.wake()))
+            blocking::spawn(move || (0..2000).for_each(|_| remote.wake()))
         })
         .collect();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
@@ -44,7 +45,7 @@ fn i02_wakes_of_many_threads_coalesce(backend: Backend) {
     let threads: Vec<_> = (0..8)
         .map(|_| {
             let (remote, ran) = (s.h.remote(), ran.clone());
-            std::thread::spawn(move || {
+            blocking::spawn(move || {
                 for i in 0..500 {
                     let ran = ran.clone();
                     remote.run(move |_| add(&ran, i)).unwrap();
@@ -67,7 +68,7 @@ fn i02_a_wake_without_a_reason_is_soon_over(backend: Backend) {
     serve(&mut events, |remote| {
         for _ in 0..50 {
             remote.wake();
-            std::thread::yield_now();
+            blocking::yield_now();
         }
     });
     assert!(h.stats().turns - turns <= 110, "{} turns for 50 wakes", h.stats().turns - turns);
@@ -171,7 +172,7 @@ fn i24_a_flood_leaves_turns_to_everybody_else(backend: Backend) {
         .detach();
         let called = Arc::new(AtomicU64::new(0));
         let (remote, count) = (s.h.remote(), called.clone());
-        let caller = std::thread::spawn(move || remote.run(move |_| add(&count, 1)));
+        let caller = blocking::spawn(move || remote.run(move |_| add(&count, 1)));
         let newcomer = s.expect(Probe::echo());
         let mut peer = connect(s.addr);
         peer.write_all(b"ping").unwrap();
@@ -216,7 +217,7 @@ fn i28_a_wake_races_with_the_end_of_the_loop(backend: Backend) {
         let remote = events.handle().remote();
         let held = Arc::new(());
         let own = held.clone();
-        let thread = std::thread::spawn(move || {
+        let thread = blocking::spawn(move || {
             let mut sent = 0;
             loop {
                 let own = own.clone();

@@ -2,17 +2,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel::net::{ConnectOptions, ListenOptions};
+use evenkeel::sim::blocking::{self, TcpListener};
 use evenkeel::{Backend, Flow, Message};
 
-use crate::support::{Probe, Server, assert_same, exactly, no_limits, pattern, read_all, read_now};
+use crate::support::{
+    Probe, Server, assert_same, exactly, no_limits, pattern, read_all, read_now, reset_on_close,
+};
 
-on_every_backend! {
+on_every_kernel! {
     writes_of_one_call_leave_as_one_send,
     messages_queued_before_the_connection_is_made_leave_as_one_send,
     i05_writes_of_all_kinds_and_sizes_leave_in_order,
@@ -135,10 +137,8 @@ fn a_shared_message_is_stored_once(backend: Backend) {
     drop(message);
     s.turns(3);
     assert_eq!(Arc::strong_count(&bytes), 11, "one for each connection that has not taken it");
-    let readers: Vec<_> = all
-        .drain(..5)
-        .map(|(mut peer, _)| std::thread::spawn(move || exactly(&mut peer, 9_000_000)))
-        .collect();
+    let readers: Vec<_> =
+        all.drain(..5).map(|(mut peer, _)| blocking::spawn(move || exactly(&mut peer, 9_000_000))).collect();
     s.until("half have taken it", || Arc::strong_count(&bytes) == 6);
     for reader in readers {
         assert_same(&reader.join().unwrap(), &bytes);
@@ -335,7 +335,7 @@ fn i32_writes_to_a_peer_that_has_reset_end_the_connection_only(backend: Backend)
         for shared in [false, true] {
             let (peer, seen) = s.pair(Probe::new().deaf_to_eof());
             s.turns(2);
-            socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+            reset_on_close(&peer);
             drop(peer);
             if shared {
                 s.h.send(seen.id(), &Message::from(pattern(size))).unwrap();

@@ -38,7 +38,7 @@ pub(crate) use stream::Stream;
 pub(crate) use table::Table;
 pub(crate) use udp::Udp;
 pub(crate) use unix_packet::{Name, UnixPacket};
-pub(crate) use wake::Doorbell;
+pub(crate) use wake::{Call, Doings, Doorbell};
 
 use super::fault::{Fault, Faults};
 use super::net::Network;

@@ -45,6 +45,23 @@ pub(crate) enum Kind {
     Ring(Box<Ring>),
 }
 
+impl Kind {
+    /// What it is called in a list of descriptors.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Kind::Stream(_) => "stream",
+            Kind::Listener(_) => "listener",
+            Kind::Udp(_) => "udp",
+            Kind::UnixPacket(_) => "unix packets",
+            Kind::Pipe(_) => "pipe",
+            Kind::Epoll(_) => "epoll",
+            Kind::Bell(_) => "bell",
+            Kind::Spare => "spare",
+            Kind::Ring(_) => "ring",
+        }
+    }
+}
+
 /// An open object.
 #[derive(Debug)]
 pub(crate) struct Object {

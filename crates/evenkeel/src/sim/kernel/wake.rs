@@ -1,5 +1,7 @@
-//! What wakes a loop from any thread. Wakes come from outside the model, and are taken into it when it looks next.
+//! What comes from other threads: wakes of loops, and calls of threads that are part of a world. Both are taken into the model
+//! when it looks next.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -8,18 +10,95 @@ use rustix::io::Errno;
 use super::{HostId, Kernel, Kind, Object, ObjectId, bits};
 use crate::sys::{Fd, WakeFn};
 
-/// Where wakes wait for the model.
+/// Where other threads leave what is for the model.
 #[derive(Debug, Default)]
 pub(crate) struct Doorbell {
-    rung: Mutex<Vec<ObjectId>>,
+    outside: Mutex<Outside>,
     /// For a thread that runs the model and has nothing to do before somebody outside has.
-    pub(crate) heard: Condvar,
+    heard: Condvar,
+}
+
+/// What other threads have left.
+#[derive(Default)]
+pub(crate) struct Outside {
+    rung: Vec<ObjectId>,
+    /// Calls of threads that belong to the world.
+    pub(crate) calls: Vec<Call>,
+    /// Threads of the world that are doing something: time stands still for as long as there are any.
+    pub(crate) running: usize,
+    /// Whether one has begun to wait, or has ended, since this was last looked at.
+    pub(crate) stirred: bool,
+    /// The world has ended.
+    pub(crate) over: bool,
+}
+
+/// What other threads are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doings {
+    /// They have left something for the model.
+    News,
+    /// One that belongs to the world does something.
+    Running,
+    /// Those that belong to the world wait for it.
+    Nothing,
+}
+
+/// A call of another thread, which waits for its answer. It is tried until it returns true: that is when it has answered. The
+/// second argument says that it is the last chance.
+pub(crate) struct Call {
+    pub(crate) attempt: Box<dyn FnMut(&mut Kernel, bool) -> bool + Send>,
+    /// How long it may wait, in nanoseconds.
+    pub(crate) patience: Option<u64>,
+    /// Its thread counts as running again once it is answered.
+    pub(crate) counted: bool,
+}
+
+impl Outside {
+    fn has_news(&self) -> bool {
+        !self.rung.is_empty() || !self.calls.is_empty()
+    }
+}
+
+impl fmt::Debug for Outside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outside")
+            .field("rung", &self.rung)
+            .field("running", &self.running)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Doorbell {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Vec<ObjectId>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Outside> {
         // Nothing panics under it.
-        self.rung.lock().unwrap_or_else(PoisonError::into_inner)
+        self.outside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what is outside, and has the world look.
+    pub(crate) fn ring(&self, change: impl FnOnce(&mut Outside)) {
+        change(&mut self.lock());
+        self.heard.notify_all();
+    }
+
+    pub(crate) fn state(&self) -> Doings {
+        let outside = self.lock();
+        match outside.running {
+            _ if outside.has_news() => Doings::News,
+            0 => Doings::Nothing,
+            _ => Doings::Running,
+        }
+    }
+
+    /// Waits until there is something for the model, or a thread has stopped doing things.
+    pub(crate) fn wait(&self) {
+        let mut outside = self.lock();
+        while !outside.has_news() && !outside.stirred {
+            outside = match self.heard.wait(outside) {
+                Ok(outside) => outside,
+                Err(poisoned) => poisoned.into_inner(),
+            };
+        }
+        outside.stirred = false;
     }
 }
 
@@ -45,9 +124,9 @@ impl Kernel {
         let wake = move || {
             set.store(true, Ordering::Release);
             // Each one is news to those who hear of changes only, but nobody hears of it before the model looks.
-            let mut rung = doorbell.lock();
-            if !rung.contains(&id) {
-                rung.push(id);
+            let mut outside = doorbell.lock();
+            if !outside.rung.contains(&id) {
+                outside.rung.push(id);
                 doorbell.heard.notify_all();
             }
         };
@@ -68,7 +147,7 @@ impl Kernel {
 
     /// Tells those who watch a bell that was rung.
     pub(super) fn ring_doorbell(&mut self) {
-        let rung = std::mem::take(&mut *self.doorbell.lock());
+        let rung = std::mem::take(&mut self.doorbell.lock().rung);
         for id in rung {
             self.notify(id, bits::IN);
         }

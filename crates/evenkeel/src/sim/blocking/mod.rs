@@ -43,9 +43,9 @@
 //!
 //! # Time
 //!
-//! Time passes while a loop sleeps, or a socket or a thread of this module is waited for, and then at once; and by a microsecond
-//! with each turn of a loop. A thread that was started by [`spawn`]
-//! belongs to the world: while it does something, time stands still, so that no deadline depends on how fast the machine is.
+//! Time passes while a loop sleeps, or a socket or a thread of this module is waited for, and then at once; and by 20
+//! microseconds with each turn of a loop. A thread that was started by [`spawn`] belongs to the world: while it does something,
+//! time stands still, so that no deadline depends on how fast the machine is.
 //! What such a thread waits for outside of the world, a channel for instance, it has to wait for in [`aside`]. The thread that runs the
 //! world must not wait for another one in any way but [`JoinHandle::join`] and [`until`]: nobody else answers it.
 //!
@@ -79,7 +79,7 @@ pub use udp::UdpSocket;
 pub use unix::{UnixListener, UnixStream};
 
 /// What a loop's turn takes, in nanoseconds.
-const TURN: u64 = 1_000;
+const TURN: u64 = 20_000;
 
 /// Runs code in a world of one host, on this thread. Loops that it makes and that ask for no other backend get this one, over the
 /// simulated kernel; without faults, and without delays.

@@ -81,7 +81,11 @@ impl Socket {
     pub(super) fn redeem(desk: Desk, ticket: OwnedFd) -> io::Result<Self> {
         let mut ticket = Some(ticket);
         // It is tried once, since it does not wait.
-        Self::open(desk, move |kernel, host| kernel.redeem(host, ticket.take().ok_or(Errno::BADF)?))
+        let socket =
+            Self::open(desk, move |kernel, host| kernel.redeem(host, ticket.take().ok_or(Errno::BADF)?))?;
+        // As the loop has had it.
+        socket.set_nonblocking(true);
+        Ok(socket)
     }
 
     pub(super) fn pair(desk: Desk) -> io::Result<(Self, Self)> {

@@ -54,7 +54,7 @@ use link::Link;
 use local::OwnListeners;
 
 pub use drain::Drained;
-pub use local::LocalService;
+pub use local::{Backlog, LocalService};
 pub use machine::{Machine, ThisMachine};
 pub use service::Service;
 pub use succession::Inheritance;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::out::Extra;
 use super::pool::Event;
 use super::shared::Timer;
-use super::{Core, Kind, Shared, Token, flag};
+use super::{Core, Kind, Shared, Source, Token, flag};
 use crate::handler::CloseReason;
 use crate::net::SocketOption;
 use crate::sys::Fd;
@@ -149,7 +149,21 @@ impl Shared {
         } else {
             Duration::from_secs(5)
         };
-        self.timer_after(within, Timer::Deadline(token));
+        self.arm_deadline(token, within, Timer::Deadline(token));
+    }
+
+    /// Arms the timer by which a source must be connected, or closed, unless it has one. Its end, or that of connecting,
+    /// takes the timer out.
+    pub(crate) fn arm_deadline(&self, token: Token, within: Duration, timer: Timer) {
+        let core = self.core.borrow();
+        if core.sources.get(token).is_none_or(|s| s.extra.as_ref().is_some_and(|e| e.deadline.is_some())) {
+            return;
+        }
+        drop(core);
+        let key = self.timer_after(within, timer);
+        if let Some(s) = self.core.borrow_mut().sources.get_mut(token) {
+            s.extra().deadline = Some(key);
+        }
     }
 
     /// The last step of a source: its owner is told, then its descriptor and its token cease to be.
@@ -171,7 +185,10 @@ impl Shared {
             let _ = self.driver.sys().set_option(fd, SocketOption::ResetOnClose);
         }
         let mut core = self.core.borrow_mut();
-        let removed = if over { core.sources.remove(token) } else { core.sources.retire(token) };
+        let mut removed = if over { core.sources.remove(token) } else { core.sources.retire(token) };
+        if let Some(deadline) = removed.as_mut().and_then(Source::take_deadline) {
+            core.wheel.cancel(deadline);
+        }
         drop(core);
         // Shared messages in the queue may be the last ones of their kind.
         drop(removed);
@@ -241,6 +258,7 @@ impl Core {
         // Whatever was queued is missing: nothing may follow it, and the peer must not take the rest for the whole.
         s.set(flag::SHUT | flag::RESET);
         s.set(flag::READABLE | flag::WRITABLE | flag::HUNG_UP);
+        let deadline = s.take_deadline();
         // What was received is still to be read; only what was to be sent is lost.
         s.extra = s.extra.take().and_then(|lost| {
             let mut kept = Extra::default();
@@ -249,6 +267,9 @@ impl Core {
         });
         let io = &mut self.tasks[s.slot as usize];
         io.error.get_or_insert(error);
+        if let Some(deadline) = deadline {
+            self.wheel.cancel(deadline);
+        }
         self.wake(token, true, true);
     }
 }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
 use crate::message::Message;
+use crate::time::wheel::Key;
 
 /// Bytes that wait to be sent.
 #[derive(Debug)]
@@ -58,6 +59,8 @@ pub(crate) struct Extra {
     pub(crate) unread: Vec<u8>,
     /// What comes after the unread bytes: the end of the stream, or a failure.
     pub(crate) ended: Option<Ended>,
+    /// The timer by which connecting, or closing, must be over.
+    pub(crate) deadline: Option<Key>,
 }
 
 /// How reading ended, while its owner has not been told.
@@ -74,7 +77,8 @@ impl Extra {
 
     /// Nothing in here is needed any more.
     pub(crate) fn is_idle(&self) -> bool {
-        self.bytes == 0 && !self.counting && self.unread.is_empty() && self.ended.is_none()
+        let owing = self.counting || self.deadline.is_some();
+        self.bytes == 0 && !owing && self.unread.is_empty() && self.ended.is_none()
     }
 
     /// Bytes that wait.

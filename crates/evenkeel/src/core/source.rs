@@ -3,6 +3,7 @@
 
 use super::out::{Ended, Extra};
 use crate::sys::Fd;
+use crate::time::wheel::Key;
 
 /// Names one source of one loop for as long as the source lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -195,6 +196,16 @@ impl Source {
             self.extra = None;
         }
         ended
+    }
+
+    /// The timer by which it must be connected, or closed: it is not needed any more.
+    pub(crate) fn take_deadline(&mut self) -> Option<Key> {
+        let extra = self.extra.as_mut()?;
+        let deadline = extra.deadline.take();
+        if extra.is_idle() {
+            self.extra = None;
+        }
+        deadline
     }
 
     /// The box for what an idle connection does not have.

@@ -75,13 +75,10 @@ impl Stream {
         let token = shared.adopt_async(fd, Kind::Async, flags)?;
         let stream = Stream { shared, token };
         if flags & flag::CONNECTING != 0 {
-            let timer = options.deadline.map(|d| stream.shared.timer_after(d, Timer::Connect(token)));
-            let result = poll_fn(|cx| stream.poll_writable(cx)).await;
-            if let Some(key) = timer {
-                let cancelled = stream.shared.core.borrow_mut().wheel.cancel(key);
-                drop(cancelled);
+            if let Some(deadline) = options.deadline {
+                stream.shared.arm_deadline(token, deadline, Timer::Connect(token));
             }
-            result?;
+            poll_fn(|cx| stream.poll_writable(cx)).await?;
         }
         Ok(stream)
     }

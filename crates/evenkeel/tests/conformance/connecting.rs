@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use evenkeel::net::{Addr, ConnectOptions, Stream};
-use evenkeel::{Backend, Message};
+use evenkeel::{Backend, Message, time};
 
 use crate::support::{PEER, Probe, Seen, Server, assert_same, exactly, no_limits, pattern, read_all, unique};
 
@@ -16,6 +16,7 @@ on_every_backend! {
     i32_a_refused_connection_says_so,
     i32_a_connection_that_is_never_answered_meets_its_deadline,
     the_connect_deadline_ends_with_the_connect,
+    a_connect_that_is_over_leaves_no_timer,
     i32_a_reset_right_after_the_connect_is_an_error,
     i30_an_end_behind_data_right_after_the_connect_is_heard,
     i30_a_stream_hears_an_end_behind_data_right_after_the_connect,
@@ -132,6 +133,32 @@ fn the_connect_deadline_ends_with_the_connect(backend: Backend) {
     s.until("it is over", || seen.closed());
     assert_eq!(seen.why(), "closed");
     assert_same(&reader.join().unwrap().0, &pattern(9_000_000));
+}
+
+/// However it ended. A proxy that connects often would have as many timers as it made connections in the last 30 s.
+fn a_connect_that_is_over_leaves_no_timer(backend: Backend) {
+    let mut s = Server::new(backend);
+    let (l, at) = listener();
+    let (_kept, refused) = closed_port();
+    let (_full, _fill, unanswered) = full_backlog();
+    let before = s.h.stats().armed;
+    let (_, open) = begin(&s, at, Probe::new());
+    let (_, failed) = begin(&s, refused, Probe::new());
+    let (closed, closing) = begin(&s, unanswered, Probe::new());
+    let (written, sent) = begin(&s, at, Probe::new());
+    s.h.write(written, b"queued until then").unwrap();
+    assert!(s.h.stats().armed > before, "while they are being made");
+    s.until("it is open", || open.opened.get() && sent.opened.get());
+    s.until("it has failed", || failed.closed());
+    s.h.close(closed).unwrap();
+    s.until("it is closed", || closing.closed());
+    assert_eq!(s.h.stats().armed, before, "handlers' connections");
+    let (made, _peers) = (s.events.block_on(Stream::connect(at)).unwrap(), [accept(&l), accept(&l)]);
+    assert!(made.is_ok() && s.events.block_on(Stream::connect(refused)).unwrap().is_err());
+    let given_up = s.events.block_on(time::timeout(Duration::from_millis(5), Stream::connect(unanswered)));
+    assert!(given_up.unwrap().is_err());
+    s.turns(2);
+    assert_eq!(s.h.stats().armed, before, "tasks' connections");
 }
 
 fn i32_a_reset_right_after_the_connect_is_an_error(backend: Backend) {

@@ -51,7 +51,7 @@ pub(crate) struct Extra {
     bytes: usize,
     /// Messages queued, those that share a chunk counted one by one.
     messages: usize,
-    /// Bytes received of the message in progress.
+    /// Bytes received of the message in progress; while it lingers, bytes thrown away.
     pub(crate) received: u64,
     /// Whether `received` is being counted.
     pub(crate) counting: bool,
@@ -61,6 +61,8 @@ pub(crate) struct Extra {
     pub(crate) ended: Option<Ended>,
     /// The timer by which connecting, or closing, must be over.
     pub(crate) deadline: Option<Key>,
+    /// It closes, and waits for the peer's end whether anything is unread or not.
+    pub(crate) lingers: bool,
 }
 
 /// How reading ended, while its owner has not been told.
@@ -77,7 +79,7 @@ impl Extra {
 
     /// Nothing in here is needed any more.
     pub(crate) fn is_idle(&self) -> bool {
-        let owing = self.counting || self.deadline.is_some();
+        let owing = self.counting || self.deadline.is_some() || self.lingers;
         self.bytes == 0 && !owing && self.unread.is_empty() && self.ended.is_none()
     }
 

@@ -126,6 +126,13 @@ impl Stream {
         Ok(StreamParts { fd: shared.driver.sys().export(source.fd)?, unread })
     }
 
+    /// Closes the stream as dropping it does, and in any case waits for the peer's end, as by
+    /// [`Conn::close_lingering`](crate::Conn::close_lingering), for at most 5 seconds.
+    pub fn close_lingering(self) {
+        self.shared.close_lingering(self.token);
+        let _ = self.into_token();
+    }
+
     /// Takes the stream off this loop, to move it to another one, with all that it is in the middle of.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ on_every_backend! {
     i32_a_connection_that_is_never_answered_meets_its_deadline,
     the_connect_deadline_ends_with_the_connect,
     a_connect_that_is_over_leaves_no_timer,
+    closing_what_was_connected_waits_for_nobody,
     i32_a_reset_right_after_the_connect_is_an_error,
     i30_an_end_behind_data_right_after_the_connect_is_heard,
     i30_a_stream_hears_an_end_behind_data_right_after_the_connect,
@@ -161,6 +162,20 @@ fn a_connect_that_is_over_leaves_no_timer(backend: Backend) {
     assert_eq!(s.h.stats().armed, before, "tasks' connections");
 }
 
+/// Its peer has nothing to say, and stays.
+fn closing_what_was_connected_waits_for_nobody(backend: Backend) {
+    let mut s = Server::new(backend);
+    let (l, at) = listener();
+    let (id, seen) = begin(&s, at, Probe::new());
+    let mut peer = accept(&l);
+    s.until("it is open", || seen.opened.get());
+    s.h.write(id, b"goodbye").unwrap();
+    s.h.close(id).unwrap();
+    s.until("it is over", || seen.closed());
+    assert!(read_all(&mut peer).1.is_ok());
+    assert_eq!((seen.why(), s.h.stats().armed), ("closed", 0));
+}
+
 fn i32_a_reset_right_after_the_connect_is_an_error(backend: Backend) {
     let mut s = Server::new(backend);
     let (l, at) = listener();
@@ -257,7 +272,7 @@ fn dropping_a_connect_abandons_it(backend: Backend) {
     let mut s = Server::new(backend);
     let (_kept, _fill, at) = full_backlog();
     let before = s.h.stats().sources;
-    let waited = s.events.block_on(evenkeel::time::timeout(Duration::from_millis(5), Stream::connect(at)));
+    let waited = s.events.block_on(time::timeout(Duration::from_millis(5), Stream::connect(at)));
     assert!(waited.unwrap().is_err());
     s.turns(2);
     assert_eq!(s.h.stats().sources, before);

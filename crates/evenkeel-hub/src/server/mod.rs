@@ -26,6 +26,7 @@ mod local;
 mod machine;
 mod opening;
 mod outbox;
+mod parting;
 mod process;
 mod seats;
 mod service;

@@ -43,6 +43,9 @@ pub(crate) struct Sim {
     pub(crate) wall: Cell<i64>,
     /// What a wait costs, in nanoseconds.
     pub(crate) cost: Cell<u64>,
+    /// What another call costs: it is paid with the next wait, since nothing may happen during a call.
+    pub(super) cost_of_call: Cell<u64>,
+    owed: Cell<u64>,
 }
 
 /// A loop of a world.
@@ -80,6 +83,8 @@ impl Sim {
             // The first of January 2030: no world depends on the day it runs.
             wall: Cell::new(1_893_456_000),
             cost: Cell::new(0),
+            cost_of_call: Cell::new(0),
+            owed: Cell::new(0),
         });
         machine::register(world, &sim);
         sim
@@ -153,8 +158,8 @@ impl Sim {
             let kernel = self.kernel.borrow();
             (kernel.now, kernel.doorbell.lock().running)
         };
-        let cost = if others == 0 { self.cost.get() } else { 0 };
-        self.advance(now.saturating_add(cost));
+        let cost = self.cost.get().saturating_add(self.owed.take());
+        self.advance(if others == 0 { now.saturating_add(cost) } else { now });
     }
 
     fn is_ready(&self, host: HostId, waited: &Waited) -> bool {
@@ -283,6 +288,7 @@ impl SimSys {
         if self.is_dead(kernel) {
             return Err(Errno::BADF.into());
         }
+        self.sim.owed.set(self.sim.owed.get().saturating_add(self.sim.cost_of_call.get()));
         kernel.acting = Some(self.host);
         let answer = call(kernel, self.host);
         kernel.acting = None;
@@ -625,6 +631,11 @@ impl Sys for SimSys {
     fn ring_threads(&self, _: Fd, _: u32) -> io::Result<()> {
         // What blocks on files is not the ring's to do here.
         Ok(())
+    }
+
+    fn skip_turn(&self) {
+        self.sim.pay();
+        self.sim.kernel.borrow_mut().waits += 1;
     }
 
     fn ring_enter(

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use evenkeel::net::{Addr, ConnectOptions, Stream};
 use evenkeel::sim::blocking::{self, TcpListener, TcpStream, UnixListener};
-use evenkeel::{Backend, Message};
+use evenkeel::{Backend, Message, time};
 
 use crate::support::{
     PEER, Probe, Seen, Server, assert_same, exactly, no_limits, pattern, read_all, reset_on_close, unique,
@@ -18,6 +18,8 @@ on_every_kernel! {
     i32_a_refused_connection_says_so,
     i32_a_connection_that_is_never_answered_meets_its_deadline,
     the_connect_deadline_ends_with_the_connect,
+    a_connect_that_is_over_leaves_no_timer,
+    closing_what_was_connected_waits_for_nobody,
     i32_a_reset_right_after_the_connect_is_an_error,
     i30_an_end_behind_data_right_after_the_connect_is_heard,
     i30_a_stream_hears_an_end_behind_data_right_after_the_connect,
@@ -136,6 +138,46 @@ fn the_connect_deadline_ends_with_the_connect(backend: Backend) {
     assert_same(&reader.join().unwrap().0, &pattern(9_000_000));
 }
 
+/// However it ended. A proxy that connects often would have as many timers as it made connections in the last 30 s.
+fn a_connect_that_is_over_leaves_no_timer(backend: Backend) {
+    let mut s = Server::new(backend);
+    let (l, at) = listener();
+    let (_kept, refused) = closed_port();
+    let (_full, _fill, unanswered) = full_backlog();
+    let before = s.h.stats().armed;
+    let (_, open) = begin(&s, at, Probe::new());
+    let (_, failed) = begin(&s, refused, Probe::new());
+    let (closed, closing) = begin(&s, unanswered, Probe::new());
+    let (written, sent) = begin(&s, at, Probe::new());
+    s.h.write(written, b"queued until then").unwrap();
+    assert!(s.h.stats().armed > before, "while they are being made");
+    s.until("it is open", || open.opened.get() && sent.opened.get());
+    s.until("it has failed", || failed.closed());
+    s.h.close(closed).unwrap();
+    s.until("it is closed", || closing.closed());
+    assert_eq!(s.h.stats().armed, before, "handlers' connections");
+    let (made, _peers) = (s.events.block_on(Stream::connect(at)).unwrap(), [accept(&l), accept(&l)]);
+    assert!(made.is_ok() && s.events.block_on(Stream::connect(refused)).unwrap().is_err());
+    let given_up = s.events.block_on(time::timeout(Duration::from_millis(5), Stream::connect(unanswered)));
+    assert!(given_up.unwrap().is_err());
+    s.turns(2);
+    assert_eq!(s.h.stats().armed, before, "tasks' connections");
+}
+
+/// Its peer has nothing to say, and stays.
+fn closing_what_was_connected_waits_for_nobody(backend: Backend) {
+    let mut s = Server::new(backend);
+    let (l, at) = listener();
+    let (id, seen) = begin(&s, at, Probe::new());
+    let mut peer = accept(&l);
+    s.until("it is open", || seen.opened.get());
+    s.h.write(id, b"goodbye").unwrap();
+    s.h.close(id).unwrap();
+    s.until("it is over", || seen.closed());
+    assert!(read_all(&mut peer).1.is_ok());
+    assert_eq!((seen.why(), s.h.stats().armed), ("closed", 0));
+}
+
 fn i32_a_reset_right_after_the_connect_is_an_error(backend: Backend) {
     let mut s = Server::new(backend);
     let (l, at) = listener();
@@ -232,7 +274,7 @@ fn dropping_a_connect_abandons_it(backend: Backend) {
     let mut s = Server::new(backend);
     let (_kept, _fill, at) = full_backlog();
     let before = s.h.stats().sources;
-    let waited = s.events.block_on(evenkeel::time::timeout(Duration::from_millis(5), Stream::connect(at)));
+    let waited = s.events.block_on(time::timeout(Duration::from_millis(5), Stream::connect(at)));
     assert!(waited.unwrap().is_err());
     s.turns(2);
     assert_eq!(s.h.stats().sources, before);

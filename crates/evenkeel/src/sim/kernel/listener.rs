@@ -201,6 +201,7 @@ impl Kernel {
                 let host = object.host;
                 self.end_listener(host, id, listener);
             }
+            return self.disconnected(id);
         }
         self.notify(id, bits::STATE);
     }

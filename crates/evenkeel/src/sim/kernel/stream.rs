@@ -143,6 +143,11 @@ impl Stream {
         self.inbox.ready.len()
     }
 
+    /// Whether a receive that has just come to the last byte would find something: of TCP, the end too.
+    pub(super) fn has_more(&self) -> bool {
+        self.unread() > 0 || self.ended && !self.unix
+    }
+
     /// Whether bytes may still be sent to this end.
     pub(super) fn has_peer(&self) -> bool {
         self.peer.is_some() || self.inbox.transit_bytes > 0
@@ -352,7 +357,7 @@ impl Kernel {
                     Ipv6Addr::UNSPECIFIED.into()
                 });
             }
-            self.notify(id, bits::STATE);
+            self.disconnected(id);
             return Ok(());
         }
         let (had_write, peer, unix) = (stream.shut_write, stream.peer, stream.unix);
@@ -372,6 +377,12 @@ impl Kernel {
         }
         self.notify(id, bits::STATE);
         if was_open { Ok(()) } else { Err(Errno::NOTCONN) }
+    }
+
+    /// A socket for TCP was shut that has no other end: it tells of an error, and then that its state is new.
+    pub(super) fn disconnected(&mut self, id: ObjectId) {
+        self.notify(id, bits::ERR);
+        self.notify(id, bits::STATE);
     }
 
     /// One end of a Unix socket was shut: the other one is as well, the other way round, and hears of it.

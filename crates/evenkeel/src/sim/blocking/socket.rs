@@ -189,6 +189,10 @@ impl Socket {
         self.quick(move |kernel, host, fd| kernel.set_option(host, fd, option))
     }
 
+    pub(super) fn set_backlog(&self, backlog: u16) -> io::Result<()> {
+        self.quick(move |kernel, host, fd| kernel.set_backlog(host, fd, backlog.into()))
+    }
+
     pub(super) fn take_error(&self) -> io::Result<Option<io::Error>> {
         Ok(self.quick(|kernel, host, fd| kernel.take_error(host, fd))?.map(Into::into))
     }

@@ -149,7 +149,7 @@ impl Kernel {
         self.remove_binding(host, id);
         self.add_binding(
             host,
-            Binding { addr: canonical(addr), protocol: Protocol::Udp, object: id, shared },
+            Binding { addr: canonical(addr), protocol: Protocol::Udp, object: id, shared, only_v6: false },
         );
         Ok(())
     }

@@ -6,12 +6,8 @@ use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-<<<<<<< HEAD
-use evenkeel::net::{ConnectOptions, Limits, ListenOptions};
-use evenkeel::sim::blocking::{self, TcpListener, TcpStream};
-=======
 use evenkeel::net::{ConnectOptions, Limits, ListenOptions, Stream};
->>>>>>> main
+use evenkeel::sim::blocking::{self, TcpListener, TcpStream};
 use evenkeel::{Backend, Conn, EventLoop, Flow, StaleConn};
 
 use crate::support::{
@@ -137,7 +133,7 @@ fn narrow(s: &mut Server, probe: Probe) -> (TcpStream, Rc<Seen>) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     socket.connect(&s.addr.into()).unwrap();
-    let peer = TcpStream::from(socket);
+    let peer = TcpStream::from(std::net::TcpStream::from(socket));
     peer.set_read_timeout(Some(PEER)).unwrap();
     s.until("the connection is open", || seen.opened.get());
     (peer, seen)

@@ -280,8 +280,11 @@ impl Desk {
         });
         match wait.recv() {
             Ok(result) => Ok(result?),
-            // The world has ended, and the call with it.
-            Err(_) => Err(io::Error::new(io::ErrorKind::NotConnected, "the simulated world has ended")),
+            // The world has ended, and the call with it: nobody has counted the thread as running again.
+            Err(_) => {
+                self.doorbell.lock().running += usize::from(counted);
+                Err(io::Error::new(io::ErrorKind::NotConnected, "the simulated world has ended"))
+            }
         }
     }
 }

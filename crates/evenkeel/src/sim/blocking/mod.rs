@@ -43,7 +43,7 @@
 //!
 //! # Time
 //!
-//! Time passes while a loop sleeps, or a socket or a thread of this module is waited for, and then at once; by a
+//! Time passes while a loop sleeps, or a socket or a thread of this module is waited for, and then at once; and by a
 //! little with each turn of a loop, and with each call that it makes. A thread that was started by [`spawn`] belongs to the world:
 //! while it does something, time stands still, so that no deadline depends on how fast the machine is.
 //! What such a thread waits for outside of the world, a channel for instance, it has to wait for in [`aside`]. The thread that runs the
@@ -280,8 +280,11 @@ impl Desk {
         });
         match wait.recv() {
             Ok(result) => Ok(result?),
-            // The world has ended, and the call with it.
-            Err(_) => Err(io::Error::new(io::ErrorKind::NotConnected, "the simulated world has ended")),
+            // The world has ended, and the call with it: nobody has counted the thread as running again.
+            Err(_) => {
+                self.doorbell.lock().running += usize::from(counted);
+                Err(io::Error::new(io::ErrorKind::NotConnected, "the simulated world has ended"))
+            }
         }
     }
 }

@@ -30,6 +30,8 @@ const SCENES: &[(&str, scenes::Kind)] = &[
     ("quiet", scenes::quiet),
     ("quirky", scenes::quirky),
     ("everything", scenes::everything),
+    ("spread", scenes::spread),
+    ("replaced", scenes::replaced),
     ("sleepy", scenes::sleepy),
     ("killed", scenes::killed),
     ("slow_consumers", scenes::slow_consumers),

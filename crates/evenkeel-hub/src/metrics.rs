@@ -299,6 +299,13 @@ pub struct Counted {
     slow_consumers: Vec<u64>,
 }
 
+impl Counted {
+    /// Subscribers that were dropped because they did not read, for whatever limit.
+    pub fn slow_consumers(&self) -> u64 {
+        self.slow_consumers.iter().sum()
+    }
+}
+
 impl Sum for Counted {
     fn sum<I: Iterator<Item = Counted>>(all: I) -> Counted {
         let mut sum = Counted { slow_consumers: vec![0; Slow::ALL.len()], ..Counted::default() };

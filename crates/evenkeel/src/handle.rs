@@ -329,6 +329,14 @@ impl Handle {
         self.conn(id).map(|token| self.shared.close(token))
     }
 
+    /// As [`Conn::close_lingering`](crate::Conn::close_lingering).
+    ///
+    /// # Errors
+    /// When the connection is over.
+    pub fn close_lingering(&self, id: ConnId) -> Result<(), StaleConn> {
+        self.conn(id).map(|token| self.shared.close_lingering(token))
+    }
+
     /// As [`Conn::abort`](crate::Conn::abort).
     ///
     /// # Errors

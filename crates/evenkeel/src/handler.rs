@@ -305,8 +305,21 @@ impl Conn<'_> {
 
     /// Delivers nothing more, sends what is queued until [`Limits::close_deadline`](crate::net::Limits), then
     /// closes. Writes after this are refused.
+    ///
+    /// A peer whose bytes are there and unread at that moment is waited for, as by
+    /// [`close_lingering`](Self::close_lingering). One whose bytes come later is reset, which can destroy what it has not read.
     pub fn close(&mut self) {
         self.shared.close(self.token);
+    }
+
+    /// As [`close`](Self::close), for one who may still be sending and is to read the last word in any case: a client that
+    /// is told of its mistake in the middle of a request. Once all is sent the write half ends, and what still comes is thrown
+    /// away until the peer's end, for as long as [`Limits::close_deadline`](crate::net::Limits) allows and up to 16 MiB.
+    ///
+    /// Until then the connection has its descriptor and its place in the pool, for a peer that never ends too: so a server that
+    /// turns many away does not do it for all of them.
+    pub fn close_lingering(&mut self) {
+        self.shared.close_lingering(self.token);
     }
 
     /// Resets the connection at once: what is queued is lost, and the peer sees an error.

@@ -61,4 +61,10 @@ impl Handle {
         let value = self.shared.locals.0.borrow().get(&TypeId::of::<T>()).cloned();
         value.and_then(|value| value.downcast().ok())
     }
+
+    /// Takes the loop's value of this type back, if it has one.
+    pub fn take_local<T: 'static>(&self) -> Option<Rc<T>> {
+        let value = self.shared.locals.0.borrow_mut().remove(&TypeId::of::<T>());
+        value.and_then(|value| value.downcast().ok())
+    }
 }

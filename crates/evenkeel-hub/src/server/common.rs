@@ -19,6 +19,8 @@ use crate::state::AppId;
 
 /// Descriptors that connections may not use: listeners, the loops' own, files, requests to come.
 const RESERVED_DESCRIPTORS: u64 = 64;
+/// Connections that are turned away and waited for at the same time. Their descriptors are of the reserved ones.
+const MAX_TURNED_AWAY: usize = 32;
 
 /// What the server knows of one application beside the hub's state.
 pub(super) struct App {
@@ -42,6 +44,8 @@ pub(super) struct Common {
     loops: Box<[OfLoop]>,
     /// What request bodies hold in memory.
     pub(super) bodies: AtomicUsize,
+    /// Connections that were turned away, and are waited for until they have read so.
+    turned_away: AtomicUsize,
     pub(super) draining: AtomicBool,
     /// Another process serves, and this one is a front of it.
     pub(super) replaced: AtomicBool,
@@ -89,6 +93,7 @@ impl Common {
             seats: Mutex::new(Seats::new(&config.limits, keys)),
             loops: (0..loops).map(|_| OfLoop::default()).collect(),
             bodies: AtomicUsize::new(0),
+            turned_away: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             replaced: AtomicBool::new(false),
             closing_idle: AtomicBool::new(false),
@@ -156,6 +161,18 @@ impl Common {
 
     pub(super) fn left(&self, index: u16) {
         self.loops[usize::from(index)].connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Takes a place for one that is turned away and waited for, if there is one left. They are few, and none of those that
+    /// connections have: whoever keeps them taken only has others closed at once.
+    pub(super) fn turn_away(&self) -> bool {
+        let place = |taken: usize| (taken < MAX_TURNED_AWAY).then_some(taken + 1);
+        self.turned_away.fetch_update(Ordering::Relaxed, Ordering::Relaxed, place).is_ok()
+    }
+
+    /// One of them has ended.
+    pub(super) fn turned_away_is_gone(&self) {
+        self.turned_away.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// So many more bytes are to go to a loop. What is to go to another process's is not counted.

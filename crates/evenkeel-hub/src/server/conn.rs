@@ -8,6 +8,7 @@ use evenkeel::{CloseReason, Conn, ConnId, Handler};
 use super::Server;
 use super::front::Front;
 use super::opening::Opening;
+use super::parting::Parting;
 use super::seats::Seat;
 use super::stream::EventStream;
 use super::websocket::WebSocket;
@@ -35,6 +36,12 @@ pub(super) enum Role {
     Opening(Box<Opening>),
     WebSocket(WebSocket),
     Stream(EventStream),
+    /// A subscriber that has left, and is to hear so.
+    Parting(Box<Parting>),
+    /// It has heard; only what is queued is still being sent.
+    Parted,
+    /// Turned away, and waited for: it has one of the places for that.
+    TurnedAway,
     /// Answered or refused; only what is queued is still being sent.
     Over,
 }
@@ -65,6 +72,11 @@ impl HubConn {
         }
     }
 
+    /// A connection that comes back from the HTTP server, counted and with a seat already, to be closed.
+    pub(super) fn last(server: Rc<Server>, seat: Seat) -> Self {
+        HubConn { server: Some(server), role: Role::Over, seat, counted: true }
+    }
+
     fn admit(&mut self, server: &Server, conn: &mut Conn<'_>) {
         let Role::Front(front) = &self.role else { return };
         if front.is_returned() {
@@ -86,8 +98,16 @@ impl HubConn {
         let Some((status, reason)) = refused else { return };
         server.refuse(reason, &[("client", Value::Display(&peer))]);
         conn.write(&reply::refusal(status, &[("Retry-After", "1")], &"too many connections"));
-        conn.close();
-        self.role = Role::Over;
+        self.role = if common.turn_away() {
+            // It has a place of another kind now, and does not keep others out.
+            self.counted = false;
+            server.leave(self.seat);
+            conn.close_lingering();
+            Role::TurnedAway
+        } else {
+            conn.close();
+            Role::Over
+        };
     }
 
     /// The state's answer has come.
@@ -152,7 +172,11 @@ impl Handler for HubConn {
     fn on_data(&mut self, conn: &mut Conn<'_>, bytes: &[u8]) {
         let Some(server) = self.server.clone() else { return };
         match &mut self.role {
-            Role::WebSocket(socket) => socket.receive(&server, conn, bytes),
+            Role::WebSocket(socket) => {
+                if let Some(farewell) = socket.receive(&server, conn, bytes) {
+                    self.role = server.part(conn, socket.session(), farewell);
+                }
+            }
             Role::Front(front) => {
                 let mut input = bytes;
                 let next = front.receive(&server, conn, &mut input, &mut self.seat);
@@ -161,7 +185,7 @@ impl Handler for HubConn {
             Role::Opening(opening) => opening.keep(bytes),
             // A client of an event stream has nothing to say after its request.
             Role::Stream(_) => conn.close(),
-            Role::Over => {}
+            Role::Parting(_) | Role::Parted | Role::TurnedAway | Role::Over => {}
         }
     }
 
@@ -171,7 +195,12 @@ impl Handler for HubConn {
             Role::WebSocket(socket) => socket.heartbeat(&server, conn),
             Role::Stream(stream) => stream.heartbeat(&server, conn),
             Role::Opening(_) => self.answered(&server, conn),
-            Role::Front(_) | Role::Over => {}
+            Role::Parting(parting) => {
+                if let Some(role) = parting.look(&server, conn) {
+                    self.role = role;
+                }
+            }
+            Role::Front(_) | Role::Parted | Role::TurnedAway | Role::Over => {}
         }
     }
 
@@ -186,6 +215,14 @@ impl Handler for HubConn {
             }
             Role::Opening(opening) => {
                 opening.closed(&server, id);
+                None
+            }
+            Role::Parting(_) | Role::Parted => {
+                server.count_close(reason);
+                None
+            }
+            Role::TurnedAway => {
+                server.common().turned_away_is_gone();
                 None
             }
             Role::Over => None,

@@ -104,8 +104,11 @@ impl Front {
     ) -> Next {
         match next {
             Next::Become(Role::WebSocket(mut socket)) if !rest.is_empty() => {
-                socket.receive(server, conn, rest);
-                Next::Become(Role::WebSocket(socket))
+                let farewell = socket.receive(server, conn, rest);
+                Next::Become(match farewell {
+                    Some(farewell) => server.part(conn, socket.session(), farewell),
+                    None => Role::WebSocket(socket),
+                })
             }
             Next::Become(Role::Stream(stream)) if !rest.is_empty() => {
                 // As in `on_data`: after its request it has nothing to say.
@@ -137,7 +140,7 @@ impl Front {
             Err(error) => {
                 server.refuse(error.label(), &[("error", Value::Display(&error))]);
                 conn.write(&error.response());
-                conn.close();
+                conn.close_lingering();
                 Next::Become(Role::Over)
             }
         };
@@ -165,7 +168,7 @@ impl Front {
                 server.refuse("state_overloaded", &[("client", Value::Display(&self.client))]);
                 let why = "the server is overloaded; try again in a second";
                 conn.write(&reply::refusal(503, &[("Retry-After", "1")], &why));
-                conn.close();
+                conn.close_lingering();
                 Next::Become(Role::Over)
             }
             Class::WebSocket(key) => WebSocket::open(server, conn, head, &key, self.client),
@@ -188,7 +191,7 @@ impl Front {
         }
         server.refuse("connections_per_address", &[("client", Value::Display(&self.client))]);
         conn.write(&reply::refusal(429, &[("Retry-After", "1")], &"too many connections"));
-        conn.close();
+        conn.close_lingering();
         false
     }
 

@@ -21,6 +21,8 @@ pub(super) struct NoAnswer;
 pub(super) struct OfLoop {
     pub(super) stats: LoopStats,
     pub(super) connections: usize,
+    /// What its clients have not taken.
+    pub(super) queued_bytes: usize,
     pub(super) counted: Counted,
     pub(super) log_lines_lost: u64,
     /// In the loop's own table; nothing if it shares the process's.
@@ -89,6 +91,7 @@ impl Server {
         OfLoop {
             stats: self.handle().stats(),
             connections: self.common().connections_of(self.index()),
+            queued_bytes: self.handle().queues().iter().map(|(_, bytes)| bytes).sum(),
             counted: self.metrics.counted(),
             log_lines_lost: self.log.lost(),
             descriptors: match self.handle().descriptors() {

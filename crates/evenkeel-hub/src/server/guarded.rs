@@ -124,6 +124,11 @@ impl Guarded {
         (self.stream, self.ending, self.unpassed)
     }
 
+    /// Whether the client has not sent all of its request: what it is told comes in the middle of that.
+    pub(super) fn is_interrupted(&self) -> bool {
+        matches!(self.ending, Ending::Rejected(_)) || matches!(self.owes, Owes::Body { .. })
+    }
+
     fn end(&mut self, ending: Ending) -> Poll<io::Result<()>> {
         self.ended = true;
         self.shared.borrow_mut().refusal = match &ending {

@@ -98,6 +98,7 @@ async fn serve_until_done(server: &Rc<Server>, stream: Stream, client: IpAddr, s
 
 /// What comes after hyper: another life at the front door, a last word, or nothing.
 fn finish(server: &Rc<Server>, io: Guarded, shared: &RefCell<Shared>, client: IpAddr, seat: Seat) {
+    let interrupted = io.is_interrupted();
     let (mut stream, ending, unpassed) = io.into_parts();
     match ending {
         Ending::Leave => {
@@ -115,12 +116,19 @@ fn finish(server: &Rc<Server>, io: Guarded, shared: &RefCell<Shared>, client: Ip
             );
             let untold = Shared::take_refusal(shared).is_some();
             if let (true, Some(response)) = (untold, error.response()) {
-                // Queued; dropping the stream flushes it.
+                // Queued; it is flushed before the stream closes.
                 let _ = stream.send(&response.into());
             }
         }
         Ending::TooSlow(reason) => server.refuse(reason, &[("client", Value::Display(&client))]),
         Ending::Client => {}
+    }
+    if interrupted {
+        // Counted until its end.
+        if let Ok(id) = server.pool().adopt(stream, HubConn::last(server.clone(), seat), &[]) {
+            let _ = server.handle().close_lingering(id);
+            return;
+        }
     }
     server.leave(seat);
 }

@@ -10,6 +10,7 @@ use super::Server;
 use super::crossing::{Batch, Command, Effect, StreamAsked};
 use super::home::{HOME, Home, cross};
 use super::outbox::Peer;
+use super::parting::Waiting;
 use crate::state::{Refusal, SessionId};
 
 /// What a loop may have sent to the state that the state has not done, in bytes: past it, its clients are not read from.
@@ -33,12 +34,43 @@ pub(super) struct Link {
     scheduled: Cell<bool>,
     /// What the state has not done, by weight.
     ahead: Cell<usize>,
+    /// What it has done since the loop began, by weight.
+    done: Cell<u64>,
+    /// Connections that wait for what they said to be done.
+    parting: RefCell<Waiting>,
     /// Connections that are not read from until the state catches up.
     paused: RefCell<Vec<ConnId>>,
     /// Answers that their connections have not seen.
     opened: RefCell<BTreeMap<(u64, u32), Opened>>,
     /// The most that any one client was sent since the kernel was asked to take it, in bytes and in messages.
     written: Cell<(usize, usize)>,
+}
+
+impl Link {
+    /// How much the state has done.
+    pub(super) fn done(&self) -> u64 {
+        self.done.get()
+    }
+
+    /// How much that will be when everything said so far is done; `id` is notified then. None if it is.
+    pub(super) fn wait_for_all(&self, id: ConnId) -> Option<u64> {
+        let ahead = self.ahead.get();
+        (ahead > 0).then(|| {
+            let after = self.done.get() + ahead as u64;
+            self.parting.borrow_mut().push_back((after, id));
+            after
+        })
+    }
+
+    /// The state has done so much more. Returns who waited for that.
+    fn progressed(&self, processed: usize) -> Vec<ConnId> {
+        let processed = processed.min(self.ahead.get());
+        self.ahead.set(self.ahead.get() - processed);
+        self.done.set(self.done.get() + processed as u64);
+        let mut parting = self.parting.borrow_mut();
+        let ready = parting.iter().take_while(|(after, _)| *after <= self.done.get()).count();
+        parting.drain(..ready).map(|(_, id)| id).collect()
+    }
 }
 
 impl Server {
@@ -161,7 +193,10 @@ impl Server {
         }
         self.common().delivered(self.index(), batch.weight);
         let link = self.link();
-        link.ahead.set(link.ahead.get().saturating_sub(batch.processed));
+        for id in link.progressed(batch.processed) {
+            // One that is gone waits for nothing.
+            let _ = self.handle().notify(id);
+        }
         if link.ahead.get() <= MAX_AHEAD / 2 {
             for id in std::mem::take(&mut *link.paused.borrow_mut()) {
                 let _ = self.handle().resume(id);

@@ -26,6 +26,7 @@ mod local;
 mod machine;
 mod opening;
 mod outbox;
+mod parting;
 mod process;
 mod seats;
 mod service;
@@ -54,7 +55,7 @@ use link::Link;
 use local::OwnListeners;
 
 pub use drain::Drained;
-pub use local::LocalService;
+pub use local::{Backlog, LocalService};
 pub use machine::{Machine, ThisMachine};
 pub use service::Service;
 pub use succession::Inheritance;

@@ -118,14 +118,19 @@ impl Drop for Effects<'_> {
 }
 
 impl Server {
-    /// Closes a subscriber of this loop with a code that tells it what to do.
+    /// Closes a subscriber of this loop with a code that tells it what to do, and that it reads even if it is sending. A server
+    /// that ends waits for nobody beyond that: its clients come back, whatever they have read.
     pub(super) fn close_here(&self, id: ConnId, stream: bool, code: u16, reason: &str) {
         if !stream {
             let mut frame = Vec::new();
             ws::close(Some(code), reason, &mut frame);
             let _ = self.handle().write(id, &frame);
         }
-        let _ = self.handle().close(id);
+        let _ = if stream || self.common().is_ending() {
+            self.handle().close(id)
+        } else {
+            self.handle().close_lingering(id)
+        };
     }
 }
 

@@ -241,7 +241,7 @@ impl fmt::Debug for Service {
 }
 
 /// The way of sharing by its name in the configuration.
-fn share(name: &str) -> io::Result<Share> {
+pub(super) fn share(name: &str) -> io::Result<Share> {
     match name {
         "acceptor" => Ok(Share::Acceptor),
         "reuse-port" => Ok(Share::ReusePort),
@@ -307,21 +307,23 @@ fn listen(
         addresses.extend(listener.addr().socket_addr());
         common.listeners().push(listener);
     };
-    let each = |handle: &Handle, _: usize| {
-        let server = handle.local::<Server>();
-        move |peer: &Addr| HubConn::new(server.clone(), peer.socket_addr())
-    };
     for address in &common.config.server.listen {
         let listener = match inherited.sockets(*address) {
-            none if none.is_empty() => group.listen_each(*address, &options, &limits, share, each),
-            sockets => group.adopt_each(sockets, &options, &limits, share, each),
+            none if none.is_empty() => group.listen_each(*address, &options, &limits, share, accepts),
+            sockets => group.adopt_each(sockets, &options, &limits, share, accepts),
         };
         keep(listener.map_err(|error| no_listening(address, &error))?);
     }
     for sockets in inherited.rest() {
-        keep(group.adopt_each(sockets, &options, &limits, share, each)?);
+        keep(group.adopt_each(sockets, &options, &limits, share, accepts)?);
     }
     Ok(addresses)
+}
+
+/// What makes the handlers of a loop.
+pub(super) fn accepts(handle: &Handle, _: usize) -> impl Fn(&Addr) -> HubConn + use<> {
+    let server = handle.local::<Server>();
+    move |peer| HubConn::new(server.clone(), peer.socket_addr())
 }
 
 /// Why an address is not listened on.

@@ -185,6 +185,6 @@ impl Refused {
             fields.push(("Access-Control-Allow-Origin", origin));
         }
         conn.write(&reply::refusal(self.status, &fields, &self.message));
-        conn.close();
+        conn.close_lingering();
     }
 }

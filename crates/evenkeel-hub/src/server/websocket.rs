@@ -9,6 +9,7 @@ use evenkeel::Conn;
 use super::conn::{Next, Role};
 use super::opening::{Kind, Opening};
 use super::outbox::Peer;
+use super::parting::Farewell;
 use super::{Server, seconds};
 use crate::log::Value;
 use crate::proto::head::{RequestHead, query};
@@ -48,7 +49,7 @@ impl WebSocket {
             Err(error) => {
                 server.refuse("websocket_handshake", &[("error", Value::Display(&error))]);
                 conn.write(&error.response());
-                conn.close();
+                conn.close_lingering();
                 return Next::Become(Role::Over);
             }
         };
@@ -56,7 +57,7 @@ impl WebSocket {
         if app.is_some_and(|app| !app.origins.allow_request(RequestOrigin::from_head(head))) {
             server.refuse("origin", &[("client", Value::Display(&client))]);
             conn.write(&reply::refusal(403, &[], &"this origin may not connect"));
-            conn.close();
+            conn.close_lingering();
             return Next::Become(Role::Over);
         }
         let mut response = Vec::new();
@@ -86,56 +87,60 @@ impl WebSocket {
         self.session
     }
 
-    /// Takes what has arrived: any number of frames, cut anywhere.
-    pub(super) fn receive(&mut self, server: &Server, conn: &mut Conn<'_>, mut bytes: &[u8]) {
+    /// Takes what has arrived: any number of frames, cut anywhere. What is returned is the last that the client is to hear.
+    #[must_use]
+    pub(super) fn receive(
+        &mut self,
+        server: &Server,
+        conn: &mut Conn<'_>,
+        mut bytes: &[u8],
+    ) -> Option<Farewell> {
         let now = server.now();
         self.heard = now as u32;
         self.pinged = false;
         let mut scratch = server.scratch.take();
         let (mut pong, mut completed) = (None, false);
-        loop {
+        let farewell = loop {
             match self.decoder.next(&mut bytes, &server.common().message_limits, &mut scratch) {
-                Ok(None) => break,
+                Ok(None) => break None,
                 Ok(Some(ws::Event::Text(text))) => {
                     completed = true;
                     server.message(self.session, text);
                 }
                 Ok(Some(ws::Event::Binary(_))) => {
-                    self.fail(server, conn, 1003, "binary messages are not part of the protocol");
-                    break;
+                    break Some(fail(server, 1003, "binary messages are not part of the protocol"));
                 }
                 Ok(Some(ws::Event::Ping(payload))) => {
                     // Of many pings in one piece only the last is answered, as the RFC allows.
                     pong = Some(payload.to_vec());
                     if !self.count_control(now) {
-                        self.fail(server, conn, 1008, "too many control frames");
-                        break;
+                        break Some(fail(server, 1008, "too many control frames"));
                     }
                 }
                 Ok(Some(ws::Event::Pong(_))) => {
                     if !self.count_control(now) {
-                        self.fail(server, conn, 1008, "too many control frames");
-                        break;
+                        break Some(fail(server, 1008, "too many control frames"));
                     }
                 }
                 Ok(Some(ws::Event::Close { code, .. })) => {
                     let mut frame = Vec::new();
                     ws::close(code, "", &mut frame);
-                    conn.write(&frame);
-                    conn.close();
-                    break;
+                    // Nothing comes from a client behind this.
+                    break Some(Farewell { frame, lingers: false });
                 }
                 Err(error) => {
-                    self.fail(server, conn, error.close_code(), &error.to_string());
-                    break;
+                    break Some(fail(server, error.close_code(), &error.to_string()));
                 }
             }
-        }
+        };
         server.scratch.set(scratch);
         if let Some(payload) = pong {
             let mut frame = Vec::new();
             ws::pong(&payload, &mut frame);
             conn.write(&frame);
+        }
+        if farewell.is_some() {
+            return farewell;
         }
         self.mind_the_rest(conn, completed);
         if completed && server.keep_pace(conn) {
@@ -143,6 +148,7 @@ impl WebSocket {
             conn.message_done();
             self.owing = false;
         }
+        None
     }
 
     /// An incomplete message has a deadline, from its first byte to its last. The one that is incomplete now is
@@ -166,18 +172,6 @@ impl WebSocket {
         self.controls <= CONTROLS_PER_SECOND
     }
 
-    /// The client broke the protocol of the WebSocket itself.
-    fn fail(&self, server: &Server, conn: &mut Conn<'_>, code: u16, why: &str) {
-        server.refuse(
-            "websocket_protocol",
-            &[("code", Value::Number(code.into())), ("error", Value::Text(why))],
-        );
-        let mut frame = Vec::new();
-        ws::close(Some(code), why, &mut frame);
-        conn.write(&frame);
-        conn.close();
-    }
-
     /// Comes when the client may have been silent for too long: pings it, or closes it after an unanswered ping.
     pub(super) fn heartbeat(&mut self, server: &Server, conn: &mut Conn<'_>) {
         let settings = &server.config().server;
@@ -186,7 +180,11 @@ impl WebSocket {
             (seconds(settings.ping_interval_seconds), seconds(settings.pong_timeout_seconds));
         if self.pinged && silent >= interval + answer {
             server.refuse("pong_timeout", &[]);
-            server.close_here(conn.id(), false, 4201, "no pong in time");
+            let mut frame = Vec::new();
+            ws::close(Some(4201), "no pong in time", &mut frame);
+            conn.write(&frame);
+            // Who says nothing is not waited for.
+            conn.close();
         } else if !self.pinged && silent >= interval {
             self.pinged = true;
             let mut frame = Vec::new();
@@ -198,4 +196,13 @@ impl WebSocket {
             conn.notify_after(due.saturating_sub(silent).max(Duration::from_millis(1)));
         }
     }
+}
+
+/// The client broke the protocol of the WebSocket itself.
+fn fail(server: &Server, code: u16, why: &str) -> Farewell {
+    let fields = [("code", Value::Number(code.into())), ("error", Value::Text(why))];
+    server.refuse("websocket_protocol", &fields);
+    let mut frame = Vec::new();
+    ws::close(Some(code), why, &mut frame);
+    Farewell { frame, lingers: true }
 }

@@ -163,6 +163,36 @@ fn i48_new_connections_are_admitted_at_the_rate() {
     });
 }
 
+/// The answer comes before the request: whoever sends that is to read the answer, and not to meet a reset.
+#[test]
+fn i30_who_is_turned_away_may_still_be_sending_its_request() {
+    on_every_backend(|backend| {
+        let hub = Hub::with(backend, &config("", "", "[limits]\nmax_connections = 1"));
+        let mut kept = hub.http();
+        assert_eq!(kept.get("/health").status, 200);
+        // More than there are places to be waited for: the others are closed at once, and told all the same.
+        let mut refused: Vec<Http> = (0..40).map(|_| hub.http()).collect();
+        let mut received = 0;
+        for (n, http) in refused.iter_mut().enumerate() {
+            assert_eq!(http.response().status, 503);
+            assert_eq!(http.ends(), End::Orderly);
+            let pieces = (0..3).take_while(|_| {
+                let sent = http.stream.write_all(&[b'x'; 1000]).is_ok();
+                hub.connections();
+                sent
+            });
+            received += usize::from(pieces.count() == 3);
+            assert!(n > 20 || received == n + 1, "{n} was reset");
+        }
+        assert!(received < 40, "the places have an end");
+        assert_eq!(hub.connections(), 1, "and do not count as connections");
+        drop(refused);
+        assert_eq!(kept.get("/health").status, 200);
+        drop(kept);
+        hub.comes_to_rest();
+    });
+}
+
 #[test]
 fn i48_beyond_the_most_connections_newcomers_are_told_to_wait() {
     on_every_backend(|backend| {

@@ -206,6 +206,36 @@ fn chunked_bodies_are_served_cut_anywhere() {
     });
 }
 
+/// Whoever is refused in the middle of a request goes on sending it, and is to read why, and not to meet a reset.
+#[test]
+fn i30_a_refusal_in_the_middle_of_a_request_waits_for_its_client() {
+    on_every_backend(|backend| {
+        let hub = Hub::start(backend);
+        let post = "POST /nowhere HTTP/1.1\r\nHost: h\r\n";
+        let refused = [
+            ("GET / HTTP/1.1\r\nno field\r\n\r\n".to_owned(), 400),
+            (format!("GET / HTTP/1.1\r\nHost: {}", "h".repeat(100_000)), 431),
+            (format!("{post}Content-Length: 100000000\r\n\r\nx"), 413),
+            (format!("{post}Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\nno length\r\n"), 400),
+            ("GET /sse/no-app?channel=c HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(), 404),
+        ];
+        for (request, status) in refused {
+            let mut http = hub.http();
+            try_write(&mut http.stream, request.as_bytes());
+            assert_eq!(http.response().status, status, "{request:.80}");
+            assert_eq!(http.ends(), End::Orderly, "{request:.80}");
+            for n in 0..3 {
+                let sent = http.stream.write_all(&[b'x'; 10_000]);
+                assert!(sent.is_ok(), "{request:.80}: {n} {sent:?}");
+                hub.connections();
+            }
+            assert_eq!(hub.connections(), 1, "it is waited for, and counts meanwhile");
+            drop(http);
+            hub.comes_to_rest();
+        }
+    });
+}
+
 #[test]
 fn slow_bodies_end_at_their_deadline_and_below_their_rate() {
     on_every_backend(|backend| {

@@ -6,7 +6,8 @@ use evenkeel_hub::proto::auth::AppKey;
 use serde_json::json;
 
 use crate::support::{
-    Hub, Sse, Ws, api_request, app_key, event, on_each_backend, on_every_backend, unix_seconds,
+    Frame, Hub, Sse, Ws, api_request, app_key, client_frame, event, on_each_backend, on_every_backend,
+    unix_seconds,
 };
 
 const MESSAGES: usize = 100;
@@ -106,6 +107,63 @@ fn i44_nothing_comes_before_the_answer_or_after_the_leaving() {
             }
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
         });
+    });
+}
+
+/// Whichever loop they come to: on those that do not have the state, its answers take a turn longer than what the loop itself
+/// has to say.
+#[test]
+fn i44_answers_come_before_the_close_that_was_caused_behind_them() {
+    on_every_backend(|backend| {
+        let hub = Hub::start(backend);
+        let mut watcher = hub.ws();
+        watcher.subscribe_as("presence-here", Some(r#"{"user_id":"watcher"}"#));
+        for n in 0..16 {
+            let mut ws = hub.ws();
+            let data = json!({ "user_id": n.to_string() }).to_string();
+            let auth = app_key().channel_auth(&ws.socket_id, "presence-here", Some(&data));
+            let subscribe = json!({ "event": "pusher:subscribe",
+                "data": { "channel": "presence-here", "auth": auth, "channel_data": data } });
+            let valid = client_frame(0x81, subscribe.to_string().as_bytes());
+            let ping = client_frame(0x89, b"?");
+            let (last, code) = match n % 3 {
+                0 => (client_frame(0xc1, b"a reserved bit"), 1002),
+                1 => (client_frame(0x82, b"binary"), 1003),
+                _ => (client_frame(0x88, &1000_u16.to_be_bytes()), 1000),
+            };
+            ws.send_bytes(&[valid, ping, last].concat());
+            let mut before = [ws.next(), ws.next()];
+            before.sort_by_key(|frame| matches!(frame, Frame::Pong(_)));
+            let [Frame::Text(answer), Frame::Pong(_)] = before else { panic!("{before:?}") };
+            assert!(answer.contains("pusher_internal:subscription_succeeded"), "{answer}");
+            ws.closes(code);
+            // It is not present any longer than that, however long it stays.
+            let member = json!(n.to_string());
+            let user = |message: &serde_json::Value| {
+                serde_json::from_str::<serde_json::Value>(message["data"].as_str().unwrap()).unwrap()["user_id"]
+                    .clone()
+            };
+            assert_eq!(user(&watcher.event("pusher_internal:member_added")), member);
+            assert_eq!(user(&watcher.event("pusher_internal:member_removed")), member);
+        }
+    });
+}
+
+/// What a client sends when it is closed already is on its way before it can know.
+#[test]
+fn i30_who_is_closed_for_a_mistake_is_not_reset_for_what_comes_behind_it() {
+    on_every_backend(|backend| {
+        let hub = Hub::start(backend);
+        let mut ws = hub.ws();
+        ws.send_bytes(&client_frame(0xc1, b"a reserved bit"));
+        ws.closes(1002);
+        for _ in 0..3 {
+            ws.send_bytes(&client_frame(0x81, &[b'x'; 10_000]));
+            hub.connections();
+        }
+        assert_eq!(hub.connections(), 1, "it is waited for");
+        drop(ws);
+        hub.comes_to_rest();
     });
 }
 

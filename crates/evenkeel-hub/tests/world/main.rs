@@ -40,6 +40,17 @@ fn i44_i45_i46_whatever_happens() {
 }
 
 #[test]
+fn i44_i45_i46_on_several_loops() {
+    let report = check(16, scenes::spread);
+    assert!(report.hits(Fault::Kill) > 0);
+}
+
+#[test]
+fn i44_i46_i48_replaced_again_and_again() {
+    check(12, scenes::replaced);
+}
+
+#[test]
 fn i46_machines_that_sleep() {
     check(4, scenes::sleepy);
 }
@@ -51,17 +62,17 @@ fn i46_the_hub_is_killed() {
 
 #[test]
 fn i47_slow_consumers_delay_nobody() {
-    check(4, scenes::slow_consumers);
+    check(5, scenes::slow_consumers);
 }
 
 #[test]
 fn i48_all_come_back_after_a_drain() {
-    check(4, scenes::drained);
+    check(5, scenes::drained);
 }
 
 #[test]
 fn i48_overload_is_told() {
-    assert!(check(4, scenes::overloaded).hits(Fault::Bound) > 0);
+    assert!(check(6, scenes::overloaded).hits(Fault::Bound) > 0);
 }
 
 #[test]

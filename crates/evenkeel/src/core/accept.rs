@@ -117,7 +117,7 @@ impl Shared {
         if first {
             // Past that the listener ends with what waits: a pool that stays full must not keep it for ever.
             let within = self.pool(pool).limits().close_deadline;
-            self.timer_after(within, Timer::Deadline(token));
+            self.arm_deadline(token, within, Timer::Deadline(token));
         }
     }
 

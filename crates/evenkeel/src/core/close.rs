@@ -1,5 +1,6 @@
 //! The end of a connection: closing, aborting, and the one place where a source is released.
 
+use std::io::ErrorKind;
 use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::Duration;
@@ -7,13 +8,33 @@ use std::time::Duration;
 use super::out::Extra;
 use super::pool::Event;
 use super::shared::Timer;
-use super::{Core, Kind, Shared, Token, flag};
+use super::{Core, Kind, Shared, Source, Token, flag};
 use crate::handler::CloseReason;
 use crate::net::SocketOption;
-use crate::sys::Fd;
+use crate::sys::{Fd, uninterrupted};
+
+/// Bytes that are thrown away for a peer that does not stop sending before it is reset: more than both kernels' buffers mostly
+/// hold, so that whoever stops when it is told comes to its end.
+const MAX_THROWN_AWAY: u64 = 16 << 20;
+
+/// What the kernel had for a stream whose write half has just ended, and that lingers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// Something unread, some of which has been thrown away.
+    Unread,
+    Nothing,
+}
 
 impl Shared {
     pub(crate) fn close(&self, token: Token) {
+        self.begin_to_close(token, false);
+    }
+
+    pub(crate) fn close_lingering(&self, token: Token) {
+        self.begin_to_close(token, true);
+    }
+
+    fn begin_to_close(&self, token: Token, lingers: bool) {
         let mut core = self.core.borrow_mut();
         let Some(s) = core.sources.get_mut(token) else { return };
         if s.has(flag::CLOSING | flag::DEAD) {
@@ -24,6 +45,9 @@ impl Shared {
             // Nobody waits at the other end yet, or the stream has failed; what was written for it is lost.
             let lost = s.has(flag::QUEUED);
             return core.end(token, if lost { CloseReason::Aborted } else { CloseReason::Local });
+        }
+        if lingers {
+            s.extra().lingers = true;
         }
         core.closing.push(token);
     }
@@ -53,7 +77,7 @@ impl Shared {
         let mut core = self.core.borrow_mut();
         let Some(s) = core.sources.get(token) else { return };
         if s.has(flag::CONNECTING) {
-            let timeout = std::io::Error::new(std::io::ErrorKind::TimedOut, "the connect deadline passed");
+            let timeout = std::io::Error::new(ErrorKind::TimedOut, "the connect deadline passed");
             if s.kind() == Kind::Async {
                 core.fail_async(token, timeout);
             } else {
@@ -132,15 +156,22 @@ impl Shared {
         }
     }
 
-    /// Ends the write half of a stream, and tells whether the kernel had something unread for it, which is thrown away.
-    pub(crate) fn end_write_half(&self, fd: Fd) -> bool {
+    /// Ends the write half of a stream whose queue is empty, and tells whether its close waits for the peer's end: a socket that
+    /// is closed with unread bytes resets the connection, and so does one that is sent any when it is closed already; the reset
+    /// can destroy what was just flushed. What was unread is thrown away.
+    pub(crate) fn end_write_half(&self, fd: Fd, lingers: bool) -> Option<Rest> {
         let sys = self.driver.sys();
         // A peer that is gone already needs no end.
         let _ = sys.shutdown(fd, Shutdown::Write);
         let mut memory = self.take_scratch();
-        let got = sys.recv(fd, &mut memory);
+        let got = uninterrupted(|| sys.recv(fd, &mut memory));
         self.put_scratch(memory);
-        matches!(got, Ok(1..))
+        match got {
+            Ok(1..) => Some(Rest::Unread),
+            Err(e) if e.kind() == ErrorKind::WouldBlock && lingers => Some(Rest::Nothing),
+            // Nobody waits for the end, or it is there already.
+            _ => None,
+        }
     }
 
     fn arm_close_deadline(&self, token: Token, kind: Kind, pool: u16) {
@@ -149,7 +180,34 @@ impl Shared {
         } else {
             Duration::from_secs(5)
         };
-        self.timer_after(within, Timer::Deadline(token));
+        self.arm_deadline(token, within, Timer::Deadline(token));
+    }
+
+    /// So many bytes were thrown away for a stream that lingers. False if it has ended for that.
+    pub(crate) fn thrown_away(&self, token: Token, n: usize) -> bool {
+        let mut core = self.core.borrow_mut();
+        let Some(s) = core.sources.get_mut(token) else { return false };
+        let extra = s.extra();
+        extra.received += n as u64;
+        let enough = extra.received > MAX_THROWN_AWAY;
+        if enough {
+            core.end(token, CloseReason::Local);
+        }
+        !enough
+    }
+
+    /// Arms the timer by which a source must be connected, or closed, unless it has one. Its end, or that of connecting,
+    /// takes the timer out.
+    pub(crate) fn arm_deadline(&self, token: Token, within: Duration, timer: Timer) {
+        let core = self.core.borrow();
+        if core.sources.get(token).is_none_or(|s| s.extra.as_ref().is_some_and(|e| e.deadline.is_some())) {
+            return;
+        }
+        drop(core);
+        let key = self.timer_after(within, timer);
+        if let Some(s) = self.core.borrow_mut().sources.get_mut(token) {
+            s.extra().deadline = Some(key);
+        }
     }
 
     /// The last step of a source: its owner is told, then its descriptor and its token cease to be.
@@ -171,7 +229,10 @@ impl Shared {
             let _ = self.driver.sys().set_option(fd, SocketOption::ResetOnClose);
         }
         let mut core = self.core.borrow_mut();
-        let removed = if over { core.sources.remove(token) } else { core.sources.retire(token) };
+        let mut removed = if over { core.sources.remove(token) } else { core.sources.retire(token) };
+        if let Some(deadline) = removed.as_mut().and_then(Source::take_deadline) {
+            core.wheel.cancel(deadline);
+        }
         drop(core);
         // Shared messages in the queue may be the last ones of their kind.
         drop(removed);
@@ -241,6 +302,7 @@ impl Core {
         // Whatever was queued is missing: nothing may follow it, and the peer must not take the rest for the whole.
         s.set(flag::SHUT | flag::RESET);
         s.set(flag::READABLE | flag::WRITABLE | flag::HUNG_UP);
+        let deadline = s.take_deadline();
         // What was received is still to be read; only what was to be sent is lost.
         s.extra = s.extra.take().and_then(|lost| {
             let mut kept = Extra::default();
@@ -249,6 +311,9 @@ impl Core {
         });
         let io = &mut self.tasks[s.slot as usize];
         io.error.get_or_insert(error);
+        if let Some(deadline) = deadline {
+            self.wheel.cancel(deadline);
+        }
         self.wake(token, true, true);
     }
 }

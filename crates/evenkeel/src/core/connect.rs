@@ -43,7 +43,10 @@ impl Core {
         s.clear(flag::CONNECTING | flag::HUNG_UP);
         s.set(flag::WRITABLE | flag::READABLE | hung_up);
         s.stamp = now;
-        let kind = s.kind();
+        let (kind, deadline) = (s.kind(), s.take_deadline());
+        if let Some(deadline) = deadline {
+            self.wheel.cancel(deadline);
+        }
         if kind == Kind::Callback {
             self.pending.push(token);
         } else {

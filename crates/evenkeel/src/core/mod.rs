@@ -3,7 +3,7 @@
 pub(crate) mod accept;
 pub(crate) mod async_io;
 mod caught;
-mod close;
+pub(crate) mod close;
 mod connect;
 pub(crate) mod cork;
 mod flow;

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
 use crate::message::Message;
+use crate::time::wheel::Key;
 
 /// Bytes that wait to be sent.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ pub(crate) struct Extra {
     bytes: usize,
     /// Messages queued, those that share a chunk counted one by one.
     messages: usize,
-    /// Bytes received of the message in progress.
+    /// Bytes received of the message in progress; while it lingers, bytes thrown away.
     pub(crate) received: u64,
     /// Whether `received` is being counted.
     pub(crate) counting: bool,
@@ -58,6 +59,10 @@ pub(crate) struct Extra {
     pub(crate) unread: Vec<u8>,
     /// What comes after the unread bytes: the end of the stream, or a failure.
     pub(crate) ended: Option<Ended>,
+    /// The timer by which connecting, or closing, must be over.
+    pub(crate) deadline: Option<Key>,
+    /// It closes, and waits for the peer's end whether anything is unread or not.
+    pub(crate) lingers: bool,
 }
 
 /// How reading ended, while its owner has not been told.
@@ -74,7 +79,8 @@ impl Extra {
 
     /// Nothing in here is needed any more.
     pub(crate) fn is_idle(&self) -> bool {
-        self.bytes == 0 && !self.counting && self.unread.is_empty() && self.ended.is_none()
+        let owing = self.counting || self.deadline.is_some() || self.lingers;
+        self.bytes == 0 && !owing && self.unread.is_empty() && self.ended.is_none()
     }
 
     /// Bytes that wait.

@@ -3,6 +3,7 @@
 
 use super::out::{Ended, Extra};
 use crate::sys::Fd;
+use crate::time::wheel::Key;
 
 /// Names one source of one loop for as long as the source lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -195,6 +196,29 @@ impl Source {
             self.extra = None;
         }
         ended
+    }
+
+    /// Whether its close is to wait for the peer's end.
+    pub(crate) fn lingers(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.lingers)
+    }
+
+    /// From now on the peer's end is waited for, and what comes before it is thrown away.
+    pub(crate) fn begin_to_linger(&mut self) {
+        self.set(flag::LINGER);
+        if let Some(extra) = &mut self.extra {
+            (extra.unread, extra.counting, extra.received) = (Vec::new(), false, 0);
+        }
+    }
+
+    /// The timer by which it must be connected, or closed: it is not needed any more.
+    pub(crate) fn take_deadline(&mut self) -> Option<Key> {
+        let extra = self.extra.as_mut()?;
+        let deadline = extra.deadline.take();
+        if extra.is_idle() {
+            self.extra = None;
+        }
+        deadline
     }
 
     /// The box for what an idle connection does not have.

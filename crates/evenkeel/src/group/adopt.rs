@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::listen::Plan;
+use super::listen::{Plan, check, wait};
 use super::share::{GroupListener, Share, Socket, Way, listen_on};
 use super::{Group, LoopIndex};
 use crate::core::pool::Make;
@@ -72,29 +72,37 @@ impl Group {
             Share::ReusePort => Share::Acceptor,
             share => share,
         };
-        self.check(&addr, limits, checked)?;
+        self.may_block()?;
+        check(&addr, limits, checked)?;
         let mut options = options.clone();
         options.reuse_port |= reuse_port;
-        self.open(addr.clone(), options, limits, each, |plan, listener| match share {
-            Share::ReusePort => self.deal_out(plan, &sockets, reuse_port, listener),
+        let at = addr.clone();
+        let open = async |plan: &Arc<Plan<_>>, listener: &mut GroupListener| match share {
+            Share::ReusePort => self.deal_out(plan, &sockets, reuse_port, listener).await,
             Share::Acceptor => {
-                self.accept_for_all(plan, listener, sockets, move |handle, plan, sockets, serving| {
+                let opening = move |handle: &Handle, plan: &Plan<_>, sockets: Vec<OwnedFd>, serving| {
                     let lot = |socket| Lot { socket, shared: false, copy: false };
                     let lots = sockets.into_iter().map(lot);
                     Ok((accept_from(handle, lots, plan.options.unlink, &serving)?, addr))
-                })
+                };
+                self.accept_for_all(plan, listener, sockets, opening).await
             }
-            Share::Shared => (0..self.len()).try_for_each(|index| {
-                let lot =
-                    |socket: &OwnedFd| Ok(Lot { socket: socket.try_clone()?, shared: true, copy: index > 0 });
-                let lots: io::Result<_> = sockets.iter().map(lot).collect();
-                self.give(plan, index, lots?, listener)
-            }),
-        })
+            Share::Shared => {
+                for index in 0..self.len() {
+                    let lot = |socket: &OwnedFd| {
+                        Ok(Lot { socket: socket.try_clone()?, shared: true, copy: index > 0 })
+                    };
+                    let lots: io::Result<_> = sockets.iter().map(lot).collect();
+                    self.give(plan, index, lots?, listener).await?;
+                }
+                Ok(())
+            }
+        };
+        wait(self.open(at, options, limits, each, open))
     }
 
     /// Each socket to one loop, and to each loop that got none a further one, or another loop's.
-    fn deal_out<H, M, F>(
+    async fn deal_out<H, M, F>(
         &self,
         plan: &Arc<Plan<F>>,
         sockets: &[OwnedFd],
@@ -115,16 +123,16 @@ impl Group {
             };
             let own = (index % count..count).step_by(loops);
             let lots: io::Result<_> = own.map(lot).collect();
-            self.give(plan, index, lots?, listener)?;
+            self.give(plan, index, lots?, listener).await?;
         }
         if reuse_port && count < loops {
-            self.reuse_port(plan, count..loops, listener)?;
+            self.reuse_port(plan, count..loops, listener).await?;
         }
         Ok(())
     }
 
     /// Lets a loop accept from some sockets.
-    pub(super) fn give<H, M, F>(
+    pub(super) async fn give<H, M, F>(
         &self,
         plan: &Arc<Plan<F>>,
         index: LoopIndex,
@@ -140,13 +148,13 @@ impl Group {
         let copies: Vec<bool> = lots.iter().map(|lot| lot.copy).collect();
         let (sockets, hows): (Vec<_>, Vec<_>) =
             lots.into_iter().map(|Lot { socket, shared, copy }| (socket, (shared, copy))).unzip();
-        let ids = self.ask_with(index, sockets, move |handle, sockets| {
+        let accepting = self.ask_with(index, sockets, move |handle, sockets| {
             let (part, make) = plan.part(handle, index, Share::Shared);
             let lots = sockets.into_iter().zip(hows);
             let lots = lots.map(|(socket, (shared, copy))| Lot { socket, shared, copy });
             accept_from(handle, lots, plan.options.unlink, &part.install(handle, make))
-        })?;
-        let sockets = ids.into_iter().zip(copies);
+        });
+        let sockets = accepting.await?.into_iter().zip(copies);
         listener.sockets.extend(sockets.map(|(id, copy)| Socket { remote: self.remote(index), id, copy }));
         Ok(())
     }

@@ -5,9 +5,11 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::pin::pin;
 use std::rc::Rc;
-use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
 
 use super::share::{
     Acceptor, GroupListener, Part, Share, Socket, Target, Way, copy_listener, listen_at, listen_on, open,
@@ -20,6 +22,7 @@ use crate::handle::Handle;
 use crate::handler::Handler;
 use crate::net::{Addr, IntoAddr, Limits, ListenOptions, ListenerId};
 use crate::sys::{Real, Sys};
+use crate::task::answer;
 
 /// What is to be opened: the same for every loop, and shared by their threads.
 pub(super) struct Plan<F> {
@@ -116,28 +119,56 @@ impl Group {
         H: Handler,
         M: Fn(&Addr) -> H + 'static,
     {
+        self.may_block()?;
+        wait(self.listen_each_in_task(at, options, limits, share, each))
+    }
+
+    /// As [`listen_each`](Self::listen_each), for a task, which may run on a loop of the group: it awaits what a thread without a
+    /// loop blocks for.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is over, loops that listen already go on.
+    ///
+    /// # Errors
+    /// As for [`listen_each`](Self::listen_each), but for `Deadlock`.
+    pub async fn listen_each_in_task<H, M>(
+        &self,
+        at: impl IntoAddr,
+        options: &ListenOptions,
+        limits: &Limits,
+        share: Share,
+        each: impl Fn(&Handle, LoopIndex) -> M + Send + Sync + 'static,
+    ) -> io::Result<GroupListener>
+    where
+        H: Handler,
+        M: Fn(&Addr) -> H + 'static,
+    {
         let at = at.into_addr()?;
-        self.check(&at, limits, share)?;
+        check(&at, limits, share)?;
         let mut options = options.clone();
         options.reuse_port |= share == Share::ReusePort;
-        self.open(at, options, limits, each, |plan, listener| match share {
-            Share::ReusePort => self.reuse_port(plan, 0..self.len(), listener),
-            Share::Acceptor => self.accept_for_all(plan, listener, Vec::new(), |handle, plan, _, serving| {
-                let (id, addr) = listen_at(handle, &plan.at, &plan.options, serving)?;
-                Ok((vec![id], addr))
-            }),
-            Share::Shared => self.share_socket(plan, listener),
-        })
+        let open = async |plan: &_, listener: &mut _| match share {
+            Share::ReusePort => self.reuse_port(plan, 0..self.len(), listener).await,
+            Share::Acceptor => {
+                let opening = |handle: &Handle, plan: &Plan<_>, _, serving| {
+                    let (id, addr) = listen_at(handle, &plan.at, &plan.options, serving)?;
+                    Ok((vec![id], addr))
+                };
+                self.accept_for_all(plan, listener, Vec::new(), opening).await
+            }
+            Share::Shared => self.share_socket(plan, listener).await,
+        };
+        self.open(at, options, limits, each, open).await
     }
 
     /// Makes a listener by `open`, on all loops or on none.
-    pub(super) fn open<F>(
+    pub(super) async fn open<F>(
         &self,
         at: Addr,
         options: ListenOptions,
         limits: &Limits,
         each: F,
-        open: impl FnOnce(&Arc<Plan<F>>, &mut GroupListener) -> io::Result<()>,
+        open: impl AsyncFnOnce(&Arc<Plan<F>>, &mut GroupListener) -> io::Result<()>,
     ) -> io::Result<GroupListener> {
         let tallies: Arc<[_]> = (0..self.len()).map(|_| Arc::default()).collect();
         let mut listener = GroupListener {
@@ -148,7 +179,7 @@ impl Group {
             outside: self.outside.clone(),
         };
         let plan = Arc::new(Plan { at, options, limits: limits.clone(), each, tallies });
-        if let Err(error) = open(&plan, &mut listener) {
+        if let Err(error) = open(&plan, &mut listener).await {
             // A loop that is not told because its mailbox is full has been told to listen a moment ago.
             let _ = listener.close();
             return Err(error);
@@ -158,50 +189,49 @@ impl Group {
         Ok(listener)
     }
 
-    pub(super) fn check(&self, at: &Addr, limits: &Limits, share: Share) -> io::Result<()> {
-        let invalid = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-        if self.is_own_thread() {
-            let what = "a loop would wait for itself: listen from a thread that is none of the group's";
+    /// Whether this thread may block until the loops have answered.
+    pub(super) fn may_block(&self) -> io::Result<()> {
+        let current = Handle::try_current().map(|handle| handle.remote());
+        let own =
+            current.is_some_and(|own| self.remotes.iter().any(|one| Arc::ptr_eq(&one.inbox, &own.inbox)));
+        if own || self.is_own_thread() {
+            let what = "a loop would wait for itself: listen from a thread that is none of the group's, or in a task";
             return Err(io::Error::new(io::ErrorKind::Deadlock, what));
         }
-        if share == Share::ReusePort && at.socket_addr().is_none() {
-            return invalid("Unix sockets have no SO_REUSEPORT; share by Acceptor or Shared");
-        }
-        if share == Share::Shared && limits.max_connections.is_some() {
-            return invalid(
-                "max_connections does not go with a shared socket; share by Acceptor or ReusePort",
-            );
+        if crate::sim::machine().is_some() {
+            let what = "in a simulated host all loops have one thread: listen in a task";
+            return Err(io::Error::new(io::ErrorKind::Deadlock, what));
         }
         Ok(())
     }
 
     /// Runs `call` on a loop and waits for what it returns.
-    pub(super) fn ask<R: Send + 'static>(
+    pub(super) async fn ask<R: Send + 'static>(
         &self,
         index: LoopIndex,
         call: impl FnOnce(&Handle) -> io::Result<R> + Send + 'static,
     ) -> io::Result<R> {
-        self.ask_with(index, Vec::new(), |handle, _| call(handle))
+        self.ask_with(index, Vec::new(), |handle, _| call(handle)).await
     }
 
     /// As [`ask`](Self::ask), with descriptors of this thread, which may have other numbers on the loop.
-    pub(super) fn ask_with<R: Send + 'static>(
+    pub(super) async fn ask_with<R: Send + 'static>(
         &self,
         index: LoopIndex,
         fds: Vec<OwnedFd>,
         call: impl FnOnce(&Handle, Vec<OwnedFd>) -> io::Result<R> + Send + 'static,
     ) -> io::Result<R> {
-        let (answer, wait) = sync_channel(1);
+        let (sender, answer) = answer::channel();
         self.outside.send(&self.remotes[index], fds, move |handle, fds| {
             let result = caught(|| call(handle, fds?));
-            // Who asked waits, and there is room for one.
-            let _ = answer.send(result.unwrap_or_else(|| Err(panicked())));
+            sender.send(Ok(result.unwrap_or_else(|| Err(panicked()))));
         })?;
-        wait.recv().unwrap_or_else(|_| Err(crate::RemoteError::LoopEnded.into()))
+        // What is not answered was dropped with its loop.
+        answer.await.unwrap_or_else(|_| Err(crate::RemoteError::LoopEnded.into()))
     }
 
     /// A listening socket on each of these loops. The first one's address is that of the others.
-    pub(super) fn reuse_port<H, M, F>(
+    pub(super) async fn reuse_port<H, M, F>(
         &self,
         plan: &Arc<Plan<F>>,
         loops: Range<LoopIndex>,
@@ -214,10 +244,11 @@ impl Group {
     {
         for index in loops {
             let (plan, at) = (plan.clone(), listener.addr.clone());
-            let (id, addr) = self.ask(index, move |handle| {
+            let opened = self.ask(index, move |handle| {
                 let (part, make) = plan.part(handle, index, Share::ReusePort);
                 listen_at(handle, &at, &plan.options, part.install(handle, make))
-            })?;
+            });
+            let (id, addr) = opened.await?;
             listener.sockets.push(Socket { remote: self.remote(index), id, copy: false });
             listener.addr = addr;
         }
@@ -225,7 +256,7 @@ impl Group {
     }
 
     /// Listening sockets on the first loop, which `open` opens or makes of `sockets`, and on each other a place for what is handed to it.
-    pub(super) fn accept_for_all<H, M, F>(
+    pub(super) async fn accept_for_all<H, M, F>(
         &self,
         plan: &Arc<Plan<F>>,
         listener: &mut GroupListener,
@@ -244,20 +275,21 @@ impl Group {
             let place = self.ask(index, move |handle| {
                 let (part, make) = plan.part(handle, index, Share::Acceptor);
                 Ok(handle.shared.keep_listener(part.install(handle, make)))
-            })?;
-            listener.places.push((self.remote(index), place));
+            });
+            listener.places.push((self.remote(index), place.await?));
         }
         let target =
             |(remote, place): &(crate::Remote, u32)| Target { remote: remote.clone(), place: *place };
         let targets: Vec<_> = listener.places.iter().map(target).collect();
         let plan = plan.clone();
-        let (ids, addr) = self.ask_with(0, sockets, move |handle, sockets| {
+        let opened = self.ask_with(0, sockets, move |handle, sockets| {
             let (part, make) = plan.part(handle, 0, Share::Acceptor);
             let (own, pool) = part.install(handle, make);
             let most = plan.limits.max_connections.unwrap_or(usize::MAX);
             let acceptor = Acceptor { tallies: plan.tallies.clone(), most, targets, next: Cell::new(0) };
             open(handle, &plan, sockets, (acceptor.into_make(own), pool))
-        })?;
+        });
+        let (ids, addr) = opened.await?;
         let socket = |id| Socket { remote: self.remote(0), id, copy: false };
         listener.sockets.extend(ids.into_iter().map(socket));
         listener.addr = addr;
@@ -265,39 +297,74 @@ impl Group {
     }
 
     /// One listening socket, which the first loop opens, and of which it hands each other loop a copy.
-    fn share_socket<H, M, F>(&self, plan: &Arc<Plan<F>>, listener: &mut GroupListener) -> io::Result<()>
+    async fn share_socket<H, M, F>(&self, plan: &Arc<Plan<F>>, listener: &mut GroupListener) -> io::Result<()>
     where
         H: Handler,
         M: Fn(&Addr) -> H + 'static,
         F: Fn(&Handle, LoopIndex) -> M + Send + Sync + 'static,
     {
         let opening = plan.clone();
-        let (first, addr) = self.ask(0, move |handle| {
+        let opened = self.ask(0, move |handle| {
             let (socket, addr) = open(handle, &opening.at, &opening.options)?;
             let mut file = Left(addr.unix_path().filter(|_| opening.options.unlink));
             let id = opening.accept_copy(handle, 0, socket)?;
             file.0 = None;
             drop(file);
             Ok((id, addr))
-        })?;
+        });
+        let (first, addr) = opened.await?;
         listener.addr = addr;
         listener.sockets.push(Socket { remote: self.remote(0), id: first, copy: false });
         for index in 1..self.len() {
             let (plan, remote) = (plan.clone(), self.remote(index));
-            let (answer, wait) = sync_channel(1);
-            self.ask(0, move |handle| {
+            let (sender, answer) = answer::channel();
+            let handing = self.ask(0, move |handle| {
                 let copy = copy_listener(handle, first)?;
                 let accept = move |handle: &Handle, copy: io::Result<OwnedFd>| {
                     let opened = caught(|| plan.accept_copy(handle, index, copy?));
-                    // Who asked waits, and there is room for one.
-                    let _ = answer.send(opened.unwrap_or_else(|| Err(panicked())));
+                    sender.send(Ok(opened.unwrap_or_else(|| Err(panicked()))));
                 };
                 Ok(handle.hand_over(&remote, copy, accept)?)
-            })?;
-            let id = wait.recv().unwrap_or_else(|_| Err(crate::RemoteError::LoopEnded.into()))?;
+            });
+            handing.await?;
+            let id = answer.await.unwrap_or_else(|_| Err(crate::RemoteError::LoopEnded.into()))?;
             listener.sockets.push(Socket { remote: self.remote(index), id, copy: true });
         }
         Ok(())
+    }
+}
+
+/// What goes together.
+pub(super) fn check(at: &Addr, limits: &Limits, share: Share) -> io::Result<()> {
+    let invalid = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    if share == Share::ReusePort && at.socket_addr().is_none() {
+        return invalid("Unix sockets have no SO_REUSEPORT; share by Acceptor or Shared");
+    }
+    if share == Share::Shared && limits.max_connections.is_some() {
+        return invalid("max_connections does not go with a shared socket; share by Acceptor or ReusePort");
+    }
+    Ok(())
+}
+
+/// Wakes a thread.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Blocks this thread until a future, which needs no loop of it, is over.
+pub(super) fn wait<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut cx = Context::from_waker(&waker);
+    loop {
+        if let Poll::Ready(result) = future.as_mut().poll(&mut cx) {
+            return result;
+        }
+        thread::park();
     }
 }
 

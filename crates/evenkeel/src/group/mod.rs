@@ -179,6 +179,16 @@ impl Group {
         GroupBuilder::new()
     }
 
+    /// A group of loops that run already, whoever runs them, such as those of a host in a [simulated world](crate::sim). Its end is
+    /// not theirs: to stop or to drop it ends no loop, and there is nothing to join.
+    ///
+    /// # Panics
+    /// Without a loop.
+    pub fn over(remotes: Vec<Remote>) -> Self {
+        assert!(!remotes.is_empty(), "a group has at least one loop");
+        Group::new(Arc::new(Roster::new(0)), remotes, Vec::new())
+    }
+
     fn new(
         roster: Arc<Roster>,
         remotes: Vec<Remote>,

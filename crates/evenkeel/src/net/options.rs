@@ -143,7 +143,8 @@ pub struct Limits {
     pub max_queue_messages: usize,
     /// How long the oldest queued byte may wait: [`CloseReason::QueueStalled`]. Default 60 s.
     pub max_queue_age: Option<Duration>,
-    /// How long [`close`](crate::Conn::close) may take to flush what is queued. Default 5 s.
+    /// How long [`close`](crate::Conn::close) may take to flush what is queued, and to wait for the end of a peer that still
+    /// sends. Default 5 s.
     pub close_deadline: Duration,
     /// How many connections the pool may hold; while it is full its listeners accept none, and newcomers wait
     /// in the kernel's backlog. Default none.

@@ -118,7 +118,7 @@ impl<H: Handler> Pool<H> {
         if flags & flag::CONNECTING == 0 {
             self.shared.core.borrow_mut().pending.push(token);
         } else if let Some(deadline) = options.deadline {
-            self.shared.timer_after(deadline, Timer::Connect(token));
+            self.shared.arm_deadline(token, deadline, Timer::Connect(token));
         }
         Ok(ConnId { token, owner: self.shared.id })
     }

@@ -75,13 +75,10 @@ impl Stream {
         let token = shared.adopt_async(fd, Kind::Async, flags)?;
         let stream = Stream { shared, token };
         if flags & flag::CONNECTING != 0 {
-            let timer = options.deadline.map(|d| stream.shared.timer_after(d, Timer::Connect(token)));
-            let result = poll_fn(|cx| stream.poll_writable(cx)).await;
-            if let Some(key) = timer {
-                let cancelled = stream.shared.core.borrow_mut().wheel.cancel(key);
-                drop(cancelled);
+            if let Some(deadline) = options.deadline {
+                stream.shared.arm_deadline(token, deadline, Timer::Connect(token));
             }
-            result?;
+            poll_fn(|cx| stream.poll_writable(cx)).await?;
         }
         Ok(stream)
     }
@@ -127,6 +124,13 @@ impl Stream {
         drop(state);
         let unread = source.extra.map(|extra| extra.unread).unwrap_or_default();
         Ok(StreamParts { fd: shared.driver.sys().export(source.fd)?, unread })
+    }
+
+    /// Closes the stream as dropping it does, and in any case waits for the peer's end, as by
+    /// [`Conn::close_lingering`](crate::Conn::close_lingering), for at most 5 seconds.
+    pub fn close_lingering(self) {
+        self.shared.close_lingering(self.token);
+        let _ = self.into_token();
     }
 
     /// Takes the stream off this loop, to move it to another one, with all that it is in the middle of.

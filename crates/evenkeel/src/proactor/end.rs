@@ -104,9 +104,7 @@ impl<Y: Sys> Uring<Y> {
         false
     }
 
-    /// Ends the write half of a stream whose queue is empty. A socket that is closed with unread bytes resets the
-    /// connection, and the reset can destroy what was just flushed; so if anything is unread, the peer's end is waited
-    /// for.
+    /// Ends the write half of a stream whose queue is empty. False if its peer's end is waited for.
     pub(super) fn finish_stream(&self, lp: &Shared, token: Token) -> bool {
         let mut core = lp.core.borrow_mut();
         self.unhold(&mut core, token.index);
@@ -114,8 +112,7 @@ impl<Y: Sys> Uring<Y> {
         let fd = s.fd;
         let over = s.extra.as_ref().is_some_and(|extra| extra.ended.is_some());
         let unread = s.extra.as_ref().is_some_and(|extra| !extra.unread.is_empty());
-        // Set for a stream that has not been asked what it has; then the kernel is asked below.
-        let unread = unread || s.has(flag::READABLE) && s.kind() == Kind::Callback;
+        let lingers = s.lingers();
         if s.has(flag::EOF) || over {
             return true;
         }
@@ -123,13 +120,12 @@ impl<Y: Sys> Uring<Y> {
         if unread {
             // A peer that is gone already needs no end.
             let _ = self.sys.shutdown(fd, Shutdown::Write);
-        } else if !lp.end_write_half(fd) {
+        } else if lp.end_write_half(fd, lingers).is_none() {
             return true;
         }
         let mut core = lp.core.borrow_mut();
         if let Some(s) = core.sources.get_mut(token) {
-            s.set(flag::LINGER);
-            s.extra = None;
+            s.begin_to_linger();
         }
         self.want(&mut core, token.index);
         false

@@ -137,9 +137,18 @@ impl<Y: Sys> Uring<Y> {
         let mut guard = lp.core.borrow_mut();
         let core = &mut *guard;
         let Some(s) = core.sources.get_mut(token) else { return };
-        if s.has(flag::CLOSING | flag::DEAD) {
-            // Thrown away; one that closes waits for the peer's end now, which a reset could overtake.
-            return s.set(flag::READABLE);
+        if s.has(flag::LINGER) {
+            drop(guard);
+            lp.thrown_away(token, lent.bytes().len());
+            return;
+        }
+        if s.has(flag::DEAD) {
+            return;
+        }
+        if s.has(flag::CLOSING) {
+            // Thrown away; the peer's end is waited for now, which a reset could overtake.
+            s.extra().lingers = true;
+            return;
         }
         lp.stats.add_n(&lp.stats.bytes_in, lent.bytes().len() as u64);
         if !s.has(flag::MESSAGE) {

@@ -159,6 +159,9 @@ impl<Y: Sys> Uring<Y> {
         };
         self.push_waiting();
         if self.ring.pending() == 0 && (!events || least == 0 && self.nothing_to_come()) {
+            if events {
+                self.sys.skip_turn();
+            }
             self.harvest();
             return Ok(());
         }

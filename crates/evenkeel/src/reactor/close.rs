@@ -3,29 +3,30 @@
 use std::rc::Rc;
 
 use super::{Readiness, Ready, Selector};
+use crate::core::close::Rest;
 use crate::core::{Kind, Shared, Token, flag};
 use crate::sys::Sys;
 
 impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
-    /// Ends the write half of a stream whose queue is empty. A socket that is closed with unread bytes resets
-    /// the connection, and the reset can destroy what was just flushed; so if anything is unread, the peer's end
-    /// is waited for.
+    /// Ends the write half of a stream whose queue is empty. False if its peer's end is waited for.
     pub(super) fn finish_stream(&self, lp: &Shared, token: Token) -> bool {
         let mut core = lp.core.borrow_mut();
         let Some(s) = core.sources.get_mut(token) else { return true };
-        let (fd, ended) = (s.fd, s.has(flag::EOF));
+        let (fd, ended, lingers) = (s.fd, s.has(flag::EOF), s.lingers());
         drop(core);
         if ended {
             return true;
         }
-        if !lp.end_write_half(fd) {
-            return true;
-        }
+        let Some(rest) = lp.end_write_half(fd, lingers) else { return true };
         let mut core = lp.core.borrow_mut();
-        if let Some(s) = core.sources.get_mut(token) {
-            s.set(flag::LINGER | flag::READABLE);
+        let Some(s) = core.sources.get_mut(token) else { return true };
+        s.begin_to_linger();
+        if rest == Rest::Unread {
+            s.set(flag::READABLE);
+            core.list(token);
+        } else {
+            s.clear(flag::READABLE);
         }
-        core.list(token);
         drop(core);
         self.settle(lp, token);
         false

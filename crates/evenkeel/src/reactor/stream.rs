@@ -159,7 +159,8 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
                     lp.core.borrow_mut().end(token, CloseReason::Local);
                     break;
                 }
-                Ok(_) => {}
+                Ok(n) if lp.thrown_away(token, n) => {}
+                Ok(_) => break,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     if let Some(s) = lp.core.borrow_mut().sources.get_mut(token) {

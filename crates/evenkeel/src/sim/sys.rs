@@ -41,8 +41,11 @@ pub(crate) struct Sim {
     pub(crate) remotes: RefCell<BTreeMap<HostId, Vec<Remote>>>,
     /// What the wall clock shows at the virtual clock's zero, in seconds since 1970.
     pub(crate) wall: Cell<i64>,
-    /// What a wait costs, in nanoseconds; none where time stands still unless somebody waits for it.
+    /// What a wait costs, in nanoseconds.
     pub(crate) cost: Cell<u64>,
+    /// What another call costs: it is paid with the next wait, since nothing may happen during a call.
+    pub(super) cost_of_call: Cell<u64>,
+    owed: Cell<u64>,
 }
 
 /// A loop of a world.
@@ -80,6 +83,8 @@ impl Sim {
             // The first of January 2030: no world depends on the day it runs.
             wall: Cell::new(1_893_456_000),
             cost: Cell::new(0),
+            cost_of_call: Cell::new(0),
+            owed: Cell::new(0),
         });
         machine::register(world, &sim);
         sim
@@ -144,6 +149,17 @@ impl Sim {
                 return;
             }
         }
+    }
+
+    /// A loop that never sleeps makes time pass as well, by a little. Not while a thread of the world does something: how many
+    /// turns that takes is chance.
+    fn pay(&self) {
+        let (now, others) = {
+            let kernel = self.kernel.borrow();
+            (kernel.now, kernel.doorbell.lock().running)
+        };
+        let cost = self.cost.get().saturating_add(self.owed.take());
+        self.advance(if others == 0 { now.saturating_add(cost) } else { now });
     }
 
     fn is_ready(&self, host: HostId, waited: &Waited) -> bool {
@@ -272,6 +288,7 @@ impl SimSys {
         if self.is_dead(kernel) {
             return Err(Errno::BADF.into());
         }
+        self.sim.owed.set(self.sim.owed.get().saturating_add(self.sim.cost_of_call.get()));
         kernel.acting = Some(self.host);
         let answer = call(kernel, self.host);
         kernel.acting = None;
@@ -337,8 +354,7 @@ impl SimSys {
         waited: impl FnOnce() -> Waited,
         mut collect: impl FnMut(&mut Kernel, HostId) -> Result<Option<T>, Errno>,
     ) -> io::Result<Option<T>> {
-        let now = self.sim.kernel.borrow().now;
-        self.sim.advance(now.saturating_add(self.sim.cost.get()));
+        self.sim.pay();
         self.sim.kernel.borrow_mut().waits += 1;
         if let Some(found) = self.slow(&mut collect)? {
             return Ok(Some(found));
@@ -615,6 +631,11 @@ impl Sys for SimSys {
     fn ring_threads(&self, _: Fd, _: u32) -> io::Result<()> {
         // What blocks on files is not the ring's to do here.
         Ok(())
+    }
+
+    fn skip_turn(&self) {
+        self.sim.pay();
+        self.sim.kernel.borrow_mut().waits += 1;
     }
 
     fn ring_enter(

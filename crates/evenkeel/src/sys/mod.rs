@@ -217,6 +217,9 @@ pub(crate) trait Sys: Packets {
     fn ring_operations(&self, ring: Fd) -> io::Result<u128>;
     /// Bounds the kernel's threads that perform, for the calling thread's rings, what blocks on files.
     fn ring_threads(&self, ring: Fd, most: u32) -> io::Result<()>;
+    /// A loop's turn that has nothing to ask of the kernel. On a simulated one time passes, and others get their answers.
+    #[inline]
+    fn skip_turn(&self) {}
     /// Takes `submit` entries; with `events`, completes what it can, and waits for `wait` completions at most `timeout`.
     fn ring_enter(
         &self,

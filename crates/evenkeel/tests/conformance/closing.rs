@@ -4,14 +4,15 @@ use std::cell::RefCell;
 use std::io::{ErrorKind, Write};
 use std::net::Shutdown;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use evenkeel::net::{ConnectOptions, Limits, ListenOptions};
+use evenkeel::net::{ConnectOptions, Limits, ListenOptions, SocketOption, Stream};
 use evenkeel::sim::blocking::{self, TcpListener, TcpStream};
+use evenkeel::sim::is_simulated;
 use evenkeel::{Backend, Conn, EventLoop, Flow, StaleConn};
 
 use crate::support::{
-    Probe, Seen, Server, assert_same, connect, event_loop, exactly, no_limits, pattern, read_all, until,
+    PEER, Probe, Seen, Server, assert_same, connect, event_loop, exactly, no_limits, pattern, read_all, until,
 };
 
 on_every_kernel! {
@@ -19,6 +20,11 @@ on_every_kernel! {
     close_gives_up_at_its_deadline,
     i30_close_waits_for_a_peer_that_is_still_sending,
     close_waits_for_a_sending_peer_until_its_deadline_only,
+    i30_what_comes_after_a_lingering_close_destroys_nothing,
+    i28_a_lingering_close_ends_at_its_deadline,
+    a_lingering_close_ends_with_the_peer_and_leaves_no_timer,
+    a_lingering_close_takes_no_more_than_its_part,
+    i30_a_stream_can_be_closed_lingering,
     close_of_a_paused_connection_with_unread_data_ends_with_the_peer,
     abort_resets,
     i07_close_in_every_call,
@@ -33,6 +39,10 @@ on_every_kernel! {
     the_end_of_the_loop_keeps_what_was_sent_and_resets_what_was_not,
     i03_what_on_close_writes_to_others_leaves_at_once,
     on_close_may_use_every_part_of_the_loop,
+}
+
+on_every_backend! {
+    // The loops of a world are on its thread.
     a_loop_may_live_until_its_thread_has_ended,
 }
 
@@ -74,7 +84,7 @@ fn close_gives_up_at_its_deadline(backend: Backend) {
     let started = blocking::now();
     s.h.close(seen.id()).unwrap();
     s.until("it gave up", || seen.closed());
-    assert!(started.elapsed() >= Duration::from_millis(60), "not before its deadline");
+    assert!(blocking::now() - started >= Duration::from_millis(60), "not before its deadline");
     assert_eq!(seen.why(), "flush timeout");
     let (got, end) = read_all(&mut peer);
     assert!(got.len() < 20_000_000 && end.is_err_and(|e| e.kind() == ErrorKind::ConnectionReset));
@@ -120,6 +130,125 @@ fn close_waits_for_a_sending_peer_until_its_deadline_only(backend: Backend) {
     s.until("it is over", || seen.closed());
     assert_eq!(seen.why(), "closed");
     assert_eq!(read_all(&mut peer).0, b"");
+}
+
+/// A peer with so little room that what it has not read is still on this side.
+fn narrow(s: &mut Server, probe: Probe) -> (TcpStream, Rc<Seen>) {
+    let seen = s.expect(probe);
+    let peer = if is_simulated() {
+        let peer = TcpStream::connect(s.addr).unwrap();
+        peer.set_option(SocketOption::RecvBuffer(4096)).unwrap();
+        peer
+    } else {
+        // The running kernel offers what it has room for when it connects, and takes nothing back.
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(&s.addr.into()).unwrap();
+        TcpStream::from(std::net::TcpStream::from(socket))
+    };
+    peer.set_read_timeout(Some(PEER)).unwrap();
+    s.until("the connection is open", || seen.opened.get());
+    (peer, seen)
+}
+
+/// The kernel has taken the whole answer, and the peer has read nothing of it when it goes on sending.
+fn i30_what_comes_after_a_lingering_close_destroys_nothing(backend: Backend) {
+    let mut s = Server::new(backend);
+    let (mut peer, seen) = narrow(&mut s, Probe::new());
+    s.h.write(seen.id(), &pattern(100_000)).unwrap();
+    s.h.close_lingering(seen.id()).unwrap();
+    let h = s.h.clone();
+    s.until("the kernel has it all", || h.queued(seen.id()) == Ok(0));
+    s.turns(3);
+    for _ in 0..3 {
+        peer.write_all(&pattern(1000)).unwrap();
+        s.turns(3);
+    }
+    assert!(!seen.closed(), "it waits for the peer");
+    let (got, end) = s.serve(move |_| read_all(&mut peer));
+    assert!(end.is_ok(), "the peer was not reset: {end:?}");
+    assert_same(&got, &pattern(100_000));
+    s.until("it is over with the peer's end", || seen.closed());
+    assert_eq!((seen.why(), seen.chunks.get()), ("closed", 0));
+}
+
+fn i28_a_lingering_close_ends_at_its_deadline(backend: Backend) {
+    let mut limits = no_limits();
+    limits.close_deadline = Duration::from_millis(50);
+    let mut s = Server::with_limits(backend, limits);
+    let (mut peer, seen) = s.pair(Probe::new());
+    let started = blocking::now();
+    s.h.write(seen.id(), b"the last word").unwrap();
+    s.h.close_lingering(seen.id()).unwrap();
+    s.until("it is over", || seen.closed());
+    assert!(blocking::now() - started >= Duration::from_millis(50), "it waited for a peer that says nothing");
+    assert_eq!((seen.why(), read_all(&mut peer).0.as_slice()), ("closed", b"the last word".as_slice()));
+}
+
+fn a_lingering_close_ends_with_the_peer_and_leaves_no_timer(backend: Backend) {
+    let mut s = Server::new(backend);
+    let (gone, first) = s.pair(Probe::new().on_eof(|conn| conn.close_lingering()));
+    drop(gone);
+    s.until("an end that has come is not waited for", || first.closed());
+    let (mut peer, seen) = s.pair(Probe::new().on_data(|conn, _| {
+        conn.write(b"the last word");
+        conn.close_lingering();
+        conn.close();
+    }));
+    peer.write_all(b"go").unwrap();
+    assert_eq!(s.answer(&mut peer, 13), b"the last word");
+    assert_eq!(read_all(&mut peer).0, b"");
+    let armed = s.h.stats().armed;
+    s.turns(3);
+    assert!(!seen.closed());
+    drop(peer);
+    s.until("it is over with the peer's end", || seen.closed());
+    assert_eq!((seen.why(), armed, s.h.stats().armed), ("closed", 1, 0));
+}
+
+/// Nobody is read from for as long as it likes only because it is not listened to.
+fn a_lingering_close_takes_no_more_than_its_part(backend: Backend) {
+    let mut s = Server::new(backend);
+    let (mut peer, seen) = s.pair(Probe::new());
+    s.h.close_lingering(seen.id()).unwrap();
+    let sent = s.serve(move |_| {
+        let piece = pattern(1 << 20);
+        (0..1000).take_while(|_| peer.write_all(&piece).is_ok()).count()
+    });
+    assert!((16..200).contains(&sent), "{sent} MiB");
+    s.until("it is over", || seen.closed());
+    assert_eq!(seen.why(), "closed");
+}
+
+fn i30_a_stream_can_be_closed_lingering(backend: Backend) {
+    let mut s = Server::new(backend);
+    let l = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = l.local_addr().unwrap();
+    let thread = blocking::spawn(move || {
+        let (mut peer, _) = l.accept().unwrap();
+        let first = exactly(&mut peer, 5);
+        // The end is there, and whoever sends now is not reset for it.
+        assert_eq!(read_all(&mut peer).0, b"");
+        for _ in 0..3 {
+            peer.write_all(&first).unwrap();
+        }
+        peer
+    });
+    let before = s.h.stats().sources;
+    s.events
+        .block_on(async move {
+            let mut stream = Stream::connect(at).await.unwrap();
+            assert_eq!(stream.send(&b"hello"[..].into()), Flow::Go);
+            stream.close_lingering();
+        })
+        .unwrap();
+    s.until("the peer has sent", || thread.is_finished());
+    let peer = thread.join().unwrap();
+    s.turns(3);
+    assert_eq!(s.h.stats().sources, before + 1, "it waits for the peer's end");
+    drop(peer);
+    let h = s.h.clone();
+    s.until("it is over", || h.stats().sources == before);
 }
 
 fn close_of_a_paused_connection_with_unread_data_ends_with_the_peer(backend: Backend) {

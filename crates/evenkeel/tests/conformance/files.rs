@@ -10,6 +10,7 @@ use std::task::Poll;
 use std::time::SystemTime;
 
 use evenkeel::fs::{self, File, OpenOptions};
+use evenkeel::sim::{is_simulated, wall_clock};
 use evenkeel::{Backend, EventLoop, spawn};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -20,17 +21,25 @@ on_every_kernel! {
     a_file_is_made_written_read_and_removed,
     reads_at_the_end_are_short,
     big_files_are_whole,
-    lengths_that_nobody_knows_are_no_matter,
+    a_file_that_grows_is_read_to_its_end,
     appending_ignores_the_offset,
     directories_come_and_go,
-    links_are_followed_or_not,
     errors_are_those_of_the_kernel,
     what_the_kernel_would_misread_is_refused,
     i07_of_several_that_make_a_file_one_succeeds,
     files_of_the_standard_library_come_and_go,
+}
+
+// A simulated disk has files and directories: no links, no named pipes, whose opening blocks, and nothing that a kernel makes up.
+on_every_backend! {
+    what_is_told_of_a_file_is_what_others_are_told,
+    lengths_that_nobody_knows_are_no_matter,
+    links_are_followed_or_not,
+    errors_of_special_files_are_those_of_the_kernel,
     i26_a_call_that_blocks_keeps_neither_the_loop_nor_the_others,
 }
 
+// Likewise, and the threads are the system's.
 in_processes! {
     a_future_that_is_dropped_in_line_does_nothing,
     i09_a_future_that_outlives_its_loop_gets_an_error,
@@ -40,11 +49,14 @@ in_processes! {
     i41_threads_are_few_and_end_with_the_loop,
 }
 
-/// A folder of the test's own, for as long as the test runs.
+/// A folder of the test's own, for as long as the test runs. A simulated host has one from the beginning, on its own disk.
 pub struct Folder(PathBuf);
 
 impl Folder {
     pub fn new() -> Self {
+        if is_simulated() {
+            return Folder("/tmp".into());
+        }
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("evenkeel-files-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
@@ -66,7 +78,9 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        if !is_simulated() {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
     }
 }
 
@@ -77,6 +91,15 @@ pub fn unblock(pipe: &Path) -> std::fs::File {
 
 fn on<F: Future>(backend: Backend, future: impl FnOnce(Folder) -> F) -> F::Output {
     event_loop(backend).block_on(future(Folder::new())).unwrap()
+}
+
+/// A file as other programs see it, which a world has not.
+async fn content(path: &Path) -> Vec<u8> {
+    if is_simulated() { fs::read(path).await.unwrap() } else { std::fs::read(path).unwrap() }
+}
+
+async fn exists(path: impl AsRef<Path>) -> bool {
+    fs::symlink_metadata(path).await.is_ok()
 }
 
 /// Polls a future once, which must not be ready.
@@ -92,7 +115,7 @@ fn a_file_is_made_written_read_and_removed(backend: Backend) {
     let folder = Folder::new();
     let work = async {
         let (path, other) = (folder.path("one"), folder.path("two"));
-        let before = SystemTime::now();
+        let before = if is_simulated() { wall_clock() } else { SystemTime::now() };
         let file =
             OpenOptions::new().read(true).write(true).create(true).mode(0o640).open(&path).await.unwrap();
         assert_eq!(file.write_at(b"hello world", 0).await.unwrap(), 11);
@@ -107,7 +130,27 @@ fn a_file_is_made_written_read_and_removed(backend: Backend) {
         let found = file.metadata().await.unwrap();
         assert!(found.is_file() && !found.is_dir() && !found.is_symlink());
         assert_eq!((found.len(), found.links()), (7, 1));
-        let same = std::fs::metadata(&path).unwrap();
+        // File systems stamp with a coarse clock, which may lag by some milliseconds.
+        assert!(found.modified() + std::time::Duration::from_secs(1) > before);
+        file.close().await.unwrap();
+        fs::rename(&path, &other).await.unwrap();
+        assert_eq!(fs::metadata(&path).await.unwrap_err().kind(), ErrorKind::NotFound);
+        let renamed = fs::metadata(&other).await.unwrap();
+        assert_eq!((renamed.inode(), renamed.len()), (found.inode(), 7));
+        fs::remove_file(&other).await.unwrap();
+        assert!(!exists(&other).await);
+    };
+    events.block_on(work).unwrap();
+    let stats = h.stats();
+    assert_eq!((stats.file_ops, stats.files_in_flight, stats.files_waiting), (15, 0, 0));
+}
+
+fn what_is_told_of_a_file_is_what_others_are_told(backend: Backend) {
+    on(backend, async |folder| {
+        let path = folder.path("told");
+        let file = OpenOptions::new().write(true).create(true).mode(0o640).open(&path).await.unwrap();
+        file.write_all_at(b"hello", 2).await.unwrap();
+        let (found, same) = (file.metadata().await.unwrap(), std::fs::metadata(&path).unwrap());
         let std = {
             use std::os::unix::fs::MetadataExt;
             (same.mode(), same.ino(), same.dev(), (same.uid(), same.gid()))
@@ -116,18 +159,8 @@ fn a_file_is_made_written_read_and_removed(backend: Backend) {
         assert_eq!(found.modified(), same.modified().unwrap());
         assert_eq!(found.accessed(), same.accessed().unwrap());
         assert_eq!(found.created(), same.created().ok());
-        // File systems stamp with a coarse clock, which may lag by some milliseconds.
-        assert!(found.modified() + std::time::Duration::from_secs(1) > before);
-        file.close().await.unwrap();
-        fs::rename(&path, &other).await.unwrap();
-        assert_eq!(std::fs::read(&other).unwrap(), b"hello\0\0");
-        assert_eq!(fs::metadata(&path).await.unwrap_err().kind(), ErrorKind::NotFound);
-        fs::remove_file(&other).await.unwrap();
-        assert!(!other.exists());
-    };
-    events.block_on(work).unwrap();
-    let stats = h.stats();
-    assert_eq!((stats.file_ops, stats.files_in_flight, stats.files_waiting), (13, 0, 0));
+        assert_eq!(std::fs::read(&path).unwrap(), b"\0\0hello");
+    });
 }
 
 fn reads_at_the_end_are_short(backend: Backend) {
@@ -151,7 +184,7 @@ fn big_files_are_whole(backend: Backend) {
         for len in [0, 1, (256 << 10) - 1, 256 << 10, (256 << 10) + 1, (3 << 20) + 13] {
             let (path, want) = (folder.path("big"), pattern(len));
             fs::write(&path, &want).await.unwrap();
-            assert_same(&std::fs::read(&path).unwrap(), &want);
+            assert_same(&content(&path).await, &want);
             assert_same(&fs::read(&path).await.unwrap(), &want);
             let file = OpenOptions::new().read(true).write(true).open(&path).await.unwrap();
             let mut got = vec![0; len];
@@ -165,26 +198,28 @@ fn big_files_are_whole(backend: Backend) {
 }
 
 fn lengths_that_nobody_knows_are_no_matter(backend: Backend) {
-    on(backend, async |folder| {
+    on(backend, async |_| {
         let status = fs::read("/proc/self/status").await.unwrap();
         assert!(status.starts_with(b"Name:") && status.ends_with(b"\n"));
         // Longer than the first guess.
         let maps = fs::read("/proc/self/smaps").await.unwrap();
         assert!(maps.len() > 8 << 10 && maps.ends_with(b"\n"));
-        // One that grows while it is read: the end is where it is found.
+    });
+}
+
+/// The end is where it is found.
+fn a_file_that_grows_is_read_to_its_end(backend: Backend) {
+    on(backend, async |folder| {
         let path = folder.path("grows");
         fs::write(&path, pattern(100_000)).await.unwrap();
-        let mut grows = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
-        let mut reading = pin!(fs::read(&path));
-        let mut more = 10;
-        let got = poll_fn(|cx| {
-            if more > 0 {
-                more -= 1;
-                grows.write_all(b"x").unwrap();
+        let grows = OpenOptions::new().append(true).open(&path).await.unwrap();
+        let growing = async {
+            for _ in 0..10 {
+                grows.write_all_at(b"x", 0).await.unwrap();
             }
-            reading.as_mut().poll(cx)
-        });
-        let got = got.await.unwrap();
+        };
+        let (got, ()) = futures_util::join!(fs::read(&path), growing);
+        let got = got.unwrap();
         assert_same(&got[..100_000], &pattern(100_000));
         assert!(got[100_000..].iter().all(|byte| *byte == b'x'));
     });
@@ -196,7 +231,8 @@ fn appending_ignores_the_offset(backend: Backend) {
         let log = OpenOptions::new().append(true).create(true).open(&path).await.unwrap();
         log.write_all_at(b"one ", 0).await.unwrap();
         log.write_all_at(b"two ", 0).await.unwrap();
-        std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"three ").unwrap();
+        let other = OpenOptions::new().append(true).open(&path).await.unwrap();
+        other.write_all_at(b"three ", 0).await.unwrap();
         log.write_all_at(b"four", 1 << 30).await.unwrap();
         assert_eq!(fs::read(&path).await.unwrap(), b"one two three four");
     });
@@ -215,7 +251,8 @@ fn directories_come_and_go(backend: Backend) {
         assert_eq!(fs::remove_dir(&top).await.unwrap_err().kind(), ErrorKind::DirectoryNotEmpty);
         fs::remove_dir(&deep).await.unwrap();
         fs::rename(folder.path("a/b/c"), folder.path("moved")).await.unwrap();
-        assert!(folder.path("moved").is_dir() && !folder.path("a/b/c").exists());
+        assert!(fs::metadata(folder.path("moved")).await.unwrap().is_dir());
+        assert!(!exists(folder.path("a/b/c")).await);
         fs::write(folder.path("file"), "").await.unwrap();
         let e = fs::create_dir_all(folder.path("file")).await.unwrap_err();
         assert_eq!(e.kind(), ErrorKind::AlreadyExists);
@@ -258,12 +295,18 @@ fn errors_are_those_of_the_kernel(backend: Backend) {
         assert_eq!(kind(File::create(&folder.0).await.map(drop)), ErrorKind::IsADirectory);
         assert_eq!(kind(fs::remove_file(&folder.0).await), ErrorKind::IsADirectory);
         assert_eq!(kind(fs::remove_dir(&file).await), ErrorKind::NotADirectory);
-        // Nobody may, root included.
-        assert_eq!(kind(fs::remove_file("/proc/self/status").await), ErrorKind::PermissionDenied);
         let reads = File::open(&file).await.unwrap();
         let badf = Some(rustix::io::Errno::BADF.raw_os_error());
         assert_eq!(reads.write_at(b"y", 0).await.unwrap_err().raw_os_error(), badf);
         assert_eq!(kind(reads.set_len(0).await), ErrorKind::InvalidInput);
+    });
+}
+
+fn errors_of_special_files_are_those_of_the_kernel(backend: Backend) {
+    on(backend, async |folder| {
+        let kind = |result: std::io::Result<()>| result.unwrap_err().kind();
+        // Nobody may, root included.
+        assert_eq!(kind(fs::remove_file("/proc/self/status").await), ErrorKind::PermissionDenied);
         let pipe = folder.pipe();
         let pipe = OpenOptions::new().read(true).write(true).open(&pipe).await.unwrap();
         assert_eq!(kind(pipe.read_at(&mut [0; 8], 0).await.map(drop)), ErrorKind::NotSeekable);
@@ -296,7 +339,7 @@ fn what_the_kernel_would_misread_is_refused(backend: Backend) {
         }
         let none = OpenOptions::new().open(&path).await.unwrap_err();
         assert_eq!(none.kind(), ErrorKind::InvalidInput);
-        assert_eq!(std::fs::read(&path).unwrap(), b"0123");
+        assert_eq!(content(&path).await, b"0123");
     });
 }
 
@@ -325,8 +368,9 @@ fn i07_of_several_that_make_a_file_one_succeeds(backend: Backend) {
 fn files_of_the_standard_library_come_and_go(backend: Backend) {
     on(backend, async |folder| {
         let path = folder.path("file");
-        std::fs::write(&path, "standard").unwrap();
-        let file = File::from_std(std::fs::File::open(&path).unwrap());
+        fs::write(&path, "standard").await.unwrap();
+        let std = File::open(&path).await.unwrap().into_std().unwrap();
+        let file = File::from_std(std);
         let mut got = [0; 8];
         file.read_exact_at(&mut got, 0).await.unwrap();
         assert_eq!(&got, b"standard");

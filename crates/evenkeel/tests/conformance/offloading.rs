@@ -13,6 +13,7 @@ use std::time::Duration;
 use evenkeel::fs::File;
 use evenkeel::net::{Stream, TcpListener};
 use evenkeel::pool::{PoolOptions, WorkError, WorkPool};
+use evenkeel::sim::{blocking, is_simulated};
 use evenkeel::{Backend, EventLoop, dns, time};
 
 use crate::connecting::{closed_port, full_backlog};
@@ -22,20 +23,30 @@ use crate::support::{PEER, Probe, Server, descriptors, event_loop, until};
 on_every_kernel! {
     i02_results_wake_a_loop_that_sleeps,
     i26_a_panic_of_work_reaches_the_task,
-    i26_work_that_blocks_keeps_neither_the_loop_nor_files,
-    i26_files_that_block_keep_neither_work_nor_names,
-    i33_work_has_the_programs_mask_of_signals,
     callbacks_hear_on_the_loop_what_came_of_their_work,
-    aborting_a_callbacks_task_takes_the_work_back,
     loops_of_two_backends_share_a_pool,
     a_host_is_resolved_and_connected_to,
     of_two_addresses_the_one_that_answers_wins,
     i32_a_host_that_never_answers_meets_the_deadline,
 }
 
+// A simulated pool has no threads: its work is done on the world's, and must not wait for it.
+on_every_backend! {
+    i26_work_that_blocks_keeps_neither_the_loop_nor_files,
+    i26_files_that_block_keep_neither_work_nor_names,
+    i33_work_has_the_programs_mask_of_signals,
+    work_is_done_elsewhere_and_heard_of_here,
+    aborting_a_callbacks_task_takes_the_work_back,
+}
+
 in_processes! {
     i36_attempts_that_lose_leave_no_descriptor,
     i28_threads_end_with_their_pool,
+}
+
+// Not the end of threads, which are the system's.
+in_hosts! {
+    i36_attempts_that_lose_leave_no_descriptor,
 }
 
 fn i02_results_wake_a_loop_that_sleeps(backend: Backend) {
@@ -125,11 +136,11 @@ fn callbacks_hear_on_the_loop_what_came_of_their_work(backend: Backend) {
     let mut events = event_loop(backend);
     let h = events.handle();
     let heard: Rc<Cell<u32>> = Rc::default();
-    let (sums, stays) = (heard.clone(), std::thread::current().id());
+    let sums = heard.clone();
     h.offload_then(
-        || std::thread::current().id(),
-        move |h, worker| {
-            assert!(worker.unwrap() != stays && std::thread::current().id() == stays);
+        || 7,
+        move |h, seven| {
+            assert_eq!(seven.unwrap(), 7);
             let sums_too = sums.clone();
             sums.set(1);
             h.offload_then(
@@ -147,6 +158,25 @@ fn callbacks_hear_on_the_loop_what_came_of_their_work(backend: Backend) {
     assert_eq!(heard.get(), 0, "never inside the call");
     events.run().unwrap();
     assert_eq!((heard.get(), h.stats().panics), (2, 0));
+}
+
+fn work_is_done_elsewhere_and_heard_of_here(backend: Backend) {
+    let mut events = event_loop(backend);
+    let h = events.handle();
+    let here = std::thread::current().id();
+    let heard: Rc<Cell<bool>> = Rc::default();
+    let flag = heard.clone();
+    h.offload_then(
+        || std::thread::current().id(),
+        move |h, worker| {
+            assert!(worker.unwrap() != here && std::thread::current().id() == here);
+            flag.set(true);
+            h.stop();
+        },
+    )
+    .unwrap();
+    events.run().unwrap();
+    assert!(heard.get() && h.stats().panics == 0);
 }
 
 fn aborting_a_callbacks_task_takes_the_work_back(backend: Backend) {
@@ -219,6 +249,17 @@ impl Resolving {
     }
 }
 
+/// An address that refuses, and one that never answers, for as long as what comes with them is kept.
+fn bad_addresses() -> (impl Sized, SocketAddr, SocketAddr) {
+    if is_simulated() {
+        // A port that nobody else will get, and a host that there is not.
+        let refuses = blocking::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        return (None, refuses, SocketAddr::from(([10, 255, 255, 254], 80)));
+    }
+    let ((full, fill, silent), (closed, refuses)) = (full_backlog(), closed_port());
+    (Some((full, fill, closed)), refuses, silent)
+}
+
 /// Sends a byte from a stream to the listener's next connection.
 async fn exchange(mut stream: Stream, listener: &mut TcpListener) -> io::Result<u8> {
     let (mut peer, _) = listener.accept().await?;
@@ -248,8 +289,7 @@ fn a_host_is_resolved_and_connected_to(backend: Backend) {
 fn of_two_addresses_the_one_that_answers_wins(backend: Backend) {
     let mut r = Resolving::new(backend);
     let (mut listener, at) = r.listen();
-    let (_kept, _fill, silent) = full_backlog();
-    let (_closed, refuses) = closed_port();
+    let (_kept, refuses, silent) = bad_addresses();
     // The first is passed over when it refuses, the second when its time is up.
     r.finds(&[refuses, silent, at]);
     let mut options = dns::HostOptions::default();
@@ -262,8 +302,7 @@ fn of_two_addresses_the_one_that_answers_wins(backend: Backend) {
 }
 
 fn i32_a_host_that_never_answers_meets_the_deadline(backend: Backend) {
-    let (_kept, _fill, silent) = full_backlog();
-    let (_closed, refuses) = closed_port();
+    let (_kept, refuses, silent) = bad_addresses();
     let mut r = Resolving::new(backend);
     r.finds(&[silent, refuses]);
     let mut options = dns::HostOptions::default();
@@ -279,8 +318,7 @@ fn i32_a_host_that_never_answers_meets_the_deadline(backend: Backend) {
 fn i36_attempts_that_lose_leave_no_descriptor(backend: Backend) {
     let mut r = Resolving::new(backend);
     let (mut listener, at) = r.listen();
-    let (_kept, _fill, silent) = full_backlog();
-    let (_closed, refuses) = closed_port();
+    let (_kept, refuses, silent) = bad_addresses();
     r.finds(&[silent, refuses, at]);
     let mut options = dns::HostOptions::default();
     options.attempt_delay = Duration::from_millis(1);

@@ -21,6 +21,12 @@ macro_rules! on_the_ring {
                 let path = concat!(module_path!(), "::io_uring");
                 crate::support::in_process(evenkeel::Backend::IoUring, path, super::$name);
             }
+
+            #[test]
+            fn simulated() {
+                let path = concat!(module_path!(), "::simulated");
+                crate::support::simulated(evenkeel::Backend::IoUring, path, super::$name);
+            }
         }
     )* };
 }
@@ -204,6 +210,8 @@ fn without(features: &str, modules: &[&str]) {
     let child = Command::new(std::env::current_exe().unwrap())
         .args(modules)
         .args(["--skip", "::select", "--skip", "::poll", "--skip", "::epoll", "--skip", "i17_"])
+        // What a simulated ring lacks is decided by the world.
+        .args(["--skip", "simulated"])
         // A buffer a turn, where each receive is a request, makes no firehose.
         .args(["--skip", "i24_a_firehose_keeps_nobody_waiting"])
         .env(WITHIN, "1")

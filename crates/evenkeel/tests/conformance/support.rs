@@ -34,6 +34,12 @@ macro_rules! on_every_backend {
 macro_rules! on_every_kernel {
     ($($name:ident,)*) => {
         on_every_backend! { $($name,)* }
+        in_a_world! { $($name,)* }
+    };
+}
+
+macro_rules! in_a_world {
+    ($($name:ident,)*) => {
         mod simulated {
             $( mod $name {
                 use super::super::$name as body;
@@ -58,6 +64,17 @@ macro_rules! in_processes {
         mod alone {
             use super::*;
             each_backend! { in_process: $($name,)* }
+        }
+    };
+}
+
+/// Over the simulated kernel, in `hosts::simulated`: for bodies that take a process of their own elsewhere, since a host's
+/// descriptors are its own.
+macro_rules! in_hosts {
+    ($($name:ident,)*) => {
+        mod hosts {
+            use super::*;
+            in_a_world! { $($name,)* }
         }
     };
 }

@@ -4,9 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::io::Write;
 use std::process::Command;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use evenkeel::sim::blocking;
+use evenkeel::sim::{blocking, is_simulated};
 use evenkeel::{Backend, Handle, TimerId, time};
 
 use crate::support::{Probe, Server, event_loop, exactly, until};
@@ -62,8 +62,9 @@ fn i18_i19_the_borders_of_the_wheel(backend: Backend) {
                     left.set(left.get() + 1);
                     h.after(delay, move || {
                         left.set(left.get() - 1);
-                        if armed.elapsed() < delay {
-                            early.borrow_mut().push((round, delay, armed.elapsed()));
+                        let took = blocking::now() - armed;
+                        if took < delay {
+                            early.borrow_mut().push((round, delay, took));
                         }
                     });
                 }
@@ -118,7 +119,7 @@ fn i19_a_delay_of_almost_nothing_is_soon_over(backend: Backend) {
         h.after(delay, move || count.set(count.get() + 1));
         assert_eq!(fired.get(), 0, "never inside the call");
         let armed = blocking::now();
-        while armed.elapsed() < Duration::from_millis(2) {
+        while blocking::now() - armed < Duration::from_millis(2) {
             events.poll().unwrap();
         }
         events.poll().unwrap();
@@ -186,7 +187,7 @@ fn i22_a_flood_of_bytes_keeps_no_timer_waiting(backend: Backend) {
     let more = vec![7; 1 << 20];
     let mut fill = move || while hose.write(&more).is_ok() {};
     fill();
-    for round in 0..20 {
+    for round in 0..if is_simulated() { 4 } else { 20 } {
         let before = flood.len();
         let (fired, task) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
         let (flag, done) = (fired.clone(), task.clone());

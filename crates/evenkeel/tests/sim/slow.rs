@@ -181,6 +181,100 @@ fn i30_unread_bytes_do_not_destroy_the_answer(world: &mut World, backend: Backen
     world.run()
 }
 
+/// Says all it has to say at once, and lets its peer come to an end.
+struct LastWord(Ends);
+
+impl Handler for LastWord {
+    fn on_open(&mut self, conn: &mut Conn<'_>) {
+        conn.write(&bytes(LONG));
+        conn.close_lingering();
+    }
+
+    fn on_data(&mut self, _: &mut Conn<'_>, _: &[u8]) {}
+
+    fn on_close(&mut self, _: ConnId, reason: &CloseReason) {
+        self.0.borrow_mut().push((sim::elapsed(), reason.name().to_owned()));
+    }
+}
+
+async fn last_word(ends: Ends, close_deadline: Duration) -> io::Result<()> {
+    let make = move |_: &_| LastWord(ends.clone());
+    let mut limits = patient();
+    limits.close_deadline = close_deadline;
+    Handle::current().pool(limits).listen("0.0.0.0:7000", &ListenOptions::default(), make)?;
+    std::future::pending().await
+}
+
+/// Who goes on sending after the server has closed gets the answer all the same, if it lingers.
+fn i30_what_comes_after_a_lingering_close_destroys_nothing(
+    world: &mut World,
+    backend: Backend,
+) -> Result<(), Failure> {
+    world.set_backend(backend);
+    world.swarm(KERNEL);
+    // The kernel takes the whole answer, and the client has most of it still to come when the server closes.
+    world.set_buffers(64 << 10, 4 << 10);
+    let ends: Ends = Rc::default();
+    let of_server = ends.clone();
+    let server = world.host("server", move || last_word(of_server.clone(), Duration::from_secs(60)));
+    let address = SocketAddr::new(world.ip(server), 7000);
+    world.client("goes on sending", move || async move {
+        time::sleep(Duration::from_millis(1)).await;
+        let mut stream = Stream::connect(address).await?;
+        let (mut got, mut buffer) = (Vec::new(), [0; 700]);
+        loop {
+            time::sleep(Duration::from_millis(5)).await;
+            let said = stream.write_all(&bytes(100)).await;
+            match stream.read(&mut buffer).await {
+                Ok(0) => break,
+                Ok(n) => got.extend_from_slice(&buffer[..n]),
+                Err(e) => {
+                    sim::fail(format!("{e} ({said:?}) after {} bytes of the answer (I30)", got.len()));
+                    break;
+                }
+            }
+        }
+        if got != bytes(LONG) {
+            sim::fail(format!("{} of {LONG} bytes of the answer came (I30)", got.len()));
+        }
+        drop(stream);
+        // A network that stands still does so for five seconds at most.
+        time::sleep(Duration::from_secs(10)).await;
+        Ok(())
+    });
+    world.run()?;
+    if ends.borrow().len() != 1 {
+        return Err(world.fail(format!("it is to end with its client: {ends:?} (I28)")));
+    }
+    Ok(())
+}
+
+/// Who never stops sending is listened to for 16 MiB, which take no time here.
+fn i28_a_lingering_close_ends_for_who_never_stops(
+    world: &mut World,
+    backend: Backend,
+) -> Result<(), Failure> {
+    world.set_backend(backend);
+    world.set_delay(Duration::from_micros(10)..Duration::from_micros(20));
+    world.set_buffers(1 << 20, 1 << 20);
+    let ends: Ends = Rc::default();
+    let of_server = ends.clone();
+    let server = world.host("server", move || last_word(of_server.clone(), Duration::from_secs(60)));
+    let address = SocketAddr::new(world.ip(server), 7000);
+    world.client("never stops", move || async move {
+        time::sleep(Duration::from_millis(1)).await;
+        let mut stream = Stream::connect(address).await?;
+        let piece = bytes(256 << 10);
+        while stream.write_all(&piece).await.is_ok() {}
+        Ok(())
+    });
+    world.run()?;
+    if ends.borrow().len() != 1 || ends.borrow()[0].0 > Duration::from_secs(4) {
+        return Err(world.fail(format!("a peer has its part, and no more: {ends:?} (I28)")));
+    }
+    Ok(())
+}
+
 /// Goes on after its peer's end, and says nothing.
 struct Stays(Ends);
 
@@ -439,6 +533,8 @@ on_every_driver! {
     i28_a_close_ends_in_its_time(0..6, &[]);
     i29_a_reset_keeps_nobody_busy(0..3, &[]);
     i30_unread_bytes_do_not_destroy_the_answer(0..15, &[]);
+    i30_what_comes_after_a_lingering_close_destroys_nothing(0..15, &[]);
+    i28_a_lingering_close_ends_for_who_never_stops(0..1, &[]);
     i31_a_reset_after_the_end_is_heard(0..6, &[]);
     i35_many_written_to_at_once(0..15, &[]);
     i39_wakers_may_do_anything(0..10, &[]);

@@ -42,15 +42,17 @@ async fn wait_for(shared: &Shared, phase: Phase) {
 
 /// I36, I47: when all clients have gone, the hub has no connection and no byte for any.
 async fn nothing_is_left(shared: &Shared) {
-    for _ in 0..600 {
-        time::sleep(Duration::from_millis(100)).await;
-        if shared.service().is_some_and(|hub| hub.connections() == 0 && hub.queued_bytes() == 0) {
+    let backlog = || shared.backlog.take().map(|backlog| backlog.queued_bytes);
+    backlog();
+    for _ in 0..300 {
+        time::sleep(Duration::from_millis(200)).await;
+        if shared.service().is_some_and(|hub| hub.connections() == 0) && backlog() == Some(0) {
             return;
         }
     }
     if let Some(hub) = shared.service() {
-        let (connections, bytes) = (hub.connections(), hub.queued_bytes());
-        sim::fail(format!("nobody is there, and the hub has {connections} connections, {bytes} bytes (I36)"));
+        let (connections, bytes) = (hub.connections(), shared.backlog.get());
+        sim::fail(format!("nobody is there, and the hub has {connections} connections, {bytes:?} (I36)"));
     }
 }
 

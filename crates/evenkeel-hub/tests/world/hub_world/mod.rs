@@ -15,11 +15,13 @@ pub mod subscriber;
 pub mod wire;
 
 use std::net::SocketAddr;
+use std::ops::RangeBounds;
 use std::rc::Rc;
 use std::time::Duration;
 
 use evenkeel::sim::{Failure, Fault, Host, World};
 use evenkeel_hub::config::Config;
+use fastrand::Rng;
 
 use follower::Follower;
 use hostile::Harm;
@@ -70,6 +72,8 @@ pub const TROUBLE: &[Fault] = &[
 /// What a world has in it.
 pub struct Scene {
     pub config: Config,
+    /// Loops of the hub.
+    pub loops: usize,
     /// Machines with clients, and WebSocket clients on each.
     pub machines: usize,
     pub subscribers: usize,
@@ -96,6 +100,7 @@ impl Default for Scene {
     fn default() -> Self {
         Scene {
             config: setup::config(),
+            loops: 1,
             machines: 3,
             subscribers: 6,
             followers: 2,
@@ -150,6 +155,7 @@ impl Scene {
         let shared = Rc::new(shared);
         let of_hub = shared.clone();
         let hub = world.host("hub", move || setup::serve(of_hub.clone()));
+        world.set_loops(hub, self.loops);
         let address = SocketAddr::new(world.ip(hub), PORT);
         for machine in 0..self.machines {
             let mut all: Vec<Subscriber> =
@@ -171,6 +177,15 @@ impl Scene {
         let of = shared.clone();
         world.client("judge", move || judge::judge(of.clone(), address));
         Stage { shared, hub }
+    }
+
+    /// The same, with the hub on so many loops, which share its port in a way by chance.
+    pub fn on_loops(mut self, dice: &mut Rng, loops: impl RangeBounds<usize>) -> Scene {
+        // The third of them mostly uses one loop.
+        const WAYS: [&str; 5] = ["acceptor", "reuse-port", "shared", "acceptor", "reuse-port"];
+        self.loops = dice.usize(loops);
+        self.config.server.share = WAYS[dice.usize(..WAYS.len())].to_owned();
+        self
     }
 
     fn subscriber(&self, hub: SocketAddr, machine: usize, n: usize) -> Subscriber {

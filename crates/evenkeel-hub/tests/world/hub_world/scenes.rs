@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use evenkeel::sim::{Failure, Fault, World};
 
+use evenkeel_hub::server::Backlog;
+use fastrand::Rng;
+
 use super::history::History;
 use super::hostile::{HARMS, Harm};
 use super::setup::{self, Shared};
@@ -18,6 +21,20 @@ pub type Kind = fn(&mut World) -> Ran;
 
 const fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
+}
+
+/// What a scene chooses by chance, apart from what the world does.
+fn dice(world: &World) -> Rng {
+    Rng::with_seed(world.seed() ^ 0x7363_656e_6573)
+}
+
+/// One loop in half of the worlds, and up to four in the others.
+const ONE_OR_SEVERAL: [usize; 6] = [1, 1, 1, 2, 3, 4];
+
+fn one_or_several(world: &World, scene: Scene) -> Scene {
+    let mut dice = dice(world);
+    let loops = ONE_OR_SEVERAL[dice.usize(..ONE_OR_SEVERAL.len())];
+    scene.on_loops(&mut dice, loops..=loops)
 }
 
 /// Nothing goes wrong.
@@ -49,6 +66,50 @@ pub fn everything(world: &mut World) -> Ran {
     Ok(stage.shared)
 }
 
+/// As `everything`, with the hub on two to four loops: whoever publishes, whoever is told and the state are mostly on different
+/// ones, and newcomers are shared in any of the ways.
+pub fn spread(world: &mut World) -> Ran {
+    world.swarm(QUIRKS);
+    world.swarm(TROUBLE);
+    world.swarm(&[Fault::Kill]);
+    let scene = Scene { harms: HARMS.to_vec(), clock_jumps: true, ..Scene::default() };
+    let scene = scene.on_loops(&mut dice(world), 2..=4);
+    let stage = scene.set(world);
+    world.run_for(scene.storm)?;
+    // Of loops that wait for the same socket the kernel may always wake the same one.
+    let several = stage.shared.serving.get().count_ones() > 1 || scene.config.server.share == "shared";
+    demand(world, several, || "one loop has served all".to_owned());
+    scene.end(world, &stage)?;
+    Ok(stage.shared)
+}
+
+/// The hub, on several loops, is replaced again and again while everything goes wrong. It drains; it is killed in the
+/// middle of that, or when it has ended; and a new one takes its place, to which clients come back: K43, I44, I46, I48.
+pub fn replaced(world: &mut World) -> Ran {
+    world.swarm(QUIRKS);
+    world.swarm(TROUBLE);
+    let scene = Scene { clock_jumps: true, ..Scene::default() };
+    let scene = scene.on_loops(&mut dice(world), 1..=4);
+    let stage = scene.set(world);
+    let shared = stage.shared.clone();
+    let mut dice = dice(world);
+    for _ in 0..3 {
+        world.run_for(Duration::from_millis(dice.u64(3_000..8_000)))?;
+        shared.drain.set(Some(Duration::from_millis(dice.u64(0..6_000))));
+        world.run_for(Duration::from_millis(dice.u64(0..8_000)))?;
+        if dice.bool() {
+            world.kill(stage.hub, Duration::from_millis(dice.u64(0..3_000)));
+        } else {
+            world.crash(stage.hub, Duration::from_millis(dice.u64(0..3_000)));
+        }
+        // If the one before has not heard of it.
+        shared.drain.set(None);
+    }
+    world.run_for(seconds(4))?;
+    scene.end(world, &stage)?;
+    Ok(shared)
+}
+
 /// Machines sleep for hours, and clocks jump.
 pub fn sleepy(world: &mut World) -> Ran {
     world.swarm(QUIRKS);
@@ -61,7 +122,7 @@ pub fn sleepy(world: &mut World) -> Ran {
 
 /// The hub's process ends without warning, and is started again: K43, I46.
 pub fn killed(world: &mut World) -> Ran {
-    let scene = Scene::default();
+    let scene = one_or_several(world, Scene::default());
     let stage = scene.set(world);
     for life in 1..=3 {
         world.run_for(Duration::from_millis(4_000 + world.seed() % 7 * 300))?;
@@ -93,10 +154,11 @@ pub fn slow_consumers(world: &mut World) -> Ran {
         harms: vec![Harm::NeverReads; 5].into_iter().chain([Harm::ReadsSlowly; 3]).collect(),
         ..Scene::default()
     };
+    let scene = one_or_several(world, scene);
     let stage = scene.set(world);
     world.run_for(seconds(14))?;
     let shared = stage.shared.clone();
-    let (dropped, queued) = shared.service().map_or((0, 0), |hub| (hub.slow_consumers(), hub.queued_bytes()));
+    let Backlog { slow_consumers: dropped, queued_bytes: queued } = shared.backlog.get().unwrap_or_default();
     demand(world, dropped >= 8, || format!("only {dropped} slow consumers were dropped (I47)"));
     // What one message more than the limit may be, for each of those that are slow at this moment.
     let most = 8 * (scene.config.limits.max_queue_bytes + scene.len + 200);
@@ -117,6 +179,7 @@ pub fn drained(world: &mut World) -> Ran {
     let mut config = setup::config();
     config.limits.accept_rate = RATE;
     let scene = Scene { config, restless: false, subscribers: 20, act_pause: 2_000, ..Scene::default() };
+    let scene = one_or_several(world, scene);
     let stage = scene.set(world);
     let shared = stage.shared.clone();
     world.run_for(seconds(15))?;
@@ -193,6 +256,7 @@ pub fn overloaded(world: &mut World) -> Ran {
     }
     config.limits.max_connections = 24;
     let scene = Scene { config, subscribers: 7, publish_pause: 200, act_pause: 200, ..Scene::default() };
+    let scene = one_or_several(world, scene);
     let stage = scene.set(world);
     world.run_for(scene.storm)?;
     let shared = stage.shared.clone();

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use evenkeel::{Handle, sim, time};
 use evenkeel_hub::config::{AppSettings, Config, Secret};
 use evenkeel_hub::proto::auth::AppKey;
-use evenkeel_hub::server::{Drained, LocalService, Machine};
+use evenkeel_hub::server::{Backlog, Drained, LocalService, Machine};
 
 use super::history::History;
 
@@ -50,6 +50,10 @@ pub struct Shared {
     pub hub: RefCell<Weak<LocalService>>,
     /// How many hubs there have been.
     pub lives: Cell<u32>,
+    /// What the hub said last of what its clients have not taken. It says so again and again.
+    pub backlog: Cell<Option<Backlog>>,
+    /// The loops of hubs that have had connections, as bits.
+    pub serving: Cell<u64>,
     /// Set by who wants the hub to drain; taken by the hub.
     pub drain: Cell<Option<Duration>>,
     /// When draining began, and how and when it ended.
@@ -71,6 +75,8 @@ impl Shared {
             config,
             hub: RefCell::default(),
             lives: Cell::new(0),
+            backlog: Cell::new(None),
+            serving: Cell::new(0),
             drain: Cell::new(None),
             draining: Cell::new(None),
             drained: Cell::new(None),
@@ -172,7 +178,7 @@ impl Write for Trace {
 /// The hub's program. It serves until the process is killed, and drains when it is asked to.
 pub async fn serve(shared: Rc<Shared>) -> io::Result<()> {
     let service = loop {
-        match LocalService::start(&Handle::current(), shared.config.clone(), Arc::new(SimulatedMachine)) {
+        match start(&shared).await {
             Ok(service) => break Rc::new(service),
             // As a supervisor does.
             Err(e) => sim::note(format_args!("the hub does not start: {e}")),
@@ -181,6 +187,7 @@ pub async fn serve(shared: Rc<Shared>) -> io::Result<()> {
     };
     shared.lives.set(shared.lives.get() + 1);
     *shared.hub.borrow_mut() = Rc::downgrade(&service);
+    evenkeel::spawn(tell_backlog(shared.clone(), service.clone())).detach();
     loop {
         if let Some(deadline) = shared.drain.take() {
             shared.draining.set(Some(sim::elapsed()));
@@ -188,5 +195,37 @@ pub async fn serve(shared: Rc<Shared>) -> io::Result<()> {
             shared.drained.set(Some((drained, sim::elapsed())));
         }
         time::sleep(Duration::from_millis(250)).await;
+    }
+}
+
+/// Starts a hub on all loops of its host.
+async fn start(shared: &Shared) -> io::Result<LocalService> {
+    let (handle, config, machine) = (Handle::current(), shared.config.clone(), Arc::new(SimulatedMachine));
+    let (loops, share) = (sim::remotes(), &config.server.share);
+    sim::note(format_args!("the hub starts on {} loops, shared by {share}", loops.len()));
+    match loops.split_first() {
+        Some((_, others)) if !others.is_empty() => {
+            LocalService::start_on(&handle, others, config, machine).await
+        }
+        _ => LocalService::start(&handle, config, machine),
+    }
+}
+
+/// Says again and again what waits.
+async fn tell_backlog(shared: Rc<Shared>, service: Rc<LocalService>) {
+    loop {
+        // A loop that is late tells it the next time.
+        if let Ok(backlog) = service.backlog().await {
+            shared.backlog.set(Some(backlog));
+        }
+        for (index, remote) in sim::remotes().iter().enumerate() {
+            let sent = remote.spawn(|| async { Handle::current().stats().bytes_out });
+            if let Ok(sent) = sent
+                && sent.await.is_ok_and(|bytes| bytes > 0)
+            {
+                shared.serving.set(shared.serving.get() | 1 << index);
+            }
+        }
+        time::sleep(Duration::from_millis(100)).await;
     }
 }

@@ -43,8 +43,9 @@
 //!
 //! # Time
 //!
-//! Time passes only while a loop sleeps, or a socket or a thread of this module is waited for, and then at once. A thread that was started by [`spawn`]
-//! belongs to the world: while it does something, time stands still, so that no deadline depends on how fast the machine is.
+//! Time passes while a loop sleeps, or a socket or a thread of this module is waited for, and then at once; and by a
+//! little with each turn of a loop, and with each call that it makes. A thread that was started by [`spawn`] belongs to the world:
+//! while it does something, time stands still, so that no deadline depends on how fast the machine is.
 //! What such a thread waits for outside of the world, a channel for instance, it has to wait for in [`aside`]. The thread that runs the
 //! world must not wait for another one in any way but [`JoinHandle::join`] and [`until`]: nobody else answers it.
 //!
@@ -77,6 +78,11 @@ pub use thread::{JoinHandle, aside, sleep, spawn, until, yield_now};
 pub use udp::UdpSocket;
 pub use unix::{UnixListener, UnixStream};
 
+/// What a loop's turn takes, in nanoseconds.
+const TURN: u64 = 20_000;
+/// And a call in it.
+const CALL: u64 = 1_000;
+
 /// Runs code in a world of one host, on this thread. Loops that it makes and that ask for no other backend get this one, over the
 /// simulated kernel; without faults, and without delays.
 ///
@@ -85,6 +91,8 @@ pub use unix::{UnixListener, UnixStream};
 pub fn alone<R>(seed: u64, backend: Backend, code: impl FnOnce() -> R) -> R {
     assert!(here().is_none(), "a world cannot be made in a world");
     let sim = Sim::new(Kernel::new(seed, Network::immediate(), false));
+    sim.cost.set(TURN);
+    sim.cost_of_call.set(CALL);
     let host = sim.kernel.borrow_mut().add_host("host");
     let failed = Rc::default();
     let place =
@@ -275,9 +283,9 @@ impl Desk {
         });
         match wait.recv() {
             Ok(result) => Ok(result?),
-            // The world has ended, and the call with it.
+            // The world has ended, and the call with it: nobody has counted the thread as running again.
             Err(_) => {
-                self.doorbell.ring(|outside| outside.running += usize::from(counted));
+                self.doorbell.lock().running += usize::from(counted);
                 Err(io::Error::new(io::ErrorKind::NotConnected, "the simulated world has ended"))
             }
         }

@@ -81,7 +81,11 @@ impl Socket {
     pub(super) fn redeem(desk: Desk, ticket: OwnedFd) -> io::Result<Self> {
         let mut ticket = Some(ticket);
         // It is tried once, since it does not wait.
-        Self::open(desk, move |kernel, host| kernel.redeem(host, ticket.take().ok_or(Errno::BADF)?))
+        let socket =
+            Self::open(desk, move |kernel, host| kernel.redeem(host, ticket.take().ok_or(Errno::BADF)?))?;
+        // As the loop has had it.
+        socket.set_nonblocking(true);
+        Ok(socket)
     }
 
     pub(super) fn pair(desk: Desk) -> io::Result<(Self, Self)> {
@@ -183,6 +187,10 @@ impl Socket {
 
     pub(super) fn set_option(&self, option: SocketOption) -> io::Result<()> {
         self.quick(move |kernel, host, fd| kernel.set_option(host, fd, option))
+    }
+
+    pub(super) fn set_backlog(&self, backlog: u16) -> io::Result<()> {
+        self.quick(move |kernel, host, fd| kernel.set_backlog(host, fd, backlog.into()))
     }
 
     pub(super) fn take_error(&self) -> io::Result<Option<io::Error>> {

@@ -144,6 +144,17 @@ impl TcpListener {
         }
     }
 
+    /// How many connections may wait to be accepted, from now on.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_backlog(&self, backlog: u16) -> io::Result<()> {
+        match &self.0 {
+            Either::Std(listener) => Ok(rustix::net::listen(listener, backlog.into())?),
+            Either::Simulated(socket) => socket.set_backlog(backlog),
+        }
+    }
+
     /// Whether [`accept`](Self::accept) returns `WouldBlock` instead of waiting.
     ///
     /// # Errors

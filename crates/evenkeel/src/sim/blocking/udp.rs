@@ -35,7 +35,7 @@ impl UdpSocket {
         Ok(UdpSocket(Either::Simulated(socket)))
     }
 
-    /// The socket behind a descriptor that a loop of the same kernel has given away.
+    /// The socket behind a descriptor that a loop of the same kernel has given away: non-blocking, as it was there.
     ///
     /// # Errors
     /// The kernel's: it is no descriptor of this world, for instance.

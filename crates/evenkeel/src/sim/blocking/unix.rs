@@ -108,6 +108,17 @@ impl UnixListener {
         }
     }
 
+    /// How many connections may wait to be accepted, from now on.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_backlog(&self, backlog: u16) -> io::Result<()> {
+        match &self.0 {
+            Either::Std(listener) => Ok(rustix::net::listen(listener, backlog.into())?),
+            Either::Simulated(socket) => socket.set_backlog(backlog),
+        }
+    }
+
     /// The standard library's, if it is that: for what a model has not.
     pub fn std(&self) -> Option<&net::UnixListener> {
         match &self.0 {

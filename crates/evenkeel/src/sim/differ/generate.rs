@@ -314,7 +314,7 @@ impl Generator {
             3 => (self.pick(Made::Listener)?, Ask::Accept { multishot }),
             4 => (self.pick_any()?, Ask::Accept { multishot }),
             5..7 => {
-                let events = *self.dice.choice(&[0, 1, 4, 5, 0x2001, 0x2000])?;
+                let events = *self.dice.choice(&[0, 1, 2, 3, 4, 5, 0x2001, 0x2000])?;
                 (self.pick_any()?, Ask::Poll { events, multishot })
             }
             7 => {

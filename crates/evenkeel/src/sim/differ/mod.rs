@@ -44,6 +44,16 @@ pub struct Totals {
     pub unsteady: u64,
 }
 
+impl Totals {
+    /// Counts what was compared elsewhere as well.
+    pub fn add(&mut self, other: Totals) {
+        self.operations += other.operations;
+        self.sequences += other.sequences;
+        self.differences += other.differences;
+        self.unsteady += other.unsteady;
+    }
+}
+
 /// How often a program is run again before it counts that it differs.
 const AGAIN: usize = 3;
 /// How often a shorter program is tried.

@@ -40,13 +40,15 @@ pub(super) struct Completion {
     data: u16,
     pub(super) result: i32,
     more: bool,
+    /// Of a receive: whether something more waits.
+    nonempty: bool,
     buffer: Option<(u16, bool)>,
     bytes: Vec<u8>,
 }
 
 impl fmt::Debug for Completion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Completion { data, result, more, buffer, bytes } = self;
+        let Completion { data, result, more, nonempty, buffer, bytes } = self;
         write!(f, "{data}: {result}")?;
         if let Some((id, goes_on)) = buffer {
             write!(
@@ -56,6 +58,7 @@ impl fmt::Debug for Completion {
                 if *goes_on { ", more to come" } else { "" }
             )?;
         }
+        write!(f, "{}", if *nonempty { ", more waits" } else { "" })?;
         write!(f, "{}", if *more { ", goes on" } else { "" })
     }
 }
@@ -158,6 +161,7 @@ impl Rings {
                 data: done.data as u16,
                 result: done.result,
                 more: done.more(),
+                nonempty: done.nonempty(),
                 buffer: done.buffer(),
                 bytes: span.as_ref().map_or_else(Vec::new, |span| buffers.bytes(span).to_vec()),
             });

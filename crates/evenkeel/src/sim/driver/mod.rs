@@ -213,14 +213,15 @@ impl Driver for SimDriver {
     fn finish(&self, lp: &Shared, token: Token) -> bool {
         let mut core = lp.core.borrow_mut();
         let Some(s) = core.sources.get_mut(token) else { return true };
-        let (fd, ended) = (s.fd, s.has(flag::EOF));
+        let (fd, ended, lingers) = (s.fd, s.has(flag::EOF), s.lingers());
         drop(core);
-        if ended || !lp.end_write_half(fd) {
+        if ended || lp.end_write_half(fd, lingers).is_none() {
             return true;
         }
         let mut core = lp.core.borrow_mut();
         if let Some(s) = core.sources.get_mut(token) {
-            s.set(flag::LINGER | flag::READABLE);
+            s.begin_to_linger();
+            s.set(flag::READABLE);
         }
         core.list(token);
         false

@@ -201,16 +201,18 @@ impl SimDriver {
         let mut memory = lp.take_scratch();
         let got = uninterrupted(|| self.sys.recv(fd, &mut memory));
         lp.put_scratch(memory);
+        if let Ok(n @ 1..) = got {
+            return lp.thrown_away(token, n);
+        }
         let mut core = lp.core.borrow_mut();
         match got {
-            Ok(1..) => return true,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 if let Some(s) = core.sources.get_mut(token) {
                     s.clear(flag::READABLE);
                 }
             }
             // The peer has everything, or will never have it.
-            Ok(0) | Err(_) => core.end(token, CloseReason::Local),
+            Ok(_) | Err(_) => core.end(token, CloseReason::Local),
         }
         false
     }

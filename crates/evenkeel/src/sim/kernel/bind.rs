@@ -14,6 +14,8 @@ pub(crate) struct Binding {
     pub(crate) object: ObjectId,
     /// Others may be bound there too that have asked for it.
     pub(crate) shared: bool,
+    /// An IPv6 socket that takes nothing from IPv4.
+    pub(crate) only_v6: bool,
 }
 
 /// Ports of one protocol mean nothing in another.
@@ -26,8 +28,9 @@ pub(crate) enum Protocol {
 impl Binding {
     fn takes(&self, to: SocketAddr) -> bool {
         let (ip, here) = (to.ip().to_canonical(), self.addr.ip());
-        // An unspecified IPv6 address takes IPv4 too.
-        let all = here.is_unspecified() && (here.is_ipv6() || ip.is_ipv4());
+        // An unspecified IPv6 address takes IPv4 too, unless it was asked not to.
+        let family = if here.is_ipv6() { ip.is_ipv6() || !self.only_v6 } else { ip.is_ipv4() };
+        let all = here.is_unspecified() && family;
         self.addr.port() == to.port() && (all || here == ip || here == to.ip())
     }
 }
@@ -51,7 +54,8 @@ impl Kernel {
     /// The address that a socket gets that asks for `wanted`; port 0 stands for any.
     ///
     /// # Errors
-    /// `EADDRINUSE` if somebody has it who does not share, `EADDRNOTAVAIL` if it is no address of this host.
+    /// `EADDRINUSE` if somebody has it who does not share, `EADDRNOTAVAIL` if it is no address of this host, `EINVAL` if it is an
+    /// address of a link that is not said.
     pub(crate) fn bind(
         &mut self,
         host: HostId,
@@ -59,6 +63,12 @@ impl Kernel {
         wanted: SocketAddr,
         shared: bool,
     ) -> Result<SocketAddr, Errno> {
+        if let SocketAddr::V6(of_link) = wanted
+            && of_link.ip().is_unicast_link_local()
+            && of_link.scope_id() == 0
+        {
+            return Err(Errno::INVAL);
+        }
         if self.host_at(host, wanted.ip()) != Some(host) {
             return Err(Errno::ADDRNOTAVAIL);
         }
@@ -72,6 +82,7 @@ impl Kernel {
             b.protocol == protocol
                 && b.addr.port() == addr.port()
                 && (unspecified || b.addr.ip() == addr.ip())
+                && !(b.only_v6 && addr.is_ipv4())
         };
         match self.host(host).bindings.iter().find(overlaps) {
             Some(taken) if !(taken.shared && shared) => Err(Errno::ADDRINUSE),

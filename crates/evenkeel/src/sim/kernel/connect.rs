@@ -1,6 +1,6 @@
 //! From `connect` to a connection that both ends have.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use rustix::io::Errno;
@@ -32,7 +32,19 @@ impl Kernel {
         }
     }
 
-    fn connect_tcp(&mut self, host: HostId, to: SocketAddr, options: &ConnectOptions) -> Result<Fd, Errno> {
+    fn connect_tcp(
+        &mut self,
+        host: HostId,
+        mut to: SocketAddr,
+        options: &ConnectOptions,
+    ) -> Result<Fd, Errno> {
+        // There are no connections to a group, or to everybody.
+        if to.ip().is_multicast() || to.ip() == Ipv4Addr::BROADCAST {
+            return Err(Errno::NETUNREACH);
+        }
+        if to.ip().is_unspecified() {
+            to.set_ip(if to.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+        }
         let local = match options.bind {
             Some(from) => {
                 let mut local = self.bind(host, Protocol::Tcp, from, false)?;

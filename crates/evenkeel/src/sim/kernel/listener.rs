@@ -116,8 +116,13 @@ impl Kernel {
         let id = self.objects.insert(host, Kind::Listener(listener));
         match &addr {
             Addr::Ip(ip) => {
-                let binding =
-                    Binding { addr: *ip, protocol: Protocol::Tcp, object: id, shared: options.reuse_port };
+                let binding = Binding {
+                    addr: *ip,
+                    protocol: Protocol::Tcp,
+                    object: id,
+                    shared: options.reuse_port,
+                    only_v6: ip.is_ipv6() && !options.dual_stack,
+                };
                 self.add_binding(host, binding);
             }
             Addr::Unix(path) => {
@@ -130,6 +135,13 @@ impl Kernel {
         }
         self.log(format_args!("listen at {addr}"));
         self.assign(host, id)
+    }
+
+    /// How many may wait to be accepted, from now on. As Linux has it, one more does.
+    pub(crate) fn set_backlog(&mut self, host: HostId, fd: Fd, backlog: usize) -> Result<(), Errno> {
+        let id = self.lookup(host, fd)?;
+        self.listener(id).ok_or(Errno::OPNOTSUPP)?.backlog = backlog;
+        Ok(())
     }
 
     pub(super) fn listener(&mut self, id: ObjectId) -> Option<&mut Listener> {
@@ -201,6 +213,7 @@ impl Kernel {
                 let host = object.host;
                 self.end_listener(host, id, listener);
             }
+            return self.disconnected(id);
         }
         self.notify(id, bits::STATE);
     }

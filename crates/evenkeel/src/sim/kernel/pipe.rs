@@ -243,7 +243,7 @@ impl Kernel {
             if let Some(end) = self.pipe_end(other) {
                 end.stays_full = pipe.is_full();
             }
-            self.notify(other, bits::IN | bits::OUT | bits::HUP | bits::ERR);
+            self.notify(other, bits::STATE);
         }
     }
 }

@@ -143,6 +143,11 @@ impl Stream {
         self.inbox.ready.len()
     }
 
+    /// Whether a receive that has just come to the last byte would find something: of TCP, the end too.
+    pub(super) fn has_more(&self) -> bool {
+        self.unread() > 0 || self.ended && !self.unix
+    }
+
     /// Whether bytes may still be sent to this end.
     pub(super) fn has_peer(&self) -> bool {
         self.peer.is_some() || self.inbox.transit_bytes > 0
@@ -314,8 +319,11 @@ impl Kernel {
             return Err(Errno::AGAIN);
         }
         self.log(format_args!("send {fd}: {most} of {wanted}"));
-        let bytes: VecDeque<u8> = from.iter().flat_map(|part| part.iter().copied()).take(most).collect();
-        self.transmit(id, peer, bytes);
+        let mut bytes = Vec::with_capacity(most);
+        for part in from {
+            bytes.extend_from_slice(&part[..part.len().min(most - bytes.len())]);
+        }
+        self.transmit(id, peer, bytes.into());
         self.network_faults(id, peer);
         Ok(most)
     }
@@ -349,7 +357,7 @@ impl Kernel {
                     Ipv6Addr::UNSPECIFIED.into()
                 });
             }
-            self.notify(id, bits::STATE);
+            self.disconnected(id);
             return Ok(());
         }
         let (had_write, peer, unix) = (stream.shut_write, stream.peer, stream.unix);
@@ -369,6 +377,12 @@ impl Kernel {
         }
         self.notify(id, bits::STATE);
         if was_open { Ok(()) } else { Err(Errno::NOTCONN) }
+    }
+
+    /// A socket for TCP was shut that has no other end: it tells of an error, and then that its state is new.
+    pub(super) fn disconnected(&mut self, id: ObjectId) {
+        self.notify(id, bits::ERR);
+        self.notify(id, bits::STATE);
     }
 
     /// One end of a Unix socket was shut: the other one is as well, the other way round, and hears of it.
@@ -528,7 +542,7 @@ impl Kernel {
                     if stream.unix {
                         inbox.pieces.push_back((fits, fits));
                     }
-                    inbox.ready.extend(bytes.drain(..fits));
+                    move_bytes(bytes, &mut inbox.ready, fits);
                     half_closed |= stream.shut_write && fits > 0;
                     inbox.transit_bytes -= fits;
                     if !bytes.is_empty() {
@@ -739,6 +753,15 @@ impl Inbox {
             }
         }
     }
+}
+
+/// By whole slices: byte by byte, a world spends most of its time here.
+fn move_bytes(from: &mut VecDeque<u8>, into: &mut VecDeque<u8>, n: usize) {
+    let (front, back) = from.as_slices();
+    let split = front.len().min(n);
+    into.extend(&front[..split]);
+    into.extend(&back[..n - split]);
+    from.drain(..n);
 }
 
 fn copy_out(from: &mut VecDeque<u8>, into: &mut [u8]) {

@@ -95,6 +95,13 @@ impl Udp {
     }
 }
 
+/// Whether it is everybody's of a network: of any, of a host's own, or of that of all hosts.
+fn is_broadcast(ip: IpAddr) -> bool {
+    const ALL: [Ipv4Addr; 3] =
+        [Ipv4Addr::BROADCAST, Ipv4Addr::new(127, 255, 255, 255), Ipv4Addr::new(10, 255, 255, 255)];
+    matches!(ip, IpAddr::V4(ip) if ALL.contains(&ip))
+}
+
 fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
@@ -116,6 +123,7 @@ impl Kernel {
             UdpOption::OnlyV6(on) => udp.only_v6 = on,
             UdpOption::SendBuffer(size) => udp.send_room = size.saturating_mul(2).clamp(4608, 16 << 20),
             UdpOption::RecvBuffer(size) => udp.recv_room = size.saturating_mul(2).clamp(2304, 16 << 20),
+            UdpOption::Ttl(ttl) if !(1..=255).contains(&ttl) => return Err(Errno::INVAL),
             // How far a datagram may go changes nothing in a network without routers.
             UdpOption::Ttl(_) | UdpOption::HopLimit(_) => {}
             _ => return Err(Errno::OPNOTSUPP),
@@ -141,7 +149,7 @@ impl Kernel {
         self.remove_binding(host, id);
         self.add_binding(
             host,
-            Binding { addr: canonical(addr), protocol: Protocol::Udp, object: id, shared },
+            Binding { addr: canonical(addr), protocol: Protocol::Udp, object: id, shared, only_v6: false },
         );
         Ok(())
     }
@@ -161,9 +169,13 @@ impl Kernel {
     /// Where a datagram of this socket goes that its program sends to `to`.
     fn udp_reaches(&mut self, id: ObjectId, to: SocketAddr) -> Result<SocketAddr, Errno> {
         let udp = self.udp(id)?;
+        let own = udp.local.map(|local| local.ip().to_canonical()).filter(|ip| !ip.is_unspecified());
         match (udp.v6, canonical(to).is_ipv6()) {
             (false, true) => return Err(Errno::AFNOSUPPORT),
-            (true, false) if udp.only_v6 => return Err(Errno::NETUNREACH),
+            (true, true) if own.is_some_and(|own| own.is_ipv4()) => return Err(Errno::AFNOSUPPORT),
+            (true, false) if udp.only_v6 || own.is_some_and(|own| own.is_ipv6()) => {
+                return Err(Errno::NETUNREACH);
+            }
             _ => {}
         }
         if to.port() == 0 {
@@ -173,7 +185,7 @@ impl Kernel {
         if to.ip().is_unspecified() {
             to.set_ip(if to.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
         }
-        if to.ip() == IpAddr::V4(Ipv4Addr::BROADCAST) && !udp.broadcast {
+        if is_broadcast(to.ip()) && !udp.broadcast {
             return Err(Errno::ACCESS);
         }
         Ok(to)

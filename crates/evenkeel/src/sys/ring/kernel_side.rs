@@ -79,4 +79,9 @@ impl Done {
     pub(crate) fn new(data: u64, result: i32, flags: u32) -> Self {
         Done { data, result, flags }
     }
+
+    /// Of a receive: more waits to be read.
+    pub(crate) fn nonempty(&self) -> bool {
+        self.flags & seen::NONEMPTY != 0
+    }
 }

@@ -5,7 +5,7 @@ use rustix::io::Errno;
 use super::RequestId;
 use super::request::{Cancelled, What};
 use crate::sim::fault::Fault;
-use crate::sim::kernel::{Kernel, ObjectId, bits};
+use crate::sim::kernel::{Kernel, ObjectId, Stream, bits};
 use crate::sys::Fd;
 use crate::sys::buffers::Provided;
 use crate::sys::ring::seen;
@@ -21,14 +21,60 @@ pub(super) enum Found {
     Result(i32, u32),
 }
 
+/// Where an attempt to transfer something has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Came {
+    /// Nothing more is there: it goes on when it is told of something.
+    ToWait,
+    /// Others have their turn before it goes on.
+    ToItsTurn,
+    /// It is over.
+    ToItsEnd,
+}
+
 impl Kernel {
-    /// Does what a request is there for, as far as it can be done now.
+    /// Does for the first time what a request is there for. What is there afterwards, such as the end behind the last bytes, counts
+    /// as told.
+    pub(super) fn begin_attempt(&mut self, id: ObjectId, request: RequestId) {
+        match self.attempt_transfer(id, request) {
+            Came::ToItsEnd => {}
+            Came::ToItsTurn => self.list_request(id, request),
+            Came::ToWait => {
+                let Some(it) = self.request(id, request) else { return };
+                let (object, interest) = (it.object, it.interest());
+                self.list_if_there(id, request, self.mask(object) & interest);
+            }
+        }
+    }
+
+    /// Does what a request is there for, as far as it can be done now. It was told of something.
     pub(super) fn attempt(&mut self, id: ObjectId, request: RequestId) {
         let Some(it) = self.request(id, request) else { return };
         let (what, told) = (it.what, std::mem::take(&mut it.told));
         match what {
             What::Poll { .. } => self.attempt_poll(id, request, told),
-            What::Accept | What::Receive => self.attempt_transfer(id, request),
+            What::Accept | What::Receive => self.attempt_when_told(id, request, told),
+        }
+    }
+
+    /// Goes on with a transfer. One that is multishot looks first what there is, if it was told of nothing in particular, or of
+    /// several things.
+    fn attempt_when_told(&mut self, id: ObjectId, request: RequestId, mut told: u32) {
+        loop {
+            let Some(it) = self.request(id, request) else { return };
+            let (object, interest, multishot) = (it.object, it.interest(), it.multishot);
+            let again = std::mem::take(&mut it.again);
+            let mask = if told == 0 || again { self.mask(object) & interest } else { told };
+            if multishot && mask == 0 {
+                return;
+            }
+            match self.attempt_transfer(id, request) {
+                Came::ToItsEnd => return,
+                Came::ToItsTurn => return self.list_request(id, request),
+                // Of several things that it was told of, the end may be one, which nobody tells it again.
+                Came::ToWait if multishot && again && mask & (bits::HUP | bits::RDHUP) != 0 => told = 0,
+                Came::ToWait => return,
+            }
         }
     }
 
@@ -52,26 +98,24 @@ impl Kernel {
         if fails { -Errno::NOMEM.raw_os_error() } else { mask as i32 }
     }
 
-    fn attempt_transfer(&mut self, id: ObjectId, request: RequestId) {
+    fn attempt_transfer(&mut self, id: ObjectId, request: RequestId) -> Came {
         for _ in 0..MOST_AT_ONCE {
-            let Found::Result(result, flags) = self.find_result(id, request) else { return };
-            let Some(it) = self.request(id, request) else { return };
+            let Found::Result(result, flags) = self.find_result(id, request) else { return Came::ToWait };
+            let Some(it) = self.request(id, request) else { return Came::ToItsEnd };
             let (multishot, data, what) = (it.multishot, it.data, it.what);
-            it.again = false;
             let goes_on = multishot && (result > 0 || result == 0 && what == What::Accept);
             if !(goes_on && self.complete_one_of_many(id, data, result, flags)) {
-                return self.end_request(id, request, result, flags);
+                self.end_request(id, request, result, flags);
+                return Came::ToItsEnd;
             }
-            let Some(it) = self.request(id, request) else { return };
+            let Some(it) = self.request(id, request) else { return Came::ToItsEnd };
             it.most = None;
-            let object = it.object;
-            // Nothing more was there: it looks for no other buffer before it is told of something, or the end has come.
-            let ended = self.mask(object) & (bits::HUP | bits::RDHUP) != 0;
-            if what == What::Receive && flags & seen::NONEMPTY == 0 && !ended {
-                return;
+            // It looks for no other buffer before it is told of something.
+            if what == What::Receive && flags & seen::NONEMPTY == 0 {
+                return Came::ToWait;
             }
         }
-        self.list_request(id, request);
+        Came::ToItsTurn
     }
 
     /// Takes one result, if there is one.
@@ -96,7 +140,9 @@ impl Kernel {
     fn accept_one(&mut self, id: ObjectId, object: ObjectId) -> Result<(i32, u32), Errno> {
         let host = self.ring(id).map(|ring| ring.host).ok_or(Errno::BADF)?;
         let (fd, _) = self.accept_from(host, object)?;
-        let more = self.mask(object) & bits::IN != 0;
+        // A listener for Unix does not say.
+        let more =
+            self.listener(object).is_some_and(|listener| !listener.is_unix() && !listener.queue.is_empty());
         Ok((fd, if more { seen::NONEMPTY } else { 0 }))
     }
 
@@ -119,11 +165,10 @@ impl Kernel {
         let there = self.objects.get(object).and_then(|object| object.stream()).map_or(0, |s| s.unread());
         let mut piece = vec![0; there.clamp(1, len as usize)];
         let got = self.recv_from(object, fd, &mut piece)?;
-        let left =
-            self.objects.get(object).and_then(|object| object.stream()).is_some_and(|s| s.unread() > 0);
+        let more = self.objects.get(object).and_then(|object| object.stream()).is_some_and(Stream::has_more);
         let (region, at) = self.rings.memory.find(address, got).ok_or(Errno::FAULT)?;
         region.write(at, &piece[..got]);
-        let mut flags = if left { seen::NONEMPTY } else { 0 };
+        let mut flags = if more { seen::NONEMPTY } else { 0 };
         if (got > 0 || end_has_buffer)
             && let Some(group) = self.ring(id).and_then(|ring| ring.group.as_mut())
         {

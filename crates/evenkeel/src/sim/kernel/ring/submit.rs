@@ -98,13 +98,8 @@ impl Kernel {
             self.post_completion(id, entry.data, there as i32, 0);
             return Ok(());
         }
-        let request = self.put_in_flight(id, request);
-        if let Some(request) = request.filter(|_| there != 0) {
-            // Found when it was asked for, whatever becomes of it before it is reported.
-            if let Some(it) = self.request(id, request) {
-                it.told = there;
-            }
-            self.list_request(id, request);
+        if let Some(request) = self.put_in_flight(id, request) {
+            self.list_if_there(id, request, there);
         }
         Ok(())
     }
@@ -121,7 +116,7 @@ impl Kernel {
             return Err(Errno::INVAL);
         }
         let multishot = entry.ioprio() & MULTISHOT != 0;
-        self.begin_attempt(id, Request { what: What::Accept, multishot, ..of(entry, object) });
+        self.begin_transfer(id, Request { what: What::Accept, multishot, ..of(entry, object) });
         Ok(())
     }
 
@@ -139,13 +134,13 @@ impl Kernel {
             return Err(Errno::INVAL);
         }
         let multishot = entry.ioprio() & MULTISHOT != 0;
-        self.begin_attempt(id, Request { what: What::Receive, multishot, ..of(entry, object) });
+        self.begin_transfer(id, Request { what: What::Receive, multishot, ..of(entry, object) });
         Ok(())
     }
 
-    fn begin_attempt(&mut self, id: ObjectId, request: Request) {
+    fn begin_transfer(&mut self, id: ObjectId, request: Request) {
         if let Some(request) = self.put_in_flight(id, request) {
-            self.attempt(id, request);
+            self.begin_attempt(id, request);
         }
     }
 

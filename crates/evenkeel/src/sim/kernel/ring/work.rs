@@ -21,9 +21,9 @@ impl Kernel {
         request: RequestId,
         mask: u32,
     ) -> bool {
-        const STATE: u32 = bits::ALWAYS | bits::RDHUP;
         let Some(it) = self.request(id, request) else { return false };
-        if mask != 0 && mask & it.interest() == 0 {
+        // Urgent data alone wakes nobody: Linux counts it with how a request waits, and not with what it waits for.
+        if mask != 0 && mask & it.interest() & !bits::PRI == 0 {
             return false;
         }
         let exclusive = it.is_exclusive() && it.cancelled == Cancelled::No;
@@ -32,10 +32,17 @@ impl Kernel {
             it.again |= it.multishot || it.told == 0;
             return false;
         }
-        // A change of the socket's state says nothing in particular.
-        it.told = if mask & STATE == 0 { mask } else { 0 };
+        it.told = mask;
         self.list_request(id, request);
         exclusive
+    }
+
+    /// A request has found this when it was made, whatever becomes of it before it is looked at.
+    pub(super) fn list_if_there(&mut self, id: ObjectId, request: RequestId, there: u32) {
+        if let Some(it) = self.request(id, request).filter(|_| there != 0) {
+            it.told = there;
+            self.list_request(id, request);
+        }
     }
 
     /// Puts a request on the list of those that have something to do.

@@ -42,6 +42,8 @@ pub(super) struct Common {
     loops: Box<[OfLoop]>,
     /// What request bodies hold in memory.
     pub(super) bodies: AtomicUsize,
+    /// Not all loops listen yet, and perhaps they never will: whoever comes is to come back.
+    pub(super) starting: AtomicBool,
     pub(super) draining: AtomicBool,
     /// Another process serves, and this one is a front of it.
     pub(super) replaced: AtomicBool,
@@ -89,6 +91,7 @@ impl Common {
             seats: Mutex::new(Seats::new(&config.limits, keys)),
             loops: (0..loops).map(|_| OfLoop::default()).collect(),
             bodies: AtomicUsize::new(0),
+            starting: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             replaced: AtomicBool::new(false),
             closing_idle: AtomicBool::new(false),

@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use evenkeel::group::Group;
@@ -94,6 +95,8 @@ impl LocalService {
         has_none(handle)?;
         let share = share(&config.server.share)?;
         let (common, home) = common(handle, others, config, machine)?;
+        // A loop that listens is not to serve for a hub that comes to nothing, since another loop cannot.
+        common.starting.store(true, Ordering::Relaxed);
         let server = Server::new(handle, HOME as u16, common.clone(), Some(home));
         server.begin();
         let started = async {
@@ -119,6 +122,7 @@ impl LocalService {
             io::Result::Ok(addresses)
         };
         let addresses = started.await.inspect_err(|_: &io::Error| give_up(&common))?;
+        common.starting.store(false, Ordering::Relaxed);
         Ok(LocalService { server, addresses })
     }
 

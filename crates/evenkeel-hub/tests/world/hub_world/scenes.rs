@@ -110,6 +110,24 @@ pub fn replaced(world: &mut World) -> Ran {
     Ok(shared)
 }
 
+/// The hub starts on several loops while files are short and clients come: what one loop has begun to listen for, another
+/// cannot, and it is all begun anew, again and again.
+pub fn hampered(world: &mut World) -> Ran {
+    world.set_fault(Fault::FileTableFull, 0.3);
+    let scene = Scene { storm: seconds(8), ..Scene::default() };
+    let scene = scene.on_loops(&mut dice(world), 2..=4);
+    let stage = scene.set(world);
+    for _ in 0..2 {
+        world.run_for(seconds(3))?;
+        world.kill(stage.hub, Duration::from_millis(100));
+    }
+    world.run_for(seconds(3))?;
+    world.set_fault(Fault::FileTableFull, 0.0);
+    world.run_for(scene.storm)?;
+    scene.end(world, &stage)?;
+    Ok(stage.shared)
+}
+
 /// Machines sleep for hours, and clocks jump.
 pub fn sleepy(world: &mut World) -> Ran {
     world.swarm(QUIRKS);

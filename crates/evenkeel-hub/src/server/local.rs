@@ -82,7 +82,10 @@ impl LocalService {
     }
 
     /// As [`start`](Self::start), on several loops: that of `handle` has the state, and all serve, shared as the
-    /// configuration's `share` says. Awaited in a task of the first.
+    /// configuration's `share` says. Awaited in a task of the first. While it is, newcomers are told to come back.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is over, it leaves a hub that tells everybody to come back, until its loops end.
     ///
     /// # Errors
     /// As for [`start`](Self::start), and when one of the others has ended.

@@ -52,7 +52,7 @@ fn i44_i46_i48_replaced_again_and_again() {
 
 #[test]
 fn i44_a_hub_that_does_not_start_serves_nobody() {
-    assert!(check(8, scenes::hampered).hits(Fault::FileTableFull) > 0);
+    assert!(check(12, scenes::hampered).hits(Fault::FileTableFull) > 0);
 }
 
 #[test]

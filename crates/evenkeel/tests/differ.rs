@@ -74,3 +74,10 @@ fn under_faults_every_answer_is_one_that_a_kernel_could_give() {
 fn random_calls_have_the_same_results_in_both_kernels() {
     compare(6, seeds(), |seeds, budget, reports| differ::run(seeds, budget, |report| send(&reports, report)));
 }
+
+#[test]
+fn random_packets_have_the_same_results_in_both_kernels() {
+    compare(3, seeds(), |seeds, budget, reports| {
+        differ::run_packets(seeds, budget, |report| send(&reports, report))
+    });
+}

@@ -116,6 +116,11 @@ fn from_unix(addr: &SocketAddrUnix) -> io::Result<UnixAddr> {
 }
 
 fn from_any(addr: SocketAddrAny) -> io::Result<PacketAddr> {
+    // Without a name there is a family and nothing else; with rustix it would become an abstract name of no bytes.
+    const NAMELESS: usize = size_of::<libc::sa_family_t>();
+    if addr.address_family() == AddressFamily::UNIX && addr.addr_len() as usize <= NAMELESS {
+        return Ok(PacketAddr::Unix(from_unix(&SocketAddrUnix::new_unnamed())?));
+    }
     match SocketAddr::try_from(addr.clone()) {
         Ok(ip) => Ok(PacketAddr::Ip(ip)),
         Err(_) => Ok(PacketAddr::Unix(from_unix(&SocketAddrUnix::try_from(addr)?)?)),

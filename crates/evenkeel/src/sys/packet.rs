@@ -297,3 +297,22 @@ impl Packets for Real {
         super::offload::prepare(fd)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::sys::Sys;
+
+    #[test]
+    fn a_socket_without_a_name_has_none() {
+        let (a, b) = Real.packet_pair(PacketKind::UnixDatagram).unwrap();
+        for addr in [Real.packet_local(a).unwrap(), Real.packet_peer(a).unwrap()] {
+            let PacketAddr::Unix(addr) = addr else { panic!("it is no address of Unix: {addr:?}") };
+            assert!(addr.is_unnamed(), "{addr:?}");
+        }
+        Real.close(a);
+        Real.close(b);
+    }
+}

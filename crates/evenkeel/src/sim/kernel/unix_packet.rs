@@ -475,7 +475,9 @@ impl Kernel {
             && let Ok(other) = self.unix(peer)
         {
             (other.shut_read, other.shut_write) = (true, true);
-            if socket.unread() > 0 || socket.refused {
+            // As Linux: a first message of no bytes does not count, and a second one does.
+            let empty = socket.queue.front().is_some_and(|message| message.bytes.is_empty());
+            if socket.queue.len() > usize::from(empty) || socket.refused {
                 other.error = Some(Errno::CONNRESET);
             }
             self.notify(peer, bits::STATE);

@@ -153,6 +153,11 @@ impl Stream {
         self.peer.is_some() || self.inbox.transit_bytes > 0
     }
 
+    /// In how many parts it was sent that wait to be read, at a Unix socket.
+    pub(super) fn pieces(&self) -> usize {
+        self.inbox.pieces.len()
+    }
+
     /// What waits on its way to this end, and so takes the sender's room.
     fn held(&self) -> usize {
         self.inbox.transit_bytes + self.inbox.pieces.iter().map(|(all, _)| all).sum::<usize>()
@@ -402,6 +407,17 @@ impl Kernel {
                 stream.shut_read = true;
             }
             self.notify(id, bits::STATE);
+        }
+    }
+
+    /// What the running kernel says is left to be read: of a socket for packets the next one's bytes. None if it says nothing.
+    pub(crate) fn unread(&self, host: HostId, fd: Fd) -> Option<usize> {
+        match &self.object(host, fd).ok()?.kind {
+            Kind::Stream(stream) => Some(stream.unread()),
+            Kind::Udp(udp) => Some(udp.unread()),
+            Kind::UnixPacket(socket) => Some(socket.unread()),
+            Kind::Pipe(pipe) => Some(self.pipe_unread(pipe)),
+            _ => None,
         }
     }
 
@@ -671,8 +687,10 @@ impl Kernel {
 
     /// Resets the other end of what is about to be thrown away.
     pub(super) fn abort_stream(&mut self, id: ObjectId) {
-        if let Some(stream) = self.stream(id) {
-            (stream.reset_on_close, stream.refused) = (true, true);
+        match self.objects.get_mut(id).map(|object| &mut object.kind) {
+            Some(Kind::Stream(stream)) => (stream.reset_on_close, stream.refused) = (true, true),
+            Some(Kind::UnixPacket(socket)) => socket.refused = true,
+            _ => {}
         }
     }
 

@@ -334,6 +334,11 @@ impl Kernel {
     fn sent_to_nobody(&mut self, id: ObjectId, bytes: usize) -> Result<usize, Errno> {
         // The first write finds out, and the second one says so.
         if bytes > 0 {
+            if let Some(stream) = self.stream(id) {
+                // What waited at the other end for room goes with its connection.
+                let room = stream.inbox.room.saturating_sub(stream.inbox.ready.len());
+                stream.inbox.keep_only(room);
+            }
             self.push_to(id, Load::Reset);
         }
         Ok(bytes)
@@ -757,8 +762,9 @@ impl Inbox {
         emptied
     }
 
-    /// Forgets what is beyond the next `room` bytes on the way.
+    /// Forgets what is beyond the next `room` bytes on the way, and then the end behind it: a reset comes in its place.
     fn keep_only(&mut self, mut room: usize) {
+        let before = self.transit_bytes;
         for segment in &mut self.transit {
             if let Load::Bytes(bytes) = &mut segment.load {
                 let kept = bytes.len().min(room);
@@ -766,6 +772,9 @@ impl Inbox {
                 bytes.truncate(kept);
                 room -= kept;
             }
+        }
+        if self.transit_bytes < before {
+            self.transit.retain(|segment| !matches!(segment.load, Load::Fin));
         }
     }
 }

@@ -17,7 +17,7 @@ fn seeds() -> (Range<u64>, Duration) {
     let range = asked.as_deref().and_then(|asked| asked.split_once(".."));
     match range {
         Some((from, to)) => (from.parse().unwrap()..to.parse().unwrap(), Duration::MAX),
-        None => (0..3_000, Duration::from_secs(12)),
+        None => (0..3_000, Duration::from_secs(10)),
     }
 }
 

@@ -16,10 +16,13 @@ use std::time::{Duration, Instant};
 
 use evenkeel::sim::differ::{self, Totals};
 
+/// Compares for these seeds, and reports.
+type Run = fn(Range<u64>, &mut (dyn FnMut(&str) + Send)) -> io::Result<Totals>;
+
 /// One way to compare.
 struct Kind {
     name: &'static str,
-    run: fn(Range<u64>, &mut (dyn FnMut(&str) + Send)) -> io::Result<Totals>,
+    run: Run,
     /// Threads for it.
     threads: usize,
     /// What its calls and its programs are called among the totals.
@@ -32,6 +35,12 @@ const KINDS: &[Kind] = &[
         run: |seeds, report| differ::run(seeds, Duration::MAX, report),
         threads: 4,
         keys: (Some("kernel_operations"), "kernel_programs"),
+    },
+    Kind {
+        name: "packets",
+        run: |seeds, report| differ::run_packets(seeds, Duration::MAX, report),
+        threads: 2,
+        keys: (Some("packet_operations"), "packet_programs"),
     },
     Kind {
         name: "full",

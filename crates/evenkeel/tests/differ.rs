@@ -17,7 +17,7 @@ fn seeds() -> (Range<u64>, Duration) {
     let range = asked.as_deref().and_then(|asked| asked.split_once(".."));
     match range {
         Some((from, to)) => (from.parse().unwrap()..to.parse().unwrap(), Duration::MAX),
-        None => (0..3_000, Duration::from_secs(15)),
+        None => (0..3_000, Duration::from_secs(10)),
     }
 }
 
@@ -73,4 +73,11 @@ fn under_faults_every_answer_is_one_that_a_kernel_could_give() {
 #[test]
 fn random_calls_have_the_same_results_in_both_kernels() {
     compare(6, seeds(), |seeds, budget, reports| differ::run(seeds, budget, |report| send(&reports, report)));
+}
+
+#[test]
+fn random_packets_have_the_same_results_in_both_kernels() {
+    compare(3, seeds(), |seeds, budget, reports| {
+        differ::run_packets(seeds, budget, |report| send(&reports, report))
+    });
 }

@@ -46,6 +46,8 @@ pub(super) struct Common {
     pub(super) bodies: AtomicUsize,
     /// Connections that were turned away, and are waited for until they have read so.
     turned_away: AtomicUsize,
+    /// Not all loops listen yet, and perhaps they never will: whoever comes is to come back.
+    pub(super) starting: AtomicBool,
     pub(super) draining: AtomicBool,
     /// Another process serves, and this one is a front of it.
     pub(super) replaced: AtomicBool,
@@ -94,6 +96,7 @@ impl Common {
             loops: (0..loops).map(|_| OfLoop::default()).collect(),
             bodies: AtomicUsize::new(0),
             turned_away: AtomicUsize::new(0),
+            starting: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             replaced: AtomicBool::new(false),
             closing_idle: AtomicBool::new(false),

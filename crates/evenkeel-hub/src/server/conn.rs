@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use evenkeel::{CloseReason, Conn, ConnId, Handler};
 
@@ -86,7 +87,9 @@ impl HubConn {
         let common = server.common();
         common.came(server.index());
         let peer = front.client();
-        let refused = if common.connections() > common.max_connections {
+        let refused = if common.starting.load(Ordering::Relaxed) {
+            Some((503, "starting"))
+        } else if common.connections() > common.max_connections {
             Some((503, "too_many_connections"))
         } else if !common.seats().admit(server.now()) {
             Some((503, "accept_rate"))

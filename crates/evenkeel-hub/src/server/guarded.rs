@@ -126,7 +126,8 @@ impl Guarded {
 
     /// Whether the client has not sent all of its request: what it is told comes in the middle of that.
     pub(super) fn is_interrupted(&self) -> bool {
-        matches!(self.ending, Ending::Rejected(_)) || matches!(self.owes, Owes::Body { .. })
+        let in_body = self.guard.in_request(self.unpassed.len()) && !self.guard.in_head();
+        matches!(self.ending, Ending::Rejected(_)) || in_body
     }
 
     fn end(&mut self, ending: Ending) -> Poll<io::Result<()>> {

@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use evenkeel::group::Group;
@@ -81,7 +82,10 @@ impl LocalService {
     }
 
     /// As [`start`](Self::start), on several loops: that of `handle` has the state, and all serve, shared as the
-    /// configuration's `share` says. Awaited in a task of the first.
+    /// configuration's `share` says. Awaited in a task of the first. While it is, newcomers are told to come back.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is over, it leaves a hub that tells everybody to come back, until its loops end.
     ///
     /// # Errors
     /// As for [`start`](Self::start), and when one of the others has ended.
@@ -94,6 +98,8 @@ impl LocalService {
         has_none(handle)?;
         let share = share(&config.server.share)?;
         let (common, home) = common(handle, others, config, machine)?;
+        // A loop that listens is not to serve for a hub that comes to nothing, since another loop cannot.
+        common.starting.store(true, Ordering::Relaxed);
         let server = Server::new(handle, HOME as u16, common.clone(), Some(home));
         server.begin();
         let started = async {
@@ -119,6 +125,7 @@ impl LocalService {
             io::Result::Ok(addresses)
         };
         let addresses = started.await.inspect_err(|_: &io::Error| give_up(&common))?;
+        common.starting.store(false, Ordering::Relaxed);
         Ok(LocalService { server, addresses })
     }
 

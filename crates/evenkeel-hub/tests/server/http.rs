@@ -233,6 +233,13 @@ fn i30_a_refusal_in_the_middle_of_a_request_waits_for_its_client() {
             drop(http);
             hub.comes_to_rest();
         }
+        // One whose request is complete is not, however long it stays.
+        let mut http = hub.http();
+        let request = api_request("POST", "/apps/1/events", &event("c", "1"));
+        http.send(&request.replacen("\r\n", "\r\nConnection: close\r\n", 1));
+        assert_eq!((http.response().status, http.ends()), (200, End::Orderly));
+        let gone = (0..50).any(|_| hub.connections() == 0 && http.stream.write_all(b"x").is_err());
+        assert!(gone, "nobody listens any more");
     });
 }
 

@@ -51,6 +51,11 @@ fn i44_i46_i48_replaced_again_and_again() {
 }
 
 #[test]
+fn i44_a_hub_that_does_not_start_serves_nobody() {
+    assert!(check(12, scenes::hampered).hits(Fault::FileTableFull) > 0);
+}
+
+#[test]
 fn i46_machines_that_sleep() {
     check(4, scenes::sleepy);
 }

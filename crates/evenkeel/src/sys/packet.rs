@@ -116,6 +116,11 @@ fn from_unix(addr: &SocketAddrUnix) -> io::Result<UnixAddr> {
 }
 
 fn from_any(addr: SocketAddrAny) -> io::Result<PacketAddr> {
+    // Without a name there is a family and nothing else; with rustix it would become an abstract name of no bytes.
+    const NAMELESS: usize = size_of::<libc::sa_family_t>();
+    if addr.address_family() == AddressFamily::UNIX && addr.addr_len() as usize <= NAMELESS {
+        return Ok(PacketAddr::Unix(from_unix(&SocketAddrUnix::new_unnamed())?));
+    }
     match SocketAddr::try_from(addr.clone()) {
         Ok(ip) => Ok(PacketAddr::Ip(ip)),
         Err(_) => Ok(PacketAddr::Unix(from_unix(&SocketAddrUnix::try_from(addr)?)?)),
@@ -290,5 +295,24 @@ impl Packets for Real {
     #[cfg(feature = "udp-offload")]
     fn udp_offload(&self, fd: Fd) -> io::Result<Box<dyn super::offload::Offload>> {
         super::offload::prepare(fd)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::sys::Sys;
+
+    #[test]
+    fn a_socket_without_a_name_has_none() {
+        let (a, b) = Real.packet_pair(PacketKind::UnixDatagram).unwrap();
+        for addr in [Real.packet_local(a).unwrap(), Real.packet_peer(a).unwrap()] {
+            let PacketAddr::Unix(addr) = addr else { panic!("it is no address of Unix: {addr:?}") };
+            assert!(addr.is_unnamed(), "{addr:?}");
+        }
+        Real.close(a);
+        Real.close(b);
     }
 }

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use evenkeel::net::{Listener, Stream};
+use evenkeel::group::{Group, Share};
+use evenkeel::net::{Limits, ListenOptions, Listener, Stream};
 use evenkeel::sim::{self, Check, Failure, World};
-use evenkeel::{Backend, Remote, RemoteError, time};
+use evenkeel::{Backend, Conn, Handler, Remote, RemoteError, time};
 
 use crate::rings::RING;
 use crate::streams::{KERNEL, exchange};
@@ -134,7 +135,46 @@ fn i02_i41_bursts_of_messages_are_served(world: &mut World, backend: Backend) ->
     world.run()
 }
 
+struct Echo;
+
+impl Handler for Echo {
+    fn on_data(&mut self, conn: &mut Conn<'_>, bytes: &[u8]) {
+        conn.write(bytes);
+    }
+}
+
+/// A group over the loops of a host shares a port in each of the ways, and closing its listener lets connections go on.
+fn i43_a_group_over_a_host_s_loops_serves(world: &mut World, backend: Backend) -> Result<(), Failure> {
+    world.set_backend(backend);
+    world.swarm(KERNEL);
+    let share = [Share::Acceptor, Share::ReusePort, Share::Shared][(world.seed() % 3) as usize];
+    let server = world.host("server", move || async move {
+        let group = Group::over(sim::remotes());
+        let (options, limits) = (ListenOptions::default(), Limits::default());
+        let blocking = group.listen("0.0.0.0:7001", &options, &limits, share, |_, _| Echo);
+        assert_eq!(blocking.unwrap_err().kind(), io::ErrorKind::Deadlock);
+        let make = |_: &_, _| |_: &_| Echo;
+        let listener = group.listen_each_in_task("0.0.0.0:7000", &options, &limits, share, make).await?;
+        while listener.counts().iter().map(|of_loop| of_loop.accepted).sum::<u64>() < 6 {
+            time::sleep(Duration::from_millis(1)).await;
+        }
+        let each = listener.counts();
+        if share == Share::Acceptor && each.iter().any(|of_loop| of_loop.accepted == 0) {
+            sim::fail(format!("a loop got no connection: {each:?}"));
+        }
+        listener.close().map_err(io::Error::other)?;
+        std::future::pending().await
+    });
+    world.set_loops(server, 3);
+    let address = SocketAddr::new(world.ip(server), 7000);
+    for i in 0..6 {
+        world.client(&format!("client {i}"), move || exchange(address, 6_000));
+    }
+    world.run()
+}
+
 on_every_driver! {
+    i43_a_group_over_a_host_s_loops_serves(0..12, &[]);
     i43_connections_move_at_any_event(0..20, &[evenkeel::sim::Fault::ShortRead]);
     i02_answers_from_other_loops_arrive(0..20, &[]);
     i02_i41_bursts_of_messages_are_served(0..2, &[]);

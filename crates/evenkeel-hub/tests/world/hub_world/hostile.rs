@@ -37,11 +37,13 @@ pub enum Harm {
     Garbage,
     /// Resets or ends the connection after any byte.
     BreaksOff,
+    /// Ends many connections in one moment, and opens as many.
+    Churns,
     /// Asks for what it must not have.
     Intrudes,
 }
 
-pub const HARMS: [Harm; 10] = [
+pub const HARMS: [Harm; 11] = [
     Harm::NeverReads,
     Harm::ReadsSlowly,
     Harm::Floods,
@@ -51,6 +53,7 @@ pub const HARMS: [Harm; 10] = [
     Harm::Mute,
     Harm::Garbage,
     Harm::BreaksOff,
+    Harm::Churns,
     Harm::Intrudes,
 ];
 
@@ -89,6 +92,7 @@ async fn once(
         }
         Harm::Garbage => garbage(shared, hub, app).await,
         Harm::BreaksOff => breaks_off(hub, app).await,
+        Harm::Churns => churns(hub).await,
         Harm::Intrudes => intrudes(shared, hub, app, channels).await,
     }
 }
@@ -227,6 +231,29 @@ async fn breaks_off(hub: SocketAddr, app: usize) -> io::Result<()> {
         wire.stream.abort();
     } else {
         sim::hit(Fault::EarlyEnd);
+    }
+    Ok(())
+}
+
+/// What the hub closes and what it accepts meet in one turn, and their numbers with them.
+async fn churns(hub: SocketAddr) -> io::Result<()> {
+    let moment = time::now() + Duration::from_millis(20);
+    let one = |_| {
+        evenkeel::spawn(async move {
+            let first = Wire::connect(hub).await?;
+            time::sleep_until(moment).await;
+            if sim::random(2) == 0 {
+                first.stream.abort();
+            } else {
+                drop(first);
+            }
+            Wire::connect(hub).await.map(drop)
+        })
+    };
+    let all: Vec<_> = (0..16).map(one).collect();
+    for one in all {
+        // Whether it was served does not matter.
+        let _ = one.await;
     }
     Ok(())
 }

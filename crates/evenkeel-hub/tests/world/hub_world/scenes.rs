@@ -110,6 +110,30 @@ pub fn replaced(world: &mut World) -> Ran {
     Ok(shared)
 }
 
+/// The hub starts on several loops while files are short, in the moment in which its clients come back: what one loop has begun
+/// to listen for, another cannot, and it is all begun anew.
+pub fn hampered(world: &mut World) -> Ran {
+    let scene = Scene { storm: seconds(4), ..Scene::default() };
+    let mut dice = dice(world);
+    let scene = scene.on_loops(&mut dice, 3..=4);
+    let stage = scene.set(world);
+    for _ in 0..4 {
+        world.run_for(seconds(2))?;
+        // Who loses a connection comes back a second later.
+        let pause = seconds(1) + Duration::from_micros(dice.u64(200..2_000));
+        world.kill(stage.hub, pause);
+        world.run_for(pause)?;
+        // Its loops are made, and not what they listen at.
+        world.run_for(Duration::from_micros(10))?;
+        world.set_fault(Fault::FileTableFull, 0.3);
+        world.run_for(Duration::from_millis(2))?;
+        world.set_fault(Fault::FileTableFull, 0.0);
+    }
+    world.run_for(scene.storm)?;
+    scene.end(world, &stage)?;
+    Ok(stage.shared)
+}
+
 /// Machines sleep for hours, and clocks jump.
 pub fn sleepy(world: &mut World) -> Ran {
     world.swarm(QUIRKS);

@@ -7,6 +7,7 @@ use std::path::Path;
 use fastrand::Rng;
 
 use super::compare;
+use super::packets::Sort;
 use super::program::{Handle, MOST_ACCEPTED, NEVER, Op, Place, Setting, Target};
 use super::rings::Ask;
 use super::side::{Answer, Side, Watched};
@@ -16,17 +17,19 @@ use crate::sys::EpollOp;
 
 /// What a handle was made as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Made {
+pub(super) enum Made {
     Listener,
     Stream,
     Epoll,
     Bell,
     Spare,
+    /// A socket for packets, or an end of a pipe.
+    Packet(Sort),
 }
 
-struct Generator {
-    dice: Rng,
-    side: Side<SimSys>,
+pub(super) struct Generator {
+    pub(super) dice: Rng,
+    pub(super) side: Side<SimSys>,
     program: Vec<Op>,
     made: Vec<(Handle, Made)>,
     next: Handle,
@@ -37,6 +40,10 @@ struct Generator {
     asked: Vec<Handle>,
     /// An epoll that watches everything and is asked after every call.
     spectator: Option<Handle>,
+    /// The sorts of packets that it is about; none if it is about streams.
+    pub(super) sorts: Vec<Sort>,
+    /// Pipes into which something was spliced.
+    pub(super) spliced: Vec<Handle>,
 }
 
 /// Most that is sent by one handle, in calls and in bytes.
@@ -50,66 +57,82 @@ pub(super) fn program(seed: u64, folder: &Path) -> io::Result<Vec<Op>> {
     let mut dice = Rng::with_seed(seed);
     let watched = dice.bool();
     let ring = dice.u8(..3) == 0;
-    Ok(generate(seed, dice, watched, ring, folder)?.0)
+    Ok(Generator::new(seed, dice, folder)?.generate(watched, ring).program)
+}
+
+/// The program of a seed about datagrams, sequenced packets and pipes.
+pub(super) fn packet_program(seed: u64, folder: &Path) -> io::Result<Vec<Op>> {
+    let mut dice = Rng::with_seed(seed ^ 0x7061_636b);
+    let (watched, ring) = (dice.bool(), dice.u8(..3) == 0);
+    let mut generator = Generator::new(seed, dice, folder)?;
+    generator.choose_sorts();
+    Ok(generator.generate(watched, ring).program)
 }
 
 /// The program of a seed, and the epoll that watches everything in it.
 pub(super) fn watched_program(seed: u64, folder: &Path) -> io::Result<(Vec<Op>, Handle)> {
-    let (program, spectator) = generate(seed, Rng::with_seed(seed), true, false, folder)?;
-    Ok((program, spectator.unwrap_or_default()))
-}
-
-fn generate(
-    seed: u64,
-    mut dice: Rng,
-    watched: bool,
-    ring: bool,
-    folder: &Path,
-) -> io::Result<(Vec<Op>, Option<Handle>)> {
-    let length = dice.usize(1..=200);
-    let mut generator = Generator {
-        side: Side::new(compare::model(seed), folder.to_owned())?,
-        dice,
-        program: Vec::new(),
-        made: Vec::new(),
-        next: 0,
-        sent: Vec::new(),
-        spectator: None,
-        ring: None,
-        asked: Vec::new(),
-    };
-    if ring {
-        let into = generator.name();
-        let incremental = generator.dice.bool();
-        generator.add(Op::Ring { into, incremental });
-        generator.ring = Some(into);
-    }
-    if watched {
-        let into = generator.name();
-        generator.add(Op::Epoll { into });
-        generator.spectator = Some(into);
-    }
-    while generator.program.len() < length {
-        generator.step();
-    }
-    Ok((generator.program, generator.spectator))
+    let generated = Generator::new(seed, Rng::with_seed(seed), folder)?.generate(true, false);
+    Ok((generated.program, generated.spectator.unwrap_or_default()))
 }
 
 impl Generator {
-    fn name(&mut self) -> Handle {
+    fn new(seed: u64, dice: Rng, folder: &Path) -> io::Result<Self> {
+        Ok(Generator {
+            side: Side::new(compare::model(seed), folder.to_owned())?,
+            dice,
+            program: Vec::new(),
+            made: Vec::new(),
+            next: 0,
+            sent: Vec::new(),
+            spectator: None,
+            ring: None,
+            asked: Vec::new(),
+            sorts: Vec::new(),
+            spliced: Vec::new(),
+        })
+    }
+
+    fn generate(mut self, watched: bool, ring: bool) -> Self {
+        let length = self.dice.usize(1..=200);
+        if ring {
+            let into = self.name();
+            let incremental = self.dice.bool();
+            self.add(Op::Ring { into, incremental });
+            self.ring = Some(into);
+        }
+        if watched {
+            let into = self.name();
+            self.add(Op::Epoll { into });
+            self.spectator = Some(into);
+        }
+        while self.program.len() < length {
+            if self.sorts.is_empty() || self.dice.u8(..4) == 0 {
+                self.step();
+            } else if let Some(op) = self.packet_call() {
+                self.add_packet_call(op);
+            }
+        }
+        self
+    }
+
+    pub(super) fn name(&mut self) -> Handle {
         self.next += 1;
         self.next - 1
     }
 
     /// Adds a call, and what the spectator does about it.
-    fn add(&mut self, op: Op) -> bool {
+    pub(super) fn add(&mut self, op: Op) -> bool {
         let answer = self.side.run(&op);
         self.side.sys.settle();
         let made: Vec<(Handle, Made)> = match (&op, &answer) {
             (_, Answer::Failed(_) | Answer::Skipped) => Vec::new(),
             (Op::Listen { into, .. } | Op::ListenAgain { into, .. }, _) => vec![(*into, Made::Listener)],
+            (Op::Accept { into, .. }, _) if self.side.sort(*into).is_some() => {
+                vec![(*into, Made::Packet(Sort::Sequenced))]
+            }
             (Op::Connect { into, .. } | Op::Accept { into, .. }, _) => vec![(*into, Made::Stream)],
             (Op::Pair { into }, _) => vec![(into[0], Made::Stream), (into[1], Made::Stream)],
+            (Op::Packet(op), _) => op.makes().into_iter().map(|(h, sort)| (h, Made::Packet(sort))).collect(),
             (Op::Spare { into }, _) => vec![(*into, Made::Spare)],
             (Op::Bell { into }, _) => vec![(*into, Made::Bell)],
             (Op::Epoll { into }, _) => vec![(*into, Made::Epoll)],
@@ -141,7 +164,7 @@ impl Generator {
     }
 
     /// One of a kind; mostly one that is open.
-    fn pick(&mut self, made: Made) -> Option<Handle> {
+    pub(super) fn pick(&mut self, made: Made) -> Option<Handle> {
         let dead = self.dice.u8(..20) == 0;
         let of_kind = self.made.iter().filter(|(_, as_what)| *as_what == made).map(|(handle, _)| *handle);
         let all: Vec<Handle> = of_kind.filter(|handle| dead || self.side.is_open(*handle)).collect();
@@ -152,6 +175,9 @@ impl Generator {
     fn pick_any(&mut self) -> Option<Handle> {
         if self.dice.u8(..25) == 0 {
             return Some(NEVER);
+        }
+        if !self.sorts.is_empty() && self.dice.u8(..4) != 0 {
+            return self.pick_packet();
         }
         let kinds = [Made::Stream, Made::Stream, Made::Stream, Made::Listener, Made::Bell, Made::Spare];
         let kind = *self.dice.choice(&kinds)?;
@@ -167,6 +193,7 @@ impl Generator {
         let streams = self.made.iter().filter(|(h, m)| *m == Made::Stream && self.side.is_open(*h)).count();
         // A world of a few ends, in which things happen.
         let begin = match streams {
+            0..2 if !self.sorts.is_empty() => 20,
             0..2 => 60,
             2..8 => 20,
             _ => 3,
@@ -223,7 +250,7 @@ impl Generator {
         Op::Listen { at, backlog, into }
     }
 
-    fn bytes(&mut self) -> usize {
+    pub(super) fn bytes(&mut self) -> usize {
         match self.dice.u8(..10) {
             0 => 0,
             1 => 1,
@@ -233,7 +260,7 @@ impl Generator {
     }
 
     /// Notes that so much is sent, unless it would be too much.
-    fn may_send(&mut self, on: Handle, bytes: usize) -> bool {
+    pub(super) fn may_send(&mut self, on: Handle, bytes: usize) -> bool {
         let at = match self.sent.iter().position(|sent| sent.0 == on) {
             Some(at) => at,
             None => {

@@ -16,6 +16,8 @@ mod compare;
 mod contain;
 mod fill;
 mod generate;
+mod packet_calls;
+mod packets;
 mod program;
 mod rings;
 mod shrink;
@@ -24,6 +26,7 @@ mod side;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use compare::LOOKS;
@@ -65,7 +68,28 @@ const MOST_SHOWN: usize = 1_500;
 ///
 /// # Errors
 /// The kernel's, if it lets nothing be set up.
-pub fn run(seeds: Range<u64>, budget: Duration, mut report: impl FnMut(&str) + Send) -> io::Result<Totals> {
+pub fn run(seeds: Range<u64>, budget: Duration, report: impl FnMut(&str) + Send) -> io::Result<Totals> {
+    run_programs(seeds, budget, generate::program, report)
+}
+
+/// The same for datagrams, sequenced packets and pipes, with some streams among them.
+///
+/// # Errors
+/// The kernel's, if it lets nothing be set up.
+pub fn run_packets(
+    seeds: Range<u64>,
+    budget: Duration,
+    report: impl FnMut(&str) + Send,
+) -> io::Result<Totals> {
+    run_programs(seeds, budget, generate::packet_program, report)
+}
+
+fn run_programs(
+    seeds: Range<u64>,
+    budget: Duration,
+    program: fn(u64, &Path) -> io::Result<Vec<Op>>,
+    mut report: impl FnMut(&str) + Send,
+) -> io::Result<Totals> {
     alone::alone(move || {
         let folder = Folder::new(seeds.start)?;
         let mut totals = Totals::default();
@@ -74,7 +98,7 @@ pub fn run(seeds: Range<u64>, budget: Duration, mut report: impl FnMut(&str) + S
             if Real.clock() - start >= budget {
                 break;
             }
-            let program = generate::program(seed, &folder.0)?;
+            let program = program(seed, &folder.0)?;
             let (calls, difference) = compare::run(seed, &program, &folder.0, LOOKS)?;
             totals.operations += calls;
             totals.sequences += 1;
@@ -184,7 +208,10 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn new(seed: u64) -> io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("evenkeel-differ-{}-{seed}", std::process::id()));
+        // Several may compare for one seed at once, each in its own way.
+        static RUNS: AtomicU32 = AtomicU32::new(0);
+        let run = RUNS.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("evenkeel-differ-{}-{run}-{seed}", std::process::id()));
         std::fs::create_dir_all(&path)?;
         Ok(Folder(path))
     }

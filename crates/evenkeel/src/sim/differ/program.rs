@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::Shutdown;
 
+use super::packets::PacketOp;
 use super::rings::Ask;
 use crate::sys::EpollOp;
 
@@ -155,6 +156,8 @@ pub(super) enum Op {
         ring: Handle,
         into: Handle,
     },
+    /// About datagrams, sequenced packets and pipes.
+    Packet(PacketOp),
     /// Of each, in which of the three sets it is, by bits.
     Select {
         on: Vec<(Handle, u8)>,
@@ -261,6 +264,7 @@ impl fmt::Display for Op {
                 write!(f, "{}: {ask:?} on {}, known by {into}", name(ring), name(on))
             }
             Op::Turn { ring, into } => write!(f, "{}: turn, connections from {}", name(ring), name(into)),
+            Op::Packet(op) => write!(f, "{op:?}"),
             Op::Select { on } => {
                 let asked = on.iter().map(|(h, sets)| format!("{}: {sets:03b}", name(h)));
                 write!(f, "select({})", asked.collect::<Vec<_>>().join(", "))

@@ -10,12 +10,12 @@ use std::time::Duration;
 use rustix::event::{FdSetIter, fd_set_insert};
 use rustix::io::Errno;
 
+use super::packets::Sort;
 use super::program::{Flags, Handle, NEVER, Op, Place, Setting, Target};
 use super::rings::{Completion, Rings};
 use crate::net::{Addr, ConnectOptions, KeepAlive, ListenOptions, SocketOption};
-use crate::sim::kernel::Stream;
 use crate::sim::sys::SimSys;
-use crate::sys::{EpollEvent, EpollFlags, EpollOp, Fd, PollEntry, Sys, WakeFn, alone, poll_bits};
+use crate::sys::{EpollEvent, EpollFlags, EpollOp, Fd, PacketAddr, PollEntry, Sys, WakeFn, alone, poll_bits};
 
 /// What a call gave. Numbers are counted from the first that was free when the program began.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +35,13 @@ pub(super) enum Answer {
     },
     Sent(usize),
     Received(Vec<u8>),
+    Message {
+        bytes: Vec<u8>,
+        truncated: bool,
+        from: String,
+    },
+    /// An address of a socket for packets.
+    Called(String),
     Pending(Option<i32>),
     Address(Whence),
     /// By epoll, in its order: the handle, and the mask.
@@ -88,10 +95,14 @@ pub(super) struct Side<Y> {
     /// Open numbers, by count, and whose they are.
     pub(super) live: BTreeMap<Fd, Handle>,
     wakes: BTreeMap<Handle, WakeFn>,
-    places: BTreeMap<Handle, Addr>,
+    pub(super) places: BTreeMap<Handle, Addr>,
     ports: BTreeMap<u16, Handle>,
     rings: BTreeMap<Handle, Rings>,
-    folder: PathBuf,
+    /// What is no stream, and where it is bound.
+    pub(super) sorts: BTreeMap<Handle, Sort>,
+    pub(super) bound: BTreeMap<Handle, PacketAddr>,
+    pub(super) udp_ports: BTreeMap<u16, Handle>,
+    pub(super) folder: PathBuf,
 }
 
 /// Numbers that a program may use. The last of them is never open.
@@ -113,6 +124,9 @@ impl<Y: Watched> Side<Y> {
             places: BTreeMap::new(),
             ports: BTreeMap::new(),
             rings: BTreeMap::new(),
+            sorts: BTreeMap::new(),
+            bound: BTreeMap::new(),
+            udp_ports: BTreeMap::new(),
             folder,
         })
     }
@@ -122,7 +136,7 @@ impl<Y: Watched> Side<Y> {
         self.live.len() + more < NUMBERS - 1
     }
 
-    fn number(&self, handle: Handle) -> Option<Fd> {
+    pub(super) fn number(&self, handle: Handle) -> Option<Fd> {
         if handle == NEVER {
             return self.numbers.last().copied();
         }
@@ -144,7 +158,7 @@ impl<Y: Watched> Side<Y> {
         self.own(handle).is_some()
     }
 
-    fn opened(&mut self, fd: Fd, handle: Handle) -> Fd {
+    pub(super) fn opened(&mut self, fd: Fd, handle: Handle) -> Fd {
         let at = self.numbers.iter().position(|n| *n == fd);
         assert!(at.is_some(), "{fd} is none of the numbers that were free when the program began");
         let at = at.unwrap_or(0) as Fd;
@@ -215,7 +229,8 @@ impl<Y: Watched> Side<Y> {
             }
         }
         for handle in self.live.values().copied().collect::<Vec<_>>() {
-            self.run(&Op::Abort { on: handle });
+            let packets = self.sort(handle).is_some();
+            self.run(&if packets { Op::Close { on: handle } } else { Op::Abort { on: handle } });
         }
         for addr in self.places.values() {
             if let Addr::Unix(Some(path)) = addr {
@@ -227,6 +242,8 @@ impl<Y: Watched> Side<Y> {
     /// Makes one call.
     pub(super) fn run(&mut self, op: &Op) -> Answer {
         let answer = match op {
+            _ if self.is_misplaced(op) => None,
+            Op::Packet(op) => self.packet(op),
             Op::Listen { .. }
             | Op::ListenAgain { .. }
             | Op::Unlink { .. }
@@ -278,10 +295,13 @@ impl<Y: Watched> Side<Y> {
                 })
             }
             Op::Accept { from, into } => {
-                let from = self.number(*from)?;
-                self.sys.accept(from).map(|(fd, addr)| {
+                let from = *from;
+                self.sys.accept(self.number(from)?).map(|(fd, addr)| {
                     // Small pieces travel at once, also while others are on their way.
                     let _ = self.sys.set_option(fd, SocketOption::NoDelay(true));
+                    if self.sort(from) == Some(Sort::Sequenced) {
+                        self.sorts.insert(*into, Sort::Sequenced);
+                    }
                     let number = self.opened(fd, *into);
                     Answer::Accepted { number, from: self.whence(addr) }
                 })
@@ -549,10 +569,17 @@ impl Watched for crate::sys::Real {
     }
 }
 
+impl Side<SimSys> {
+    /// In how many pieces bytes wait in a pipe, or at a Unix socket.
+    pub(super) fn pieces(&self, handle: Handle) -> Option<usize> {
+        self.sys.sim.kernel.borrow().pieces(self.sys.host, self.number(handle)?)
+    }
+}
+
 impl Watched for SimSys {
     fn unread(&self, fd: Fd) -> Option<usize> {
         let kernel = self.sim.kernel.borrow();
-        kernel.object(self.host, fd).ok()?.stream().map(Stream::unread)
+        kernel.unread(self.host, fd)
     }
 
     fn settle(&self) {

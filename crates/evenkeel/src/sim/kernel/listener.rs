@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use rustix::io::Errno;
 
 use super::bind::{Binding, Protocol};
+use super::unix_packet::is_abstract;
 use super::{HostId, Kernel, Kind, Object, ObjectId, Stream, bits};
 use crate::net::{Addr, ListenOptions, SocketOption};
 use crate::sim::fault::Fault;
@@ -30,19 +31,26 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    pub(super) fn of_packets(addr: Addr, backlog: i32) -> Self {
-        Listener {
+    /// One of a socket that may have been shut before.
+    pub(super) fn of_packets(addr: Addr, backlog: i32, (shut_read, shut_write): (bool, bool)) -> Self {
+        let mut listener = Listener {
             addr,
             reuse_port: false,
             of_packets: true,
             queue: VecDeque::new(),
-            backlog: usize::try_from(backlog).map_or(4096, |backlog| backlog.min(4096)),
+            backlog: 0,
             recv_buffer: None,
             send_buffer: None,
             reset_on_close: false,
-            shut_read: false,
-            shut_write: false,
-        }
+            shut_read,
+            shut_write,
+        };
+        listener.set_backlog(backlog);
+        listener
+    }
+
+    pub(super) fn set_backlog(&mut self, backlog: i32) {
+        self.backlog = usize::try_from(backlog).map_or(4096, |backlog| backlog.min(4096));
     }
 
     pub(super) fn mask(&self) -> u32 {
@@ -62,7 +70,7 @@ impl Listener {
 
     /// What receiving from it says.
     pub(super) fn recv_error(&self) -> Errno {
-        if self.is_unix() { Errno::INVAL } else { Errno::NOTCONN }
+        if self.is_unix() && !self.of_packets { Errno::INVAL } else { Errno::NOTCONN }
     }
 
     /// What accepted connections inherit.
@@ -163,6 +171,8 @@ impl Kernel {
             Some(Kind::Listener(listener)) if !listener.queue.is_empty() => {}
             Some(Kind::Listener(_)) => return Err(Errno::AGAIN),
             Some(Kind::Stream(_)) => return Err(Errno::INVAL),
+            Some(Kind::UnixPacket(socket)) if socket.sequenced => return Err(Errno::INVAL),
+            Some(Kind::UnixPacket(_) | Kind::Udp(_)) => return Err(Errno::OPNOTSUPP),
             _ => return Err(Errno::NOTSOCK),
         }
         if self.strikes(Fault::WouldBlock) {
@@ -182,9 +192,14 @@ impl Kernel {
             self.end(connection);
             return Err(Errno::CONNABORTED);
         }
-        let remote = self.objects.get(connection).and_then(Object::stream).map(|s| s.remote.clone());
+        let remote = match self.objects.get(connection).and_then(Object::stream) {
+            Some(stream) => stream.remote.clone(),
+            None => {
+                Addr::Unix(self.unix_name(connection, true).ok().flatten().filter(|name| !is_abstract(name)))
+            }
+        };
         let fd = self.assign(host, connection)?;
-        Ok((fd, remote.unwrap_or(Addr::Unix(None))))
+        Ok((fd, remote))
     }
 
     pub(super) fn end_listener(&mut self, host: HostId, id: ObjectId, listener: Listener) {

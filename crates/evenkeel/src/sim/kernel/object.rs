@@ -124,6 +124,11 @@ impl Objects {
         Some(object)
     }
 
+    /// All that are open, to be changed.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Object> {
+        self.slots.iter_mut().filter_map(|(_, object)| object.as_mut())
+    }
+
     /// All that are open.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ObjectId, &Object)> {
         let numbered = self.slots.iter().enumerate();

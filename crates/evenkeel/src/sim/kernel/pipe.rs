@@ -22,19 +22,17 @@ struct Piece {
     spliced: bool,
 }
 
-/// One end. The reading one has what is in the pipe.
+/// One end. The reading one has what is in the pipe, and leaves it to the other one.
 #[derive(Debug)]
 pub(crate) struct Pipe {
     writes: bool,
     other: Option<ObjectId>,
     pieces: VecDeque<Piece>,
-    /// The reading end was closed with a full pipe, which nobody will empty.
-    stays_full: bool,
 }
 
 impl Pipe {
     fn new(writes: bool) -> Self {
-        Pipe { writes, other: None, pieces: VecDeque::new(), stays_full: false }
+        Pipe { writes, other: None, pieces: VecDeque::new() }
     }
 
     fn is_full(&self) -> bool {
@@ -113,10 +111,26 @@ impl Kernel {
         }
     }
 
+    /// Pieces in the pipe that a descriptor is an end of, or on their way through a Unix socket. None for anything else.
+    pub(crate) fn pieces(&self, host: HostId, fd: Fd) -> Option<usize> {
+        match &self.object(host, fd).ok()?.kind {
+            Kind::Pipe(pipe) if pipe.writes => Some(self.reading_end(pipe).unwrap_or(pipe).pieces.len()),
+            Kind::Pipe(pipe) => Some(pipe.pieces.len()),
+            Kind::Stream(stream) if stream.unix => Some(stream.pieces()),
+            _ => None,
+        }
+    }
+
+    /// Bytes in a pipe, as both ends tell.
+    pub(super) fn pipe_unread(&self, pipe: &Pipe) -> usize {
+        let reading = if pipe.writes { self.reading_end(pipe).unwrap_or(pipe) } else { pipe };
+        reading.pieces.iter().map(|piece| piece.bytes.len()).sum()
+    }
+
     pub(super) fn pipe_mask(&self, pipe: &Pipe) -> u32 {
         let other = self.reading_end(pipe);
         match (pipe.writes, other) {
-            (true, None) if pipe.stays_full => bits::ERR,
+            (true, None) if pipe.is_full() => bits::ERR,
             (true, None) => bits::OUT | bits::ERR,
             (true, Some(reader)) => {
                 if reader.is_full() {
@@ -191,10 +205,14 @@ impl Kernel {
         }
         let n = self.pipe_end(reader).map_or(0, |reader| reader.put(&from[..most], spliced));
         if n == 0 {
+            // It tells all the same, of what has been there.
+            if !spliced {
+                self.notify(reader, bits::IN);
+            }
             return Err(Errno::AGAIN);
         }
         self.log(format_args!("write {fd}: {n} of {}", from.len()));
-        self.notify(reader, bits::IN);
+        self.notify(reader, if spliced { bits::STATE } else { bits::IN });
         Ok(n)
     }
 
@@ -219,7 +237,7 @@ impl Kernel {
                 let (id, pipe) = self.pipe_of(host, from, false)?;
                 let bytes: Vec<u8> =
                     pipe.pieces.iter().flat_map(|piece| piece.bytes.iter().copied()).take(most).collect();
-                let (full, writer) = (pipe.is_full(), pipe.other);
+                let (pieces, writer) = (pipe.pieces.len(), pipe.other);
                 if bytes.is_empty() {
                     let ended = writer.is_none_or(|writer| self.objects.get(writer).is_none());
                     return if ended { Ok(0) } else { Err(Errno::AGAIN) };
@@ -228,9 +246,10 @@ impl Kernel {
                 let mut sent = vec![0; n];
                 let Some(pipe) = self.pipe_end(id) else { return Err(Errno::BADF) };
                 pipe.take(&mut sent);
-                let has_room = full && !pipe.is_full();
-                if let Some(writer) = writer.filter(|_| has_room) {
-                    self.notify(writer, bits::OUT);
+                // Unlike a read, it tells of every piece that has gone.
+                let gone = pipe.pieces.len() < pieces;
+                if let Some(writer) = writer.filter(|_| gone) {
+                    self.notify(writer, bits::STATE);
                 }
                 Ok(n)
             }
@@ -240,8 +259,9 @@ impl Kernel {
 
     pub(super) fn close_pipe(&mut self, pipe: Pipe) {
         if let Some(other) = pipe.other {
-            if let Some(end) = self.pipe_end(other) {
-                end.stays_full = pipe.is_full();
+            // What was not read stays in the pipe, and nobody will empty it.
+            if let Some(end) = self.pipe_end(other).filter(|_| !pipe.writes) {
+                end.pieces = pipe.pieces;
             }
             self.notify(other, bits::STATE);
         }

@@ -153,6 +153,11 @@ impl Stream {
         self.peer.is_some() || self.inbox.transit_bytes > 0
     }
 
+    /// In how many parts it was sent that wait to be read, at a Unix socket.
+    pub(super) fn pieces(&self) -> usize {
+        self.inbox.pieces.len()
+    }
+
     /// What waits on its way to this end, and so takes the sender's room.
     fn held(&self) -> usize {
         self.inbox.transit_bytes + self.inbox.pieces.iter().map(|(all, _)| all).sum::<usize>()
@@ -332,6 +337,11 @@ impl Kernel {
     fn sent_to_nobody(&mut self, id: ObjectId, bytes: usize) -> Result<usize, Errno> {
         // The first write finds out, and the second one says so.
         if bytes > 0 {
+            if let Some(stream) = self.stream(id) {
+                // What waited at the other end for room goes with its connection.
+                let room = stream.inbox.room.saturating_sub(stream.inbox.ready.len());
+                stream.inbox.keep_only(room);
+            }
             self.push_to(id, Load::Reset);
         }
         Ok(bytes)
@@ -405,6 +415,17 @@ impl Kernel {
                 stream.shut_read = true;
             }
             self.notify(id, bits::STATE);
+        }
+    }
+
+    /// What the running kernel says is left to be read: of a socket for packets the next one's bytes. None if it says nothing.
+    pub(crate) fn unread(&self, host: HostId, fd: Fd) -> Option<usize> {
+        match &self.object(host, fd).ok()?.kind {
+            Kind::Stream(stream) => Some(stream.unread()),
+            Kind::Udp(udp) => Some(udp.unread()),
+            Kind::UnixPacket(socket) => Some(socket.unread()),
+            Kind::Pipe(pipe) => Some(self.pipe_unread(pipe)),
+            _ => None,
         }
     }
 
@@ -674,8 +695,10 @@ impl Kernel {
 
     /// Resets the other end of what is about to be thrown away.
     pub(super) fn abort_stream(&mut self, id: ObjectId) {
-        if let Some(stream) = self.stream(id) {
-            (stream.reset_on_close, stream.refused) = (true, true);
+        match self.objects.get_mut(id).map(|object| &mut object.kind) {
+            Some(Kind::Stream(stream)) => (stream.reset_on_close, stream.refused) = (true, true),
+            Some(Kind::UnixPacket(socket)) => socket.refused = true,
+            _ => {}
         }
     }
 
@@ -742,8 +765,9 @@ impl Inbox {
         emptied
     }
 
-    /// Forgets what is beyond the next `room` bytes on the way.
+    /// Forgets what is beyond the next `room` bytes on the way, and then the end behind it: a reset comes in its place.
     fn keep_only(&mut self, mut room: usize) {
+        let before = self.transit_bytes;
         for segment in &mut self.transit {
             if let Load::Bytes(bytes) = &mut segment.load {
                 let kept = bytes.len().min(room);
@@ -751,6 +775,9 @@ impl Inbox {
                 bytes.truncate(kept);
                 room -= kept;
             }
+        }
+        if self.transit_bytes < before {
+            self.transit.retain(|segment| !matches!(segment.load, Load::Fin));
         }
     }
 }

@@ -34,7 +34,6 @@ pub(crate) struct Udp {
     /// Sent, and not arrived anywhere.
     in_flight: usize,
     send_room: usize,
-    no_space: bool,
     error: Option<Errno>,
 }
 
@@ -61,7 +60,6 @@ impl Udp {
             recv_room: BUFFER,
             in_flight: 0,
             send_room: BUFFER,
-            no_space: false,
             error: None,
         }
     }
@@ -75,6 +73,11 @@ impl Udp {
             mask |= bits::OUT;
         }
         mask
+    }
+
+    /// Bytes of the next datagram.
+    pub(super) fn unread(&self) -> usize {
+        self.queue.front().map_or(0, |(_, bytes)| bytes.len())
     }
 
     /// An address as this socket's program knows it.
@@ -133,14 +136,16 @@ impl Kernel {
 
     pub(crate) fn udp_bind(&mut self, host: HostId, id: ObjectId, to: SocketAddr) -> Result<(), Errno> {
         let udp = self.udp(id)?;
-        if udp.local.is_some() {
-            return Err(Errno::INVAL);
-        }
         if udp.v6 != to.is_ipv6() {
             return Err(if udp.v6 { Errno::INVAL } else { Errno::AFNOSUPPORT });
         }
+        if udp.local.is_some() {
+            return Err(Errno::INVAL);
+        }
         let shared = udp.shared;
         let addr = self.bind(host, Protocol::Udp, to, shared)?;
+        // An address of IPv6 has nothing to do with IPv4.
+        self.udp(id)?.only_v6 |= canonical(addr).is_ipv6() && !addr.ip().is_unspecified();
         self.udp_bound(host, id, addr, shared)
     }
 
@@ -169,14 +174,15 @@ impl Kernel {
     /// Where a datagram of this socket goes that its program sends to `to`.
     fn udp_reaches(&mut self, id: ObjectId, to: SocketAddr) -> Result<SocketAddr, Errno> {
         let udp = self.udp(id)?;
+        if !udp.v6 && to.is_ipv6() {
+            return Err(Errno::AFNOSUPPORT);
+        }
+        if udp.only_v6 && canonical(to).is_ipv4() {
+            return Err(Errno::NETUNREACH);
+        }
         let own = udp.local.map(|local| local.ip().to_canonical()).filter(|ip| !ip.is_unspecified());
-        match (udp.v6, canonical(to).is_ipv6()) {
-            (false, true) => return Err(Errno::AFNOSUPPORT),
-            (true, true) if own.is_some_and(|own| own.is_ipv4()) => return Err(Errno::AFNOSUPPORT),
-            (true, false) if udp.only_v6 || own.is_some_and(|own| own.is_ipv6()) => {
-                return Err(Errno::NETUNREACH);
-            }
-            _ => {}
+        if udp.v6 && canonical(to).is_ipv6() && own.is_some_and(|own| own.is_ipv4()) {
+            return Err(Errno::AFNOSUPPORT);
         }
         if to.port() == 0 {
             return Err(Errno::INVAL);
@@ -192,11 +198,12 @@ impl Kernel {
     }
 
     pub(crate) fn udp_connect(&mut self, host: HostId, id: ObjectId, to: SocketAddr) -> Result<(), Errno> {
-        let mut to = canonical(to);
-        if to.port() > 0 {
-            to = self.udp_reaches(id, to)?;
-        }
+        // It has a port from then on, whatever comes of it.
         let mut local = self.udp_local(host, id)?;
+        if self.udp(id)?.only_v6 && to.is_ipv4() {
+            return Err(Errno::AFNOSUPPORT);
+        }
+        let to = if to.port() > 0 { self.udp_reaches(id, to)? } else { canonical(to) };
         let udp = self.udp(id)?;
         udp.peer = Some(to);
         let (shared, v6) = (udp.shared, udp.v6);
@@ -224,24 +231,27 @@ impl Kernel {
         bytes: &[u8],
         to: Option<SocketAddr>,
     ) -> Result<usize, Errno> {
+        // It has a port from then on, whatever comes of it.
+        let local = self.udp_local(host, id)?;
         let udp = self.udp(id)?;
         let longest = if udp.v6 { LONGEST_V6 } else { LONGEST_V4 };
         if !udp.v6 && bytes.len() > 0xffff {
             return Err(Errno::MSGSIZE);
         }
-        let to = to.or(udp.peer).ok_or(Errno::DESTADDRREQ)?;
-        let to = self.udp_reaches(id, to)?;
+        let to = match (to, udp.peer) {
+            (Some(to), _) => self.udp_reaches(id, to)?,
+            (None, Some(peer)) => peer,
+            (None, None) => return Err(Errno::DESTADDRREQ),
+        };
         if bytes.len() > longest {
             return Err(Errno::MSGSIZE);
         }
-        let local = self.udp_local(host, id)?;
         let udp = self.udp(id)?;
         if let Some(error) = udp.error.take() {
             return Err(error);
         }
         let full = udp.in_flight + bytes.len() + OVERHEAD > udp.send_room;
         if full || self.strikes(Fault::WouldBlock) {
-            self.udp(id)?.no_space = true;
             if !full {
                 self.notify_soon(id, bits::OUT);
             }
@@ -251,7 +261,8 @@ impl Kernel {
             return Err(Errno::NOBUFS);
         }
         let from = match canonical(local) {
-            any if any.ip().is_unspecified() => {
+            // One for IPv6 that has an address by being connected reaches IPv4 as well.
+            any if any.ip().is_unspecified() || any.is_ipv6() && to.is_ipv4() => {
                 SocketAddr::new(self.source_address(host, to.ip()), any.port())
             }
             own => own,
@@ -289,9 +300,8 @@ impl Kernel {
         let Datagram { sender, from, to, bytes } = datagram;
         if let Ok(udp) = self.udp(sender) {
             udp.in_flight = udp.in_flight.saturating_sub(bytes.len() + OVERHEAD);
-            let has_room = udp.no_space && udp.mask() & bits::OUT != 0;
-            udp.no_space &= !has_room;
-            if has_room {
+            // Each datagram that leaves is news to its sender.
+            if udp.mask() & bits::OUT != 0 {
                 self.notify(sender, bits::OUT);
             }
         }

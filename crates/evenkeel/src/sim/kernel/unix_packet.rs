@@ -1,7 +1,10 @@
 //! Unix sockets that carry messages: datagrams, and sequenced packets. Nothing is lost, nothing overtakes, and who sends more
 //! than is taken must wait.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -24,6 +27,7 @@ pub(crate) type Name = PathBuf;
 
 #[derive(Debug)]
 struct Message {
+    /// Of a sender that was closed, how it was named then. Of others it is how they are named when it is read.
     from: Option<Name>,
     /// Whose buffer it takes room of.
     sender: ObjectId,
@@ -44,6 +48,10 @@ pub(crate) struct UnixPacket {
     shut_read: bool,
     shut_write: bool,
     error: Option<Errno>,
+    /// Its listener has ended before it was accepted.
+    pub(super) refused: bool,
+    /// A send or a look found this other socket's queue full: what is read there is told here, once.
+    waits_for: Cell<Option<ObjectId>>,
 }
 
 impl UnixPacket {
@@ -58,7 +66,15 @@ impl UnixPacket {
             shut_read: false,
             shut_write: false,
             error: None,
+            refused: false,
+            waits_for: Cell::new(None),
         }
+    }
+
+    /// Bytes of the next datagram, or of all sequenced packets.
+    pub(super) fn unread(&self) -> usize {
+        let most = if self.sequenced { usize::MAX } else { 1 };
+        self.queue.iter().take(most).map(|message| message.bytes.len()).sum()
     }
 
     fn has_room(&self) -> bool {
@@ -107,9 +123,11 @@ impl Kernel {
         if (socket.shut_read && socket.shut_write) || unconnected {
             mask |= bits::HUP;
         }
-        let taken = socket.peer.is_none_or(|peer| self.unix_takes(id, peer));
-        if socket.has_room() && taken {
-            mask |= bits::OUT;
+        if socket.has_room() {
+            match socket.peer.filter(|peer| !self.unix_takes(id, *peer)) {
+                None => mask |= bits::OUT,
+                full => socket.waits_for.set(full),
+            }
         }
         mask
     }
@@ -132,62 +150,61 @@ impl Kernel {
     }
 
     pub(crate) fn unix_bind(&mut self, host: HostId, id: ObjectId, name: Name) -> Result<(), Errno> {
-        if self.unix(id)?.local.is_some() {
+        let there = self.objects.get(id).map(|object| &object.kind);
+        let (sequenced, bound) = match there {
+            Some(Kind::UnixPacket(socket)) => (socket.sequenced, socket.local.is_some()),
+            Some(Kind::Listener(listener)) if listener.of_packets => (true, true),
+            _ => return Err(Errno::NOTSOCK),
+        };
+        let key = key(&name, sequenced);
+        let host = self.host(host);
+        let taken = host.socket_files.contains_key(&key);
+        // A file is made before it is looked whether the socket has a name.
+        if bound && (is_abstract(&name) || !taken) {
             return Err(Errno::INVAL);
         }
-        let host = self.host(host);
-        if host.socket_files.contains_key(&name) {
+        if taken {
             return Err(Errno::ADDRINUSE);
         }
         let inode = host.next_inode;
         host.next_inode += 1;
-        host.socket_files.insert(name.clone(), (inode, Some(id)));
+        host.socket_files.insert(key, (inode, Some(id)));
         self.unix(id)?.local = Some(name);
         Ok(())
     }
 
-    /// The open socket of a name.
-    fn unix_named(&mut self, host: HostId, name: &Path) -> Result<ObjectId, Errno> {
+    /// The open socket that a socket for sequenced packets or for datagrams finds by a name.
+    fn unix_named(&mut self, host: HostId, name: &Path, sequenced: bool) -> Result<ObjectId, Errno> {
         let nobody = if is_abstract(name) { Errno::CONNREFUSED } else { Errno::NOENT };
-        let (_, id) = *self.host(host).socket_files.get(name).ok_or(nobody)?;
+        let (_, id) = *self.host(host).socket_files.get(&key(name, sequenced)).ok_or(nobody)?;
         id.filter(|id| self.objects.get(*id).is_some()).ok_or(Errno::CONNREFUSED)
     }
 
     pub(crate) fn unix_listen(&mut self, id: ObjectId, backlog: i32) -> Result<(), Errno> {
+        if let Some(listener) = self.listener(id).filter(|listener| listener.of_packets) {
+            listener.set_backlog(backlog);
+            return Ok(());
+        }
         let socket = self.unix(id)?;
         if !socket.sequenced {
             return Err(Errno::OPNOTSUPP);
         }
         let name = socket.local.clone().ok_or(Errno::INVAL)?;
+        if socket.peer.is_some() {
+            return Err(Errno::INVAL);
+        }
+        let shut = (socket.shut_read, socket.shut_write);
         if let Some(object) = self.objects.get_mut(id) {
-            object.kind = Kind::Listener(Listener::of_packets(Addr::Unix(Some(name)), backlog));
+            object.kind = Kind::Listener(Listener::of_packets(Addr::Unix(Some(name)), backlog, shut));
         }
         Ok(())
     }
 
     pub(crate) fn unix_connect(&mut self, host: HostId, id: ObjectId, name: &Path) -> Result<(), Errno> {
-        let (sequenced, local, connected) = {
-            let socket = self.unix(id)?;
-            (socket.sequenced, socket.local.clone(), socket.peer.is_some())
-        };
-        if !sequenced {
-            let to = self.unix_named(host, name)?;
-            let there = self.unix_at(to).filter(|there| !there.sequenced).ok_or(Errno::PROTOTYPE)?;
-            if there.peer.is_some_and(|peer| peer != id) {
-                return Err(Errno::PERM);
-            }
-            let socket = self.unix(id)?;
-            let before = socket.peer.replace(to);
-            socket.peer_name = Some(name.to_owned());
-            if let Some(before) = before.filter(|before| *before != to) {
-                self.unix_disconnected(id, before);
-            }
-            return Ok(());
+        if self.unix_at(id).is_some_and(|socket| !socket.sequenced) {
+            return self.unix_connect_datagrams(host, id, name);
         }
-        if connected {
-            return Err(Errno::ISCONN);
-        }
-        let at = self.unix_named(host, name)?;
+        let at = self.unix_named(host, name, true)?;
         if self.unix_at(at).is_some() {
             // It does not listen, or never will.
             let wrong = self.unix_at(at).is_some_and(|there| !there.sequenced);
@@ -197,10 +214,22 @@ impl Kernel {
         if !listener.of_packets {
             return Err(Errno::PROTOTYPE);
         }
+        if listener.shut_read {
+            return Err(Errno::CONNREFUSED);
+        }
         if listener.is_full() {
             self.faults.hit(Fault::BacklogFull);
             return Err(Errno::AGAIN);
         }
+        // Only then it looks at itself.
+        let socket = match self.objects.get(id).map(|object| &object.kind) {
+            Some(Kind::Listener(_)) => return Err(Errno::INVAL),
+            _ => self.unix(id)?,
+        };
+        if socket.peer.is_some() {
+            return Err(Errno::ISCONN);
+        }
+        let local = socket.local.clone();
         let mut server = UnixPacket::new(true);
         (server.peer, server.local, server.peer_name) = (Some(id), Some(name.to_owned()), local);
         let server = self.objects.insert(host, Kind::UnixPacket(server));
@@ -210,8 +239,33 @@ impl Kernel {
             listener.queue.push_back(server);
         }
         self.notify(at, bits::ARRIVED);
-        self.notify(id, bits::OUT);
         Ok(())
+    }
+
+    fn unix_connect_datagrams(&mut self, host: HostId, id: ObjectId, name: &Path) -> Result<(), Errno> {
+        let to = self.unix_named(host, name, false)?;
+        let there = self.unix_at(to).filter(|there| !there.sequenced).ok_or(Errno::PROTOTYPE)?;
+        if there.peer.is_some_and(|peer| peer != id) {
+            return Err(Errno::PERM);
+        }
+        let socket = self.unix(id)?;
+        let before = socket.peer.replace(to);
+        socket.peer_name = Some(name.to_owned());
+        if let Some(before) = before {
+            self.unix_waits_no_more(id);
+            if before != to {
+                self.unix_disconnected(id, before);
+            }
+        }
+        Ok(())
+    }
+
+    /// One that has lost its peer waits for its queue no more, and is told to look.
+    fn unix_waits_no_more(&mut self, id: ObjectId) {
+        if let Ok(socket) = self.unix(id) {
+            socket.waits_for.set(None);
+            self.notify(id, bits::OUT);
+        }
     }
 
     /// A datagram socket is not connected to another one any more: what it has not read is lost, and then
@@ -222,7 +276,7 @@ impl Kernel {
             return;
         }
         for message in &lost {
-            self.unix_was_read(id, message);
+            self.unix_was_read(message);
         }
         if let Ok(other) = self.unix(from)
             && other.peer == Some(id)
@@ -258,19 +312,44 @@ impl Kernel {
         bytes: &[u8],
         to: Option<&Path>,
     ) -> Result<usize, Errno> {
+        if self.listener(id).is_some() {
+            return Err(Errno::NOTCONN);
+        }
         let socket = self.unix(id)?;
+        if bytes.len() > BUFFER - 32 && (!socket.sequenced || socket.peer.is_some()) {
+            return Err(Errno::MSGSIZE);
+        }
         if let Some(error) = socket.error.take() {
             return Err(error);
         }
-        let (sequenced, shut, peer) = (socket.sequenced, socket.shut_write, socket.peer);
-        if shut {
-            return Err(Errno::PIPE);
-        }
-        if sequenced && peer.is_none() {
+        if socket.sequenced && socket.peer.is_none() {
             return Err(Errno::NOTCONN);
         }
+        if socket.shut_write {
+            return Err(Errno::PIPE);
+        }
+        if socket.unread + bytes.len() + OVERHEAD > BUFFER && socket.unread > 0 {
+            return Err(Errno::AGAIN);
+        }
+        let sent = self.unix_deliver(host, id, bytes, to);
+        if sent.is_err() && self.unix(id)?.has_room() {
+            // The room that the message had taken is free again, which is news.
+            self.notify(id, bits::OUT);
+        }
+        sent
+    }
+
+    fn unix_deliver(
+        &mut self,
+        host: HostId,
+        id: ObjectId,
+        bytes: &[u8],
+        to: Option<&Path>,
+    ) -> Result<usize, Errno> {
+        let socket = self.unix(id)?;
+        let (sequenced, peer) = (socket.sequenced, socket.peer);
         let to = match to.filter(|_| !sequenced) {
-            Some(name) => self.unix_named(host, name)?,
+            Some(name) => self.unix_named(host, name, sequenced)?,
             None => peer.ok_or(Errno::NOTCONN)?,
         };
         let Some(there) = self.unix_at(to) else {
@@ -280,6 +359,7 @@ impl Kernel {
             // The other one has been closed.
             if !sequenced && let Ok(socket) = self.unix(id) {
                 (socket.peer, socket.peer_name) = (None, None);
+                self.unix_waits_no_more(id);
                 self.unix_disconnected(id, to);
             }
             return Err(if sequenced { Errno::PIPE } else { Errno::CONNREFUSED });
@@ -293,17 +373,10 @@ impl Kernel {
         if there.shut_read {
             return Err(Errno::PIPE);
         }
-        self.unix_deliver(id, to, bytes)
-    }
-
-    fn unix_deliver(&mut self, id: ObjectId, to: ObjectId, bytes: &[u8]) -> Result<usize, Errno> {
-        if bytes.len() > BUFFER - 32 {
-            return Err(Errno::MSGSIZE);
-        }
-        let takes = self.unix_takes(id, to);
-        let socket = self.unix(id)?;
-        let full = socket.unread + bytes.len() + OVERHEAD > BUFFER && socket.unread > 0;
-        if full || !takes {
+        if to != id && !self.unix_takes(id, to) {
+            if peer == Some(to) {
+                self.unix(id)?.waits_for.set(peer);
+            }
             return Err(Errno::AGAIN);
         }
         if self.strikes(Fault::WouldBlock) {
@@ -312,7 +385,7 @@ impl Kernel {
         }
         let socket = self.unix(id)?;
         socket.unread += bytes.len() + OVERHEAD;
-        let message = Message { from: socket.local.clone(), sender: id, bytes: bytes.to_vec() };
+        let message = Message { from: None, sender: id, bytes: bytes.to_vec() };
         self.unix(to)?.queue.push_back(message);
         self.log(format_args!("message of {}", bytes.len()));
         self.notify(to, bits::ARRIVED);
@@ -325,16 +398,19 @@ impl Kernel {
         id: ObjectId,
         into: &mut [u8],
     ) -> Result<(usize, usize, Option<Name>), Errno> {
+        if let Some(listener) = self.listener(id) {
+            return Err(listener.recv_error());
+        }
         let socket = self.unix(id)?;
+        if socket.sequenced && socket.peer.is_none() {
+            return Err(Errno::NOTCONN);
+        }
         if let Some(error) = socket.error.take() {
             return Err(error);
         }
         if socket.queue.is_empty() {
-            return match (socket.shut_read, socket.sequenced && socket.peer.is_none()) {
-                (true, _) if socket.sequenced => Ok((0, 0, None)),
-                (_, true) => Err(Errno::NOTCONN),
-                _ => Err(Errno::AGAIN),
-            };
+            let ended = socket.shut_read && socket.sequenced;
+            return if ended { Ok((0, 0, None)) } else { Err(Errno::AGAIN) };
         }
         if self.strikes(Fault::WouldBlock) {
             self.notify_soon(id, bits::IN);
@@ -344,29 +420,35 @@ impl Kernel {
         let n = message.bytes.len().min(into.len());
         into[..n].copy_from_slice(&message.bytes[..n]);
         self.log(format_args!("message of {n} is read"));
-        self.unix_was_read(id, &message);
-        Ok((n, message.bytes.len(), message.from))
+        self.unix_tell_waiting(id, bits::OUT);
+        self.unix_was_read(&message);
+        let from = self.unix_at(message.sender).map_or(message.from, |sender| sender.local.clone());
+        Ok((n, message.bytes.len(), from))
     }
 
-    /// A message takes no room any more, of its sender nor at its receiver.
-    fn unix_was_read(&mut self, id: ObjectId, message: &Message) {
+    /// A message takes no room of its sender any more.
+    fn unix_was_read(&mut self, message: &Message) {
         if let Ok(sender) = self.unix(message.sender) {
             sender.unread = sender.unread.saturating_sub(message.bytes.len() + OVERHEAD);
-            self.notify(message.sender, bits::OUT);
-        }
-        let connected: Vec<ObjectId> = self.unix_connected_to(id);
-        for other in connected.into_iter().filter(|other| *other != message.sender) {
-            self.notify(other, bits::OUT);
+            if sender.has_room() {
+                self.notify(message.sender, bits::OUT);
+            }
         }
     }
 
-    /// Those who wait for room at a socket.
-    fn unix_connected_to(&self, id: ObjectId) -> Vec<ObjectId> {
-        let connected = |(at, object): (ObjectId, &Object)| match &object.kind {
-            Kind::UnixPacket(socket) if socket.peer == Some(id) => Some(at),
+    /// Tells those who wait for a socket's queue.
+    fn unix_tell_waiting(&mut self, id: ObjectId, mask: u32) {
+        let waits = |(at, object): (ObjectId, &Object)| match &object.kind {
+            Kind::UnixPacket(socket) if socket.waits_for.get() == Some(id) => {
+                socket.waits_for.set(None);
+                Some(at)
+            }
             _ => None,
         };
-        self.objects.iter().filter_map(connected).collect()
+        let waiting: Vec<ObjectId> = self.objects.iter().filter_map(waits).collect();
+        for other in waiting {
+            self.notify(other, mask);
+        }
     }
 
     pub(super) fn unix_shutdown(&mut self, id: ObjectId, read: bool, write: bool) -> Result<(), Errno> {
@@ -393,20 +475,27 @@ impl Kernel {
             && let Ok(other) = self.unix(peer)
         {
             (other.shut_read, other.shut_write) = (true, true);
-            if !socket.queue.is_empty() {
+            // As Linux: a first message of no bytes does not count, and a second one does.
+            let empty = socket.queue.front().is_some_and(|message| message.bytes.is_empty());
+            if socket.queue.len() > usize::from(empty) || socket.refused {
                 other.error = Some(Errno::CONNRESET);
             }
             self.notify(peer, bits::STATE);
         }
-        // What it had not read takes no room of others any more, and nobody waits for it.
-        for message in &socket.queue {
-            if let Ok(sender) = self.unix(message.sender) {
-                sender.unread = sender.unread.saturating_sub(message.bytes.len() + OVERHEAD);
-                self.notify(message.sender, bits::OUT);
+        for object in self.objects.iter_mut() {
+            if let Kind::UnixPacket(other) = &mut object.kind {
+                // It is known by its name for longer than it is open.
+                if other.peer == Some(id) {
+                    other.peer_name = socket.local.clone();
+                }
+                let sent = other.queue.iter_mut().filter(|message| message.sender == id);
+                sent.for_each(|message| message.from = socket.local.clone());
             }
         }
-        for other in self.unix_connected_to(id) {
-            self.notify(other, bits::OUT);
+        self.unix_tell_waiting(id, bits::STATE);
+        // What it had not read takes no room of others any more.
+        for message in &socket.queue {
+            self.unix_was_read(message);
         }
     }
 
@@ -420,6 +509,18 @@ impl Kernel {
     }
 }
 
-fn is_abstract(name: &Path) -> bool {
+/// What a name is found by: each kind of sockets has an abstract namespace of its own.
+fn key(name: &Path, sequenced: bool) -> PathBuf {
+    let bytes = name.as_os_str().as_bytes();
+    match bytes {
+        [0, rest @ ..] => {
+            let kind = if sequenced { b's' } else { b'd' };
+            PathBuf::from(OsStr::from_bytes(&[&[0, kind], rest].concat()))
+        }
+        _ => name.to_owned(),
+    }
+}
+
+pub(super) fn is_abstract(name: &Path) -> bool {
     name.as_os_str().as_encoded_bytes().first() == Some(&0)
 }

@@ -21,15 +21,15 @@ pub(super) enum Found {
     Result(i32, u32),
 }
 
-/// Where an attempt to transfer something has come to.
+/// What an attempt to transfer something has led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Came {
+enum Outcome {
     /// Nothing more is there: it goes on when it is told of something.
-    ToWait,
+    Waits,
     /// Others have their turn before it goes on.
-    ToItsTurn,
+    GoesOn,
     /// It is over.
-    ToItsEnd,
+    Ended,
 }
 
 impl Kernel {
@@ -37,9 +37,9 @@ impl Kernel {
     /// as told.
     pub(super) fn begin_attempt(&mut self, id: ObjectId, request: RequestId) {
         match self.attempt_transfer(id, request) {
-            Came::ToItsEnd => {}
-            Came::ToItsTurn => self.list_request(id, request),
-            Came::ToWait => {
+            Outcome::Ended => {}
+            Outcome::GoesOn => self.list_request(id, request),
+            Outcome::Waits => {
                 let Some(it) = self.request(id, request) else { return };
                 let (object, interest) = (it.object, it.interest());
                 self.list_if_there(id, request, self.mask(object) & interest);
@@ -69,11 +69,11 @@ impl Kernel {
                 return;
             }
             match self.attempt_transfer(id, request) {
-                Came::ToItsEnd => return,
-                Came::ToItsTurn => return self.list_request(id, request),
+                Outcome::Ended => return,
+                Outcome::GoesOn => return self.list_request(id, request),
                 // Of several things that it was told of, the end may be one, which nobody tells it again.
-                Came::ToWait if multishot && again && mask & (bits::HUP | bits::RDHUP) != 0 => told = 0,
-                Came::ToWait => return,
+                Outcome::Waits if multishot && again && mask & (bits::HUP | bits::RDHUP) != 0 => told = 0,
+                Outcome::Waits => return,
             }
         }
     }
@@ -98,24 +98,24 @@ impl Kernel {
         if fails { -Errno::NOMEM.raw_os_error() } else { mask as i32 }
     }
 
-    fn attempt_transfer(&mut self, id: ObjectId, request: RequestId) -> Came {
+    fn attempt_transfer(&mut self, id: ObjectId, request: RequestId) -> Outcome {
         for _ in 0..MOST_AT_ONCE {
-            let Found::Result(result, flags) = self.find_result(id, request) else { return Came::ToWait };
-            let Some(it) = self.request(id, request) else { return Came::ToItsEnd };
+            let Found::Result(result, flags) = self.find_result(id, request) else { return Outcome::Waits };
+            let Some(it) = self.request(id, request) else { return Outcome::Ended };
             let (multishot, data, what) = (it.multishot, it.data, it.what);
             let goes_on = multishot && (result > 0 || result == 0 && what == What::Accept);
             if !(goes_on && self.complete_one_of_many(id, data, result, flags)) {
                 self.end_request(id, request, result, flags);
-                return Came::ToItsEnd;
+                return Outcome::Ended;
             }
-            let Some(it) = self.request(id, request) else { return Came::ToItsEnd };
+            let Some(it) = self.request(id, request) else { return Outcome::Ended };
             it.most = None;
             // It looks for no other buffer before it is told of something.
             if what == What::Receive && flags & seen::NONEMPTY == 0 {
-                return Came::ToWait;
+                return Outcome::Waits;
             }
         }
-        Came::ToItsTurn
+        Outcome::GoesOn
     }
 
     /// Takes one result, if there is one.

@@ -47,6 +47,7 @@ macro_rules! on_every_driver {
     )* };
 }
 
+mod alone;
 mod blocking;
 mod broken;
 mod comings;

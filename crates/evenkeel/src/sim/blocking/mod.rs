@@ -97,7 +97,7 @@ pub fn alone<R>(seed: u64, backend: Backend, code: impl FnOnce() -> R) -> R {
     let failed = Rc::default();
     let place =
         Place { sim: sim.clone(), host, backend, stepped: false, alone: true, failed: Rc::clone(&failed) };
-    let over = Over(sim.kernel.borrow().doorbell.clone());
+    let over = Over(sim.clone());
     let result = {
         let _inside = Inside::new(place);
         code()
@@ -113,15 +113,18 @@ pub fn alone<R>(seed: u64, backend: Backend, code: impl FnOnce() -> R) -> R {
 }
 
 /// Threads that are left hear that their world has ended.
-struct Over(Arc<Doorbell>);
+struct Over(Rc<Sim>);
 
 impl Drop for Over {
     fn drop(&mut self) {
-        // What waits within the world is dropped with it, what has not reached it, now.
-        self.0.ring(|outside| {
+        let doorbell = self.0.kernel.borrow().doorbell.clone();
+        let mut lost = self.0.waiting.take().len();
+        doorbell.ring(|outside| {
             outside.over = true;
+            lost += outside.calls.len();
             outside.calls.clear();
         });
+        self.0.kernel.borrow_mut().log(format_args!("the world ends, {lost} calls of threads with it"));
     }
 }
 
@@ -162,7 +165,7 @@ pub(crate) struct Waiting {
 }
 
 impl Sim {
-    /// Tries what other threads wait for. Whether anything was answered.
+    /// Tries what other threads wait for. Whether that has changed anything, be it that a part of a call was done.
     pub(super) fn answer_threads(&self) -> bool {
         let doorbell = self.kernel.borrow().doorbell.clone();
         let new = std::mem::take(&mut doorbell.lock().calls);
@@ -175,7 +178,7 @@ impl Sim {
         if waiting.is_empty() {
             return false;
         }
-        let before = waiting.len();
+        let (before, changes) = (waiting.len(), self.kernel.borrow().changes);
         waiting.retain_mut(|waiting| {
             let last = waiting.until.is_some_and(|until| until <= now);
             let counted = usize::from(waiting.call.counted);
@@ -187,9 +190,9 @@ impl Sim {
             }
             !answered
         });
-        let answered = waiting.len() < before;
+        let changed = waiting.len() < before || self.kernel.borrow().changes > changes;
         self.waiting.replace(waiting);
-        answered
+        changed
     }
 
     /// When the next thing happens, be it that a thread has waited long enough.
@@ -280,9 +283,9 @@ impl Desk {
         });
         match wait.recv() {
             Ok(result) => Ok(result?),
-            // The world has ended, and the call with it: nobody has counted the thread as running again.
+            // The world has ended, and the call with it.
             Err(_) => {
-                self.doorbell.lock().running += usize::from(counted);
+                self.doorbell.ring(|outside| outside.running += usize::from(counted));
                 Err(io::Error::new(io::ErrorKind::NotConnected, "the simulated world has ended"))
             }
         }

@@ -139,6 +139,8 @@ pub(crate) struct Kernel {
     pub(crate) acting: Option<HostId>,
     /// Waits of all loops.
     pub(crate) waits: u64,
+    /// How often those who watch something were told of it.
+    pub(crate) changes: u64,
     pub(crate) rings: ring::Rings,
     tickets: ticket::Tickets,
     /// What loops are to look at, by their numbers.
@@ -161,6 +163,7 @@ impl Kernel {
             doorbell: Arc::default(),
             acting: None,
             waits: 0,
+            changes: 0,
             rings: ring::Rings::new(seed),
             tickets: ticket::Tickets::default(),
             news: Vec::new(),
@@ -281,6 +284,7 @@ impl Kernel {
     pub(crate) fn notify(&mut self, id: ObjectId, mask: u32) {
         let Some(object) = self.objects.get(id) else { return };
         let host = object.host;
+        self.changes += 1;
         self.host(host).stirred = true;
         let Some(object) = self.objects.get(id) else { return };
         let watchers = object.watchers.clone();

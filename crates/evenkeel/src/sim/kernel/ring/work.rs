@@ -29,8 +29,9 @@ impl Kernel {
         let exclusive = it.is_exclusive() && it.cancelled == Cancelled::No;
         if it.listed {
             // One that does not go on was taken off those who are told, unless nothing in particular was new.
-            it.again |= it.multishot || it.told == 0;
-            return false;
+            let hears = it.multishot || it.told == 0;
+            it.again |= hears;
+            return exclusive && hears;
         }
         it.told = mask;
         self.list_request(id, request);

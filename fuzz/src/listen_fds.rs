@@ -23,7 +23,9 @@ pub fn run(bytes: &[u8]) {
         None => assert!(told.is_err(), "LISTEN_PID={pid:?}"),
         Some(pid) if pid != u64::from(this) => assert!(matches!(told, Ok(None))),
         Some(_) => {
-            let count = number(fds).or_else(|| (fds == "-0").then_some(0)).filter(|count| *count < 1 << 20);
+            // Nothing below nothing is nothing.
+            let nothing = fds.strip_prefix('-').and_then(number).filter(|n| *n == 0);
+            let count = number(fds).or(nothing).filter(|count| *count < 1 << 20);
             let told = told.ok().flatten();
             assert_eq!(told.as_ref().map(|told| told.len() as u64), count, "LISTEN_FDS={fds:?}");
             let given: Vec<&str> = names.map(|names| names.split(':').collect()).unwrap_or_default();

@@ -334,7 +334,7 @@ fn i11_a_pause_while_the_peer_reads_nothing_is_taken_back(backend: Backend) {
 fn i11_a_stream_that_is_flooded_both_ways_goes_on(backend: Backend) {
     const MUCH: usize = 8_000_000;
     let mut events = event_loop(backend);
-    let all = std::sync::Arc::new(pattern(MUCH));
+    let all = Arc::new(pattern(MUCH));
     for _ in 0..4 {
         let (mut stream, mut peer) = pair(&mut events);
         let (mut writer, bytes) = (peer.try_clone().unwrap(), all.clone());

@@ -448,7 +448,7 @@ fn random_program(backend: Backend, seed: u64) {
 
 fn i37_any_part_of_the_api_from_any_callback(backend: Backend) {
     // Worlds of random programs have a test of their own.
-    for seed in 0..if is_simulated() { 2 } else { 12 } {
+    for seed in 0..if is_simulated() { 4 } else { 12 } {
         random_program(backend, seed);
     }
 }

@@ -410,8 +410,11 @@ fn i35_many_written_to_at_once(world: &mut World, backend: Backend) -> Result<()
         let (handle, board): (_, Rc<Board>) = (Handle::current(), Rc::default());
         let (callers, listeners) = (board.clone(), board);
         let options = ListenOptions::default();
-        handle.pool(patient()).listen("0.0.0.0:7000", &options, move |_: &_| Caller(callers.clone()))?;
-        handle.pool(patient()).listen("0.0.0.0:7001", &options, move |_: &_| Listens(listeners.clone()))?;
+        let mut limits = patient();
+        // A network that lets nothing through for seconds is no reason to give anybody up.
+        limits.close_deadline = Duration::from_secs(600);
+        handle.pool(limits.clone()).listen("0.0.0.0:7000", &options, move |_: &_| Caller(callers.clone()))?;
+        handle.pool(limits).listen("0.0.0.0:7001", &options, move |_: &_| Listens(listeners.clone()))?;
         std::future::pending().await
     });
     let ip = world.ip(server);

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::Shutdown;
 use std::path::Path;
 
 use fastrand::Rng;
@@ -40,6 +41,8 @@ struct End {
     received: usize,
     /// An error was told, so bytes may be lost.
     broken: bool,
+    /// It is not to receive any more, and not to send: TCP answers what still comes with a reset, and who sent that need not hear of it.
+    shut: (bool, bool),
 }
 
 struct Run {
@@ -172,6 +175,12 @@ impl Run {
                 self.ends.insert(*into, End { peer: client, tcp: client.is_some(), ..End::default() });
                 if let Some(client) = client.and_then(|client| self.ends.get_mut(&client)) {
                     client.peer = Some(*into);
+                }
+            }
+            (Op::Shutdown { on, how }, _) => {
+                if let Some(end) = self.end(*on) {
+                    end.shut.0 |= *how != Shutdown::Write;
+                    end.shut.1 |= *how != Shutdown::Read;
                 }
             }
             (Op::Send { on, bytes, tag }, Answer::Sent(n)) => self.sent(*on, &pattern(*tag, *bytes), *n)?,
@@ -318,7 +327,7 @@ impl Run {
             let both = [*handle, peer.0]
                 .iter()
                 .all(|end| self.side.is_open(*end) && self.watched.contains_key(&(epoll, *end)));
-            let whole = both && !end.broken && !peer.1.broken;
+            let whole = both && !end.broken && !peer.1.broken && end.shut != (true, true);
             check(!whole || end.received == peer.1.sent.len(), || {
                 format!("h{handle} read {} of {} bytes", end.received, peer.1.sent.len())
             })?;

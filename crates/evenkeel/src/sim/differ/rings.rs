@@ -68,6 +68,8 @@ struct Flight {
     number: Fd,
     accepts: bool,
     polls: bool,
+    /// Of one that accepts: it goes on.
+    multishot: bool,
 }
 
 /// A ring and its buffers.
@@ -108,6 +110,11 @@ impl Rings {
         self.flights.values().any(|flight| flight.number == number)
     }
 
+    /// Whether a request is in flight that accepts one connection from this number.
+    pub(super) fn accepts_one(&self, number: Fd) -> bool {
+        self.flights.values().any(|flight| flight.number == number && flight.accepts && !flight.multishot)
+    }
+
     /// Whether another request of the same kind is in flight for this number: who of several is served is nothing to rely on.
     pub(super) fn repeats(&self, ask: &Ask, number: Fd) -> bool {
         let polls = matches!(ask, Ask::Poll { .. });
@@ -139,7 +146,8 @@ impl Rings {
         if matches!(ask, Ask::Receive { .. } | Ask::Accept { .. } | Ask::Poll { .. }) {
             let accepts = matches!(ask, Ask::Accept { .. });
             let polls = matches!(ask, Ask::Poll { .. });
-            self.flights.insert(data, Flight { number: on, accepts, polls });
+            let multishot = matches!(ask, Ask::Accept { multishot: true });
+            self.flights.insert(data, Flight { number: on, accepts, polls, multishot });
         }
         assert!(self.ring.push(&entry.with(u64::from(data))), "each entry is submitted at once");
         self.enter(sys)

@@ -1,7 +1,7 @@
 //! One of the two kernels, and what a program has open in it: performs calls, and says what came of them in words that do not
 //! depend on which kernel it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::packets::Sort;
 use super::program::{Flags, Handle, NEVER, Op, Place, Setting, Target};
-use super::rings::{Completion, Rings};
+use super::rings::{Ask, Completion, Rings};
 use crate::net::{Addr, ConnectOptions, KeepAlive, ListenOptions, SocketOption};
 use crate::sim::sys::SimSys;
 use crate::sys::{EpollEvent, EpollFlags, EpollOp, Fd, PacketAddr, PollEntry, Sys, WakeFn, alone, poll_bits};
@@ -98,6 +98,9 @@ pub(super) struct Side<Y> {
     pub(super) places: BTreeMap<Handle, Addr>,
     ports: BTreeMap<u16, Handle>,
     rings: BTreeMap<Handle, Rings>,
+    epolls: BTreeSet<Handle>,
+    /// What was shut down.
+    shut: BTreeSet<Handle>,
     /// What is no stream, and where it is bound.
     pub(super) sorts: BTreeMap<Handle, Sort>,
     pub(super) bound: BTreeMap<Handle, PacketAddr>,
@@ -124,6 +127,8 @@ impl<Y: Watched> Side<Y> {
             places: BTreeMap::new(),
             ports: BTreeMap::new(),
             rings: BTreeMap::new(),
+            epolls: BTreeSet::new(),
+            shut: BTreeSet::new(),
             sorts: BTreeMap::new(),
             bound: BTreeMap::new(),
             udp_ports: BTreeMap::new(),
@@ -242,7 +247,7 @@ impl<Y: Watched> Side<Y> {
     /// Makes one call.
     pub(super) fn run(&mut self, op: &Op) -> Answer {
         let answer = match op {
-            _ if self.is_misplaced(op) => None,
+            _ if self.is_misplaced(op) || self.is_left_out(op) => None,
             Op::Packet(op) => self.packet(op),
             Op::Listen { .. }
             | Op::ListenAgain { .. }
@@ -259,6 +264,21 @@ impl<Y: Watched> Side<Y> {
             None => Answer::Skipped,
             Some(Ok(answer)) => answer,
             Some(Err(e)) => Answer::Failed(failure(&e)),
+        }
+    }
+
+    /// What `VARIANCE.md` says of rings: they watch no epoll, and accept nothing on its own from a Unix listener that was shut.
+    fn is_left_out(&self, op: &Op) -> bool {
+        let (Op::Ask { on, .. } | Op::Shutdown { on, .. }) = op else { return false };
+        let (Some(owner), Some(fd)) = (self.owner(*on), self.number(*on)) else { return false };
+        match op {
+            Op::Ask { ask: Ask::Poll { .. }, .. } if self.epolls.contains(&owner) => true,
+            Op::Ask { ask: Ask::Accept { multishot: false }, .. } => self.shut.contains(&owner),
+            Op::Shutdown { .. } => {
+                let is_unix = matches!(self.places.get(&owner), Some(Addr::Unix(_)));
+                is_unix && self.rings.values().any(|ring| ring.accepts_one(fd))
+            }
+            _ => false,
         }
     }
 
@@ -329,7 +349,10 @@ impl<Y: Watched> Side<Y> {
                 self.wakes.insert(*into, wake);
                 Answer::Number(self.opened(fd, *into))
             }),
-            Op::Epoll { into } => self.sys.epoll_create().map(|fd| Answer::Number(self.opened(fd, *into))),
+            Op::Epoll { into } => self.sys.epoll_create().map(|fd| {
+                self.epolls.insert(*into);
+                Answer::Number(self.opened(fd, *into))
+            }),
             _ => return None,
         })
     }
@@ -386,7 +409,11 @@ impl<Y: Watched> Side<Y> {
                 let mut into = vec![0; *most];
                 sys.recv(self.number(*on)?, &mut into).map(|n| Answer::Received(into[..n].to_vec()))
             }
-            Op::Shutdown { on, how } => sys.shutdown(self.number(*on)?, *how).map(|()| Answer::Done),
+            Op::Shutdown { on, how } => {
+                let shut = sys.shutdown(self.number(*on)?, *how);
+                self.shut.extend(self.owner(*on));
+                shut.map(|()| Answer::Done)
+            }
             Op::TakeError { on } => sys
                 .take_error(self.number(*on)?)
                 .map(|error| Answer::Pending(error.and_then(|e| e.raw_os_error()))),

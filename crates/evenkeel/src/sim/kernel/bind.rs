@@ -62,6 +62,7 @@ impl Kernel {
         protocol: Protocol,
         wanted: SocketAddr,
         shared: bool,
+        only_v6: bool,
     ) -> Result<SocketAddr, Errno> {
         if let SocketAddr::V6(of_link) = wanted
             && of_link.ip().is_unicast_link_local()
@@ -82,7 +83,7 @@ impl Kernel {
             b.protocol == protocol
                 && b.addr.port() == addr.port()
                 && (unspecified || b.addr.ip() == addr.ip())
-                && !(b.only_v6 && addr.is_ipv4())
+                && !(b.only_v6 && addr.is_ipv4() || only_v6 && b.addr.is_ipv4())
         };
         match self.host(host).bindings.iter().find(overlaps) {
             Some(taken) if !(taken.shared && shared) => Err(Errno::ADDRINUSE),

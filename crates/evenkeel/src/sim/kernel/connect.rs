@@ -47,7 +47,7 @@ impl Kernel {
         }
         let local = match options.bind {
             Some(from) => {
-                let mut local = self.bind(host, Protocol::Tcp, from, false)?;
+                let mut local = self.bind(host, Protocol::Tcp, from, false, false)?;
                 if local.ip().is_unspecified() {
                     local.set_ip(self.source_address(host, to.ip()));
                 }

@@ -96,10 +96,11 @@ impl Listener {
 impl Kernel {
     pub(crate) fn listen(&mut self, host: HostId, at: &Addr, options: &ListenOptions) -> Result<Fd, Errno> {
         self.has_number(host)?;
+        let only_v6 = !options.dual_stack && matches!(at, Addr::Ip(ip) if ip.is_ipv6());
         let addr = match at {
             Addr::Ip(ip) => {
                 let shared = options.reuse_port;
-                Addr::Ip(self.bind(host, Protocol::Tcp, *ip, shared)?)
+                Addr::Ip(self.bind(host, Protocol::Tcp, *ip, shared, only_v6)?)
             }
             Addr::Unix(Some(path)) => {
                 if self.host(host).socket_files.contains_key(path) {
@@ -129,7 +130,7 @@ impl Kernel {
                     protocol: Protocol::Tcp,
                     object: id,
                     shared: options.reuse_port,
-                    only_v6: ip.is_ipv6() && !options.dual_stack,
+                    only_v6,
                 };
                 self.add_binding(host, binding);
             }

@@ -142,19 +142,21 @@ impl Kernel {
         if udp.local.is_some() {
             return Err(Errno::INVAL);
         }
-        let shared = udp.shared;
-        let addr = self.bind(host, Protocol::Udp, to, shared)?;
+        let (shared, only_v6) = (udp.shared, udp.only_v6);
+        let addr = self.bind(host, Protocol::Udp, to, shared, only_v6)?;
         // An address of IPv6 has nothing to do with IPv4.
         self.udp(id)?.only_v6 |= canonical(addr).is_ipv6() && !addr.ip().is_unspecified();
         self.udp_bound(host, id, addr, shared)
     }
 
     fn udp_bound(&mut self, host: HostId, id: ObjectId, addr: SocketAddr, shared: bool) -> Result<(), Errno> {
-        self.udp(id)?.local = Some(addr);
+        let udp = self.udp(id)?;
+        udp.local = Some(addr);
+        let only_v6 = udp.only_v6;
         self.remove_binding(host, id);
         self.add_binding(
             host,
-            Binding { addr: canonical(addr), protocol: Protocol::Udp, object: id, shared, only_v6: false },
+            Binding { addr: canonical(addr), protocol: Protocol::Udp, object: id, shared, only_v6 },
         );
         Ok(())
     }

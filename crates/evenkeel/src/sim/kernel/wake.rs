@@ -43,10 +43,12 @@ pub(crate) enum Doings {
     Nothing,
 }
 
-/// A call of another thread, which waits for its answer. It is tried until it returns true: that is when it has answered. The
-/// second argument says that it is the last chance.
+/// One try of a call, true if it has answered. The second argument says that it is the last chance.
+type Attempt = dyn FnMut(&mut Kernel, bool) -> bool + Send;
+
+/// A call of another thread, which waits for its answer. It is tried until it has answered.
 pub(crate) struct Call {
-    pub(crate) attempt: Box<dyn FnMut(&mut Kernel, bool) -> bool + Send>,
+    pub(crate) attempt: Box<Attempt>,
     /// How long it may wait, in nanoseconds.
     pub(crate) patience: Option<u64>,
     /// Its thread counts as running again once it is answered.

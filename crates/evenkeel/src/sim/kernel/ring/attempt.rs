@@ -5,7 +5,7 @@ use rustix::io::Errno;
 use super::RequestId;
 use super::request::{Cancelled, What};
 use crate::sim::fault::Fault;
-use crate::sim::kernel::{Kernel, ObjectId, Stream, bits};
+use crate::sim::kernel::{Kernel, ObjectId, Stream, Watcher, bits};
 use crate::sys::Fd;
 use crate::sys::buffers::Provided;
 use crate::sys::ring::seen;
@@ -73,8 +73,20 @@ impl Kernel {
                 Outcome::GoesOn => return self.list_request(id, request),
                 // Of several things that it was told of, the end may be one, which nobody tells it again.
                 Outcome::Waits if multishot && again && mask & (bits::HUP | bits::RDHUP) != 0 => told = 0,
-                Outcome::Waits => return,
+                Outcome::Waits if multishot => return,
+                Outcome::Waits => return self.wait_anew(id, request),
             }
+        }
+    }
+
+    /// One that was told, and that found nothing, begins to wait once more, after those who wait in line by now.
+    fn wait_anew(&mut self, id: ObjectId, request: RequestId) {
+        let Some(it) = self.request(id, request) else { return };
+        let (object, exclusive) = (it.object, it.is_exclusive());
+        let this = Watcher::Ring { ring: id, request };
+        if let Some(object) = self.objects.get_mut(object) {
+            object.watchers.retain(|watcher| *watcher != this);
+            object.watch(this, exclusive);
         }
     }
 
@@ -87,6 +99,8 @@ impl Kernel {
         if mask != 0 && !(multishot && self.complete_one_of_many(id, data, mask as i32, 0)) {
             let result = if multishot { self.last_word(mask) } else { mask as i32 };
             self.end_request(id, request, result, 0);
+        } else if mask == 0 && !multishot {
+            self.wait_anew(id, request);
         }
     }
 

@@ -40,7 +40,7 @@ pub(super) struct Request {
     pub(super) multishot: bool,
     /// What it was told of first since it was looked at; 0 is to look for itself.
     pub(super) told: u32,
-    /// Of a receive: how much was left in the buffer that it found first. It takes no more before it has completed.
+    /// Of a receive: the least that was left in a buffer that it has found. It takes no more before it has completed.
     pub(super) most: Option<u32>,
     /// It was told of more since.
     pub(super) again: bool,
@@ -56,7 +56,9 @@ impl Request {
 
     /// How much it takes of what is left in a buffer.
     pub(super) fn room(&mut self, left: u32) -> u32 {
-        left.min(*self.most.get_or_insert(left))
+        let most = self.most.map_or(left, |most| most.min(left));
+        self.most = Some(most);
+        most
     }
 
     /// A connection is for one of those who would accept it.

@@ -84,11 +84,13 @@ fn receive(mut peer: impl Read + Send + 'static) -> blocking::JoinHandle<Vec<u8>
 fn i35_both_directions_at_once_lose_nothing(backend: Backend) {
     let mut events = event_loop(backend);
     let (a, b, task) = between(&mut events);
-    let (there, back) = (pattern(20_000_000), pattern(9_000_001));
+    // Much more than all buffers between them hold.
+    let (more, less) = if is_simulated() { (2_000_000, 900_001) } else { (20_000_000, 9_000_001) };
+    let (there, back) = (pattern(more), pattern(less));
     let sending = [send(&a, there.clone()), send(&b, back.clone())];
     let (at_b, at_a) = (receive(b), receive(a));
     let counts = events.block_on(task).unwrap().unwrap().unwrap();
-    assert_eq!(counts, (20_000_000, 9_000_001));
+    assert_eq!(counts, (more as u64, less as u64));
     sending.into_iter().for_each(|s| s.join().unwrap());
     assert_same(&at_b.join().unwrap(), &there);
     assert_same(&at_a.join().unwrap(), &back);
@@ -109,7 +111,7 @@ fn i35_both_directions_at_once_lose_nothing(backend: Backend) {
     });
     b.shutdown(Shutdown::Write).unwrap();
     let (at_b, at_a) = (receive(b), receive(a));
-    assert_eq!(events.block_on(task).unwrap().unwrap().unwrap(), (20_000_000, 0));
+    assert_eq!(events.block_on(task).unwrap().unwrap().unwrap(), (more as u64, 0));
     sending.join().unwrap();
     assert_same(&at_b.join().unwrap(), &there);
     assert_eq!(at_a.join().unwrap(), b"");
@@ -193,7 +195,8 @@ fn a_slow_side_slows_the_other_one_down(backend: Backend) {
     let h = events.handle();
     let (mut a, mut b, task) = between(&mut events);
     a.set_nonblocking(true).unwrap();
-    let sent = pattern(100_000_000);
+    let all = if is_simulated() { 10_000_000 } else { 100_000_000 };
+    let sent = pattern(all);
     // The sender is filled up, turn by turn, until nothing goes any more.
     let (mut written, mut quiet) = (0, 0);
     while quiet < 50 {
@@ -204,7 +207,7 @@ fn a_slow_side_slows_the_other_one_down(backend: Backend) {
         }
         events.block_on(async { time::sleep(Duration::from_millis(1)).await }).unwrap();
     }
-    assert!(written < 60_000_000, "{written} bytes went nowhere");
+    assert!(written < all / 10 * 6, "{written} bytes went nowhere");
     let turns = h.stats().turns;
     events.block_on(async { time::sleep(Duration::from_millis(20)).await }).unwrap();
     assert!(h.stats().turns - turns < 10, "{} turns", h.stats().turns - turns);
@@ -297,13 +300,14 @@ fn i36_idle_directions_hold_no_descriptors(backend: Backend) {
     let none = descriptors();
     let (mut a, mut b, task) = between(&mut events);
     let open = descriptors();
+    let len = if is_simulated() { 1_000_000 } else { 5_000_000 };
     for _ in 0..2 {
-        let sent = pattern(5_000_000);
+        let sent = pattern(len);
         let mut from = a.try_clone().unwrap();
         let bytes = sent.clone();
         let sending = blocking::spawn(move || from.write_all(&bytes).unwrap());
         let mut to = b.try_clone().unwrap();
-        let receiving = blocking::spawn(move || exactly(&mut to, 5_000_000));
+        let receiving = blocking::spawn(move || exactly(&mut to, len));
         until(&mut events, "all has come", || receiving.is_finished());
         assert_same(&receiving.join().unwrap(), &sent);
         sending.join().unwrap();
@@ -311,15 +315,16 @@ fn i36_idle_directions_hold_no_descriptors(backend: Backend) {
     }
     a.shutdown(Shutdown::Write).unwrap();
     b.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(events.block_on(task).unwrap().unwrap().unwrap(), (10_000_000, 0));
+    assert_eq!(events.block_on(task).unwrap().unwrap().unwrap(), (2 * len as u64, 0));
     let _ = (a.read(&mut [0; 1]), b.read(&mut [0; 1]));
     drop((a, b));
     until(&mut events, "all is closed", || descriptors() == none);
     // One that is given up in the middle leaves nothing either.
     let (mut a, b, task) = between(&mut events);
     a.set_nonblocking(true).unwrap();
+    let many = pattern(1_000_000);
     for _ in 0..50 {
-        let _ = a.write(&pattern(1_000_000));
+        let _ = a.write(&many);
         events.poll().unwrap();
     }
     task.abort();

@@ -298,8 +298,10 @@ impl<Y: Watched> Ends<Y> {
         };
         let mut told: Vec<(u64, u32)> = events.iter().map(tell).collect();
         told.sort_unstable();
-        // In how many parts bytes arrive while others are read depends on the sizes of the buffers.
-        told.retain(|(who, _)| !transfers || gained || *who != READER);
+        // In how many parts bytes arrive depends on the sizes of the buffers, be it while others are read or because the end behind
+        // them pushes them out.
+        let arrive = transfers || matches!(step, Step::EndWriting);
+        told.retain(|(who, _)| !arrive || gained || *who != READER);
         let told: Vec<String> = told.iter().map(|(who, mask)| format!("{who}: {}", Flags(*mask))).collect();
         text + &format!("; told {told:?} {}", if waited.is_ok() { "" } else { "and failed" })
     }

@@ -234,6 +234,12 @@ impl Kernel {
                 if n == 0 { Ok(0) } else { self.pipe_put(host, to, &memory[..n], true) }
             }
             (true, false) => {
+                // What takes no pages is told before it is known whether there are any.
+                if let Kind::Spare | Kind::Epoll(_) | Kind::Bell(_) | Kind::Ring(_) =
+                    self.object(host, to)?.kind
+                {
+                    return Err(Errno::INVAL);
+                }
                 let (id, pipe) = self.pipe_of(host, from, false)?;
                 let bytes: Vec<u8> =
                     pipe.pieces.iter().flat_map(|piece| piece.bytes.iter().copied()).take(most).collect();

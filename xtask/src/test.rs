@@ -89,6 +89,9 @@ fn failure(error: &str) -> Tally {
     Tally::of(false)
 }
 
+/// The contract's tests over the simulated kernel, which depend on nothing but their seed: once is enough.
+const SIMULATED: &str = "simulated::";
+
 /// Numbers of loops on which the contract's tests run side by side, beside the one of the pass over everything.
 const LOOPS: [&str; 2] = ["2", "4"];
 
@@ -99,6 +102,7 @@ fn on_loops(root: &Path, loops: &str) -> Result<Tally, String> {
     let mut command = Command::new(cargo());
     command.args(["test", "--package", "evenkeel", "--all-features", "--test", "conformance"]);
     command.args(["--", "--skip", "::alone::", "--skip", "i17_", "--skip", "fallback::the_suite", "--quiet"]);
+    command.args(["--skip", SIMULATED]);
     if loops == "4" {
         // Four copies of a crowd take more descriptors than `select` can watch; on two loops it takes part.
         command.args(["--skip", "::select"]);
@@ -146,6 +150,8 @@ fn private_tables(root: &Path) -> Result<Tally, String> {
         "fallback::",
         "--skip",
         "ring::i17",
+        "--skip",
+        SIMULATED,
     ]);
     command.env("EVENKEEL_TEST_TABLES", "private").current_dir(root);
     let finished = process::run(&mut command, LIMIT)?;

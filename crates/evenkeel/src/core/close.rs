@@ -174,6 +174,19 @@ impl Shared {
         }
     }
 
+    /// The peer's end was heard, something has hung up, and the handler stays: reading cannot tell any more whether the peer has
+    /// reset, and a reset that came in one with the end is told by no further event (I31).
+    pub(crate) fn notice_reset(&self, token: Token) {
+        let core = self.core.borrow();
+        const STAYS: u32 = flag::EOF | flag::HUNG_UP;
+        let open = |s: &&Source| s.flags & (STAYS | flag::CLOSING | flag::DEAD) == STAYS;
+        let Some(fd) = core.sources.get(token).filter(open).map(|s| s.fd) else { return };
+        drop(core);
+        if let Ok(Some(e)) = self.driver.sys().take_error(fd) {
+            self.abort(token, CloseReason::Error(e));
+        }
+    }
+
     fn arm_close_deadline(&self, token: Token, kind: Kind, pool: u16) {
         let within = if kind == Kind::Callback {
             self.pool(pool).limits().close_deadline

@@ -240,12 +240,8 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
                     }
                     return lp.run_wakes();
                 }
-                if ready.hung_up && flags & flag::EOF != 0 {
-                    // Reading cannot tell any more whether the peer has reset.
-                    let error = lp.fd(token).and_then(|fd| self.sys.take_error(fd));
-                    if let Ok(Some(e)) = error {
-                        lp.abort(token, crate::CloseReason::Error(e));
-                    }
+                if ready.hung_up {
+                    lp.notice_reset(token);
                 }
                 if ready.read {
                     self.read_ready(lp, token);

@@ -137,6 +137,10 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
             // Both halves have ended: nothing can happen any more.
             core.end(token, CloseReason::Local);
         }
+        drop(core);
+        if P::EDGE {
+            lp.notice_reset(token);
+        }
     }
 
     fn read_refused(&self, lp: &Shared, token: Token, e: io::Error) {

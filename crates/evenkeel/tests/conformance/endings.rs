@@ -27,6 +27,7 @@ on_every_kernel! {
     i30_both_sides_close_at_once,
     i30_both_sides_end_their_halves_at_once,
     i31_a_reset_behind_data_in_the_backlog,
+    i31_a_reset_that_comes_with_the_end,
     i31_after_a_reset_no_operation_waits,
     i07_i31_whatever_is_done_after_a_reset_that_nobody_heard_of,
     a_reset_after_the_end_of_the_write_half,
@@ -304,6 +305,24 @@ fn i31_a_reset_behind_data_in_the_backlog(backend: Backend) {
     }
     assert_eq!(s.h.stats().accepted, opened as u64 + u64::from(last.opened.get()));
     assert!(s.turns_in(Duration::from_millis(20)) < 20);
+}
+
+/// The loop hears of both at once: nothing will tell it of the reset again. `select` tells of resets only to who reads, which
+/// nobody does behind an end.
+fn i31_a_reset_that_comes_with_the_end(backend: Backend) {
+    if backend == Backend::Select {
+        return;
+    }
+    let mut s = Server::new(backend);
+    for words in [&b"last words"[..], b""] {
+        let (mut peer, seen) = s.pair(Probe::new().on_eof(|_| {}));
+        s.turns(3);
+        peer.write_all(words).unwrap();
+        peer.shutdown(Shutdown::Write).unwrap();
+        end(peer, End::Reset);
+        s.until("the reset was heard", || seen.closed());
+        assert_eq!((&seen.data.borrow()[..], seen.why()), (words, "error"));
+    }
 }
 
 fn i31_after_a_reset_no_operation_waits(backend: Backend) {

@@ -76,12 +76,8 @@ impl SimDriver {
             lp.core.borrow_mut().wake(token, news & flag::READABLE != 0, news & flag::WRITABLE != 0);
             return lp.run_wakes();
         }
-        if news & flag::HUNG_UP != 0 && flags & flag::EOF != 0 {
-            // Reading cannot tell any more whether the peer has reset.
-            let error = lp.fd(token).and_then(|fd| self.sys.take_error(fd));
-            if let Ok(Some(e)) = error {
-                lp.abort(token, CloseReason::Error(e));
-            }
+        if news & flag::HUNG_UP != 0 {
+            lp.notice_reset(token);
         }
         self.read_ready(lp, token);
     }
@@ -177,6 +173,8 @@ impl SimDriver {
                     // Both halves have ended: nothing can happen any more.
                     core.end(token, CloseReason::Local);
                 }
+                drop(core);
+                lp.notice_reset(token);
             }
             Ok(bytes) => {
                 lp.stats.add_n(&lp.stats.bytes_in, bytes.len() as u64);

@@ -234,6 +234,7 @@ impl Kernel {
                 if n == 0 { Ok(0) } else { self.pipe_put(host, to, &memory[..n], true) }
             }
             (true, false) => {
+                self.pipe_of(host, from, false)?;
                 // What takes no pages is told before it is known whether there are any.
                 if let Kind::Spare | Kind::Epoll(_) | Kind::Bell(_) | Kind::Ring(_) =
                     self.object(host, to)?.kind

@@ -8,31 +8,34 @@
 //! ```
 //! use std::io::{Read, Write};
 //!
-//! use evenkeel::net::{Conn, Limits, ListenOptions};
-//! use evenkeel::sim::blocking::{TcpStream, alone};
-//! use evenkeel::{Backend, EventLoop, Handler};
+//! use evenkeel::net::{Limits, ListenOptions};
+//! use evenkeel::sim::blocking::{TcpStream, alone, spawn};
+//! use evenkeel::{Backend, Conn, EventLoop, Handler};
 //!
 //! struct Echo;
 //!
 //! impl Handler for Echo {
-//!     fn on_data(&mut self, conn: &mut Conn<'_>, data: &[u8]) {
-//!         let _ = conn.write(data);
+//!     fn on_data(&mut self, conn: &mut Conn<'_>, bytes: &[u8]) {
+//!         conn.write(bytes);
 //!     }
 //! }
 //!
 //! fn an_echo_comes_back() {
 //!     let mut events = EventLoop::new().unwrap();
 //!     let h = events.handle();
-//!     let pool = h.pool(Limits::default());
-//!     let listener = pool.listen("127.0.0.1:0", &ListenOptions::default(), |_: &_| Echo).unwrap();
-//!     let mut peer = TcpStream::connect(h.listener_addr(listener).unwrap().socket_addr().unwrap()).unwrap();
-//!     peer.write_all(b"hello").unwrap();
-//!     for _ in 0..5 {
-//!         events.poll().unwrap();
-//!     }
-//!     let mut answer = [0; 5];
-//!     peer.read_exact(&mut answer).unwrap();
-//!     assert_eq!(&answer, b"hello");
+//!     let listener = h.pool(Limits::default()).listen("127.0.0.1:0", &ListenOptions::default(), |_: &_| Echo).unwrap();
+//!     let address = h.listener_addr(listener).unwrap().socket_addr().unwrap();
+//!     let remote = h.remote();
+//!     let peer = spawn(move || {
+//!         let mut peer = TcpStream::connect(address).unwrap();
+//!         peer.write_all(b"hello").unwrap();
+//!         let mut answer = [0; 5];
+//!         peer.read_exact(&mut answer).unwrap();
+//!         remote.run(|h| h.stop()).unwrap();
+//!         answer
+//!     });
+//!     events.run().unwrap();
+//!     assert_eq!(&peer.join().unwrap(), b"hello");
 //! }
 //!
 //! // The running kernel, the model of a contract, and the driver of epoll over the model of its system calls.

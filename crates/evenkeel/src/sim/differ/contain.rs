@@ -200,8 +200,9 @@ impl Run {
             ) if is_pending_error(error) => {
                 self.break_up(*on);
                 let taken = self.side.run(&Op::TakeError { on: *on });
-                let unix = self.ends.get(on).is_some_and(|end| !end.tcp);
-                // One end of a Unix socket that is shut says so, and keeps its error for a reader.
+                // One end of a Unix socket that is shut says so, and keeps its error for a reader. A number that was closed may be
+                // any socket's by now.
+                let unix = self.ends.get(on).is_none_or(|end| !end.tcp);
                 let kept = unix && error == "EPIPE";
                 check(taken == Answer::Pending(None) || kept, || {
                     format!("{error} was told and is pending still: {taken:?}")

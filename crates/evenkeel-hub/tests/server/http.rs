@@ -291,7 +291,7 @@ fn a_body_slower_than_the_least_rate_is_cut_off() {
 #[test]
 fn every_body_and_every_head_of_a_kept_connection_has_its_own_deadline() {
     on_every_backend(|backend| {
-        let limits = "[limits]\nbody_deadline_seconds = 1\nhandshake_deadline_seconds = 1";
+        let limits = "[limits]\nbody_deadline_seconds = 2\nhandshake_deadline_seconds = 2";
         let hub = Hub::with(backend, &config("", "", limits));
         let post = "POST /nowhere HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody";
         let get = "GET /nowhere HTTP/1.1\r\nHost: h\r\n\r\n";

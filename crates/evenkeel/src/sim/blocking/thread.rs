@@ -145,6 +145,7 @@ pub fn sleep(time: Duration) {
             // It fails only if the world has ended, which nobody waits for.
             drop(woken);
         }
+        // Outside of a world it is what it is called.
         None => std::thread::sleep(time),
     }
 }

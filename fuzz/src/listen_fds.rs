@@ -10,9 +10,8 @@ pub fn run(bytes: &[u8]) {
         parts(bytes).map(|value| std::str::from_utf8(value).ok().filter(|text| !text.is_empty()));
     let this = 4711;
     let number = |text: &str| {
-        let digits = text.strip_prefix('+').unwrap_or(text);
-        let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-        digits.parse::<u64>().ok().filter(|_| plain)
+        let plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
+        text.parse::<u64>().ok().filter(|_| plain)
     };
     let told = passed(this, pid, fds, names);
     let (Some(pid), Some(fds)) = (pid, fds) else {
@@ -23,9 +22,7 @@ pub fn run(bytes: &[u8]) {
         None => assert!(told.is_err(), "LISTEN_PID={pid:?}"),
         Some(pid) if pid != u64::from(this) => assert!(matches!(told, Ok(None))),
         Some(_) => {
-            // Nothing below nothing is nothing.
-            let nothing = fds.strip_prefix('-').and_then(number).filter(|n| *n == 0);
-            let count = number(fds).or(nothing).filter(|count| *count < 1 << 20);
+            let count = number(fds).filter(|count| *count < 1 << 20);
             let told = told.ok().flatten();
             assert_eq!(told.as_ref().map(|told| told.len() as u64), count, "LISTEN_FDS={fds:?}");
             let given: Vec<&str> = names.map(|names| names.split(':').collect()).unwrap_or_default();

@@ -10,6 +10,8 @@ use crate::sys::{Real, Sys};
 
 /// The first descriptor that is passed; those before it are the standard streams.
 const FIRST: RawFd = 3;
+/// More descriptors than a process can have, by the kernel's own default for the most of them (`fs.nr_open`).
+const MOST: RawFd = 1 << 20;
 
 /// Whether they have been taken. It is the process's, as the descriptors and the environment are: two owners of one number
 /// would close each other's, and the environment cannot be changed to say so, since other threads may read it.
@@ -135,18 +137,23 @@ pub(super) fn passed(
 ) -> io::Result<Option<Passed>> {
     let (Some(pid), Some(fds)) = (pid, fds) else { return Ok(None) };
     let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
-    let pid: u32 = pid.parse().map_err(|_| invalid(format!("LISTEN_PID is `{pid}`, no process")))?;
+    let pid: u32 = decimal(pid).ok_or_else(|| invalid(format!("LISTEN_PID is `{pid}`, no process")))?;
     if pid != this {
         return Ok(None);
     }
-    let count: RawFd = fds.parse().map_err(|_| invalid(format!("LISTEN_FDS is `{fds}`, no number")))?;
-    // More than a process can have.
-    if !(0..1 << 20).contains(&count) {
-        return Err(invalid(format!("LISTEN_FDS is {count}")));
-    }
+    let count: u32 = decimal(fds).ok_or_else(|| invalid(format!("LISTEN_FDS is `{fds}`, no number")))?;
+    let count = RawFd::try_from(count).ok().filter(|count| *count < MOST);
+    let Some(count) = count else {
+        return Err(invalid(format!("LISTEN_FDS is {fds}, more than a process can have")));
+    };
     let mut names = names.filter(|names| !names.is_empty()).map(|names| names.split(':'));
     let mut name = || names.as_mut().and_then(Iterator::next).map(str::to_owned);
     Ok(Some((FIRST..FIRST + count).map(|number| (number, name())).collect()))
+}
+
+/// A number of digits only: what service managers write. Signs, which `parse` takes, stand for a mistake.
+fn decimal(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 #[cfg(test)]
@@ -172,8 +179,11 @@ mod tests {
 
     #[test]
     fn variables_that_make_no_sense_are_an_error() {
-        for (pid, fds) in [("x", "1"), ("7", "x"), ("7", "-1"), ("7", "4294967296"), ("7", "2147483647")] {
-            assert!(passed(7, Some(pid), Some(fds), None).is_err(), "{pid} {fds}");
+        for pid in ["x", "", "+7", " 7", "4294967296"] {
+            assert!(passed(7, Some(pid), Some("1"), None).is_err(), "{pid}");
+        }
+        for fds in ["x", "", "-1", "+1", "-0", "1048576", "2147483647", "2147483648", "4294967296"] {
+            assert!(passed(7, Some("7"), Some(fds), None).is_err(), "{fds}");
         }
     }
 }

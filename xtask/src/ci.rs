@@ -38,14 +38,14 @@ pub(crate) fn run(root: &Path) -> Outcome {
             }
         };
         println!("{name}: {}", if passed { "passed" } else { "FAILED" });
-        tally += Tally::of(passed);
+        tally += Tally::of(name, passed);
     }
     println!("\nFuzzing: cargo xtask fuzz");
     let passed = fuzz::run(root, &fuzz::Options::bounded()).unwrap_or_else(|error| {
         println!("{error}");
         false
     });
-    tally += Tally::of(passed);
+    tally += Tally::of("Fuzzing", passed);
     println!("\n{tally}");
     Ok(tally.success())
 }

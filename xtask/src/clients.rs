@@ -63,7 +63,7 @@ impl Bench<'_> {
         }
         // That the hub ends well after all this is a check too.
         tally += match hub.stop() {
-            Ok(()) => Tally::of(true),
+            Ok(()) => Tally::new(1, 0),
             Err(error) => failure(&error),
         };
         tally
@@ -101,7 +101,7 @@ impl Bench<'_> {
 
 fn failure(error: &str) -> Tally {
     println!("{error}");
-    Tally::of(false)
+    Tally::failure(error)
 }
 
 fn scripts(directory: &Path) -> Result<Vec<PathBuf>, String> {

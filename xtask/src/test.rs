@@ -86,7 +86,7 @@ pub(crate) fn count(root: &Path, options: &Options) -> Tally {
 
 fn failure(error: &str) -> Tally {
     println!("{error}");
-    Tally::of(false)
+    Tally::failure(error)
 }
 
 /// The contract's tests over the simulated kernel, which depend on nothing but their seed: once is enough.

@@ -90,11 +90,11 @@ pub(crate) fn count(root: &Path) -> Result<Tally, String> {
     let reports = on_backends(root, &suite, &options)?;
     let mut tally = Tally::default();
     for report in &reports {
-        tally.passed += report.count(Report::is_good) as u64;
-        tally.failed += report.count(|case| !Report::is_good(case)) as u64;
+        tally += Tally::new(report.count(Report::is_good) as u64, 0);
+        report.failures().for_each(|line| tally += Tally::failure(&line));
     }
     if !passed(&options, &reports) && tally.success() {
-        tally += Tally::of(false);
+        tally += Tally::failure("The Autobahn suite did not run all of its cases.");
     }
     Ok(tally)
 }

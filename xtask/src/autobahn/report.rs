@@ -37,13 +37,19 @@ impl Report {
     /// A line for each case that is neither strictly right nor a mere observation, with the command that runs it again.
     pub(super) fn noteworthy(&self) -> Vec<String> {
         let plain = |verdict: &str| matches!(verdict, "OK" | "INFORMATIONAL");
-        let backend = &self.backend;
-        let line = |case: &Case| {
-            let Case { id, behavior, close } = case;
-            let again = format!("cargo xtask autobahn --backend {backend} --cases {id}");
-            format!("{backend}: case {id}: behaviour {behavior}, close {close} ({again})")
-        };
-        self.cases.iter().filter(|case| !plain(&case.behavior) || !plain(&case.close)).map(line).collect()
+        let noteworthy = |case: &&Case| !plain(&case.behavior) || !plain(&case.close);
+        self.cases.iter().filter(noteworthy).map(|case| self.line(case)).collect()
+    }
+
+    /// A line for each case that counts as failed.
+    pub(super) fn failures(&self) -> impl Iterator<Item = String> {
+        self.cases.iter().filter(|case| !Self::is_good(case)).map(|case| self.line(case))
+    }
+
+    fn line(&self, case: &Case) -> String {
+        let (backend, Case { id, behavior, close }) = (&self.backend, case);
+        let again = format!("cargo xtask autobahn --backend {backend} --cases {id}");
+        format!("{backend}: case {id}: behaviour {behavior}, close {close} ({again})")
     }
 }
 

@@ -106,11 +106,12 @@ fn subscribers_of_the_hub_are_measured() {
     }
 }
 
-/// More of them than a descriptor table allows.
+/// More of them than a descriptor table allows. A loop that is behind leaves what it is given in the acceptor's table for a
+/// while, for which there is room.
 #[test]
 fn a_hub_holds_more_than_a_table_of_descriptors() {
     let mut limited = Command::new("sh");
-    limited.args(["-c", r#"ulimit -n 1300 && exec "$0" "$@""#, env!("CARGO_BIN_EXE_evenkeel-lab")]);
+    limited.args(["-c", r#"ulimit -n 1700 && exec "$0" "$@""#, env!("CARGO_BIN_EXE_evenkeel-lab")]);
     let words = "hub-hold --subscribers 2000 --loops 2 --messages 2";
     let text = checked(run(limited, "hold", words), words);
     for subscriber in ["WebSocket", "event stream"] {

@@ -27,6 +27,8 @@ mod handlers;
 mod loops;
 #[path = "../tests/sim/packets.rs"]
 mod packets;
+#[path = "../tests/sim/resets.rs"]
+mod resets;
 #[path = "../tests/sim/rings.rs"]
 mod rings;
 #[path = "../tests/sim/services.rs"]
@@ -53,6 +55,7 @@ const KINDS: &[&[Kind]] = &[
     handlers::KINDS,
     loops::KINDS,
     packets::KINDS,
+    resets::KINDS,
     &[("rings", rings)],
     services::KINDS,
     slow::KINDS,

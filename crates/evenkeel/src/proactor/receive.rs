@@ -310,8 +310,10 @@ impl<Y: Sys> Uring<Y> {
             // Both halves have ended: nothing can happen any more.
             return core.end(token, CloseReason::Local);
         }
-        // Reading cannot tell any more whether the peer has reset.
+        // Reading cannot tell any more whether the peer has reset: that is asked for, and may have been told before.
         self.poll(&mut core, token);
+        drop(core);
+        lp.notice_reset(token);
     }
 
     /// Receives for a stream, or accepts for a listener, if it is not being done and the owner wants it.

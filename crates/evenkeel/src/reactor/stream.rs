@@ -138,9 +138,7 @@ impl<P: Selector<Y>, Y: Sys> Readiness<P, Y> {
             core.end(token, CloseReason::Local);
         }
         drop(core);
-        if P::EDGE {
-            lp.notice_reset(token);
-        }
+        lp.notice_reset(token);
     }
 
     fn read_refused(&self, lp: &Shared, token: Token, e: io::Error) {

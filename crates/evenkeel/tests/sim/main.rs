@@ -54,6 +54,7 @@ mod comings;
 mod handlers;
 mod loops;
 mod packets;
+mod resets;
 mod rings;
 mod services;
 mod slow;

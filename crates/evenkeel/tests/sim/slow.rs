@@ -20,19 +20,19 @@ fn byte(at: usize) -> u8 {
     (at * 7 + at / 251) as u8
 }
 
-fn bytes(n: usize) -> Vec<u8> {
+pub(crate) fn bytes(n: usize) -> Vec<u8> {
     (0..n).map(byte).collect()
 }
 
 /// Limits by which nothing ends but what a world looks at.
-fn patient() -> Limits {
+pub(crate) fn patient() -> Limits {
     let mut limits = Limits::default();
     (limits.idle_timeout, limits.message_deadline, limits.max_queue_age) = (None, None, None);
     limits
 }
 
 /// What a server tells the world: when, and why, connections ended.
-type Ends = Rc<RefCell<Vec<(Duration, String)>>>;
+pub(crate) type Ends = Rc<RefCell<Vec<(Duration, String)>>>;
 
 /// Runs until so much time has passed, and then ends the world's client.
 async fn hold_open(server: SocketAddr, request: &[u8], time: Duration) -> io::Result<()> {
@@ -279,92 +279,6 @@ fn i28_a_lingering_close_ends_for_who_never_stops(
     Ok(())
 }
 
-/// Goes on after its peer's end, and says nothing.
-struct Stays(Ends);
-
-impl Handler for Stays {
-    fn on_data(&mut self, _: &mut Conn<'_>, _: &[u8]) {}
-
-    fn on_eof(&mut self, _: &mut Conn<'_>) {}
-
-    fn on_close(&mut self, _: ConnId, reason: &CloseReason) {
-        self.0.borrow_mut().push((sim::elapsed(), reason.name().to_owned()));
-    }
-}
-
-/// A peer that has ended its half, and resets later, is gone. `select` tells of it only to who reads, which nobody does
-/// behind an end: there the idle timeout finds out, or the next write.
-fn i31_a_reset_after_the_end_is_heard(world: &mut World, backend: Backend) -> Result<(), Failure> {
-    if backend == Backend::Select {
-        return Ok(());
-    }
-    world.set_backend(backend);
-    world.swarm(KERNEL);
-    let ends: Ends = Rc::default();
-    let of_server = ends.clone();
-    let server = world.host("server", move || {
-        let ends = of_server.clone();
-        async move {
-            let make = move |_: &_| Stays(ends.clone());
-            Handle::current().pool(patient()).listen("0.0.0.0:7000", &ListenOptions::default(), make)?;
-            std::future::pending().await
-        }
-    });
-    let address = SocketAddr::new(world.ip(server), 7000);
-    world.client("client", move || async move {
-        time::sleep(Duration::from_millis(1)).await;
-        let mut stream = Stream::connect(address).await?;
-        stream.write_all(b"the last word").await?;
-        stream.shutdown().await?;
-        time::sleep(Duration::from_secs(1)).await;
-        stream.abort();
-        time::sleep(Duration::from_secs(5)).await;
-        Ok(())
-    });
-    world.run()?;
-    if ends.borrow().len() != 1 {
-        return Err(world.fail("a reset after the peer's end was not heard (I31)"));
-    }
-    Ok(())
-}
-
-/// Wants nothing any more once something has come.
-struct Enough;
-
-impl Handler for Enough {
-    fn on_data(&mut self, conn: &mut Conn<'_>, _: &[u8]) {
-        conn.pause();
-    }
-}
-
-/// A peer resets a connection whose handler has paused: nobody hears of it, and the loop has nothing to do for it.
-fn i29_a_reset_keeps_nobody_busy(world: &mut World, backend: Backend) -> Result<(), Failure> {
-    world.set_backend(backend);
-    let server = world.host("server", || async {
-        let handle = Handle::current();
-        handle.pool(patient()).listen("0.0.0.0:7000", &ListenOptions::default(), |_: &_| Enough)?;
-        time::sleep(Duration::from_secs(2)).await;
-        let before = handle.stats().turns;
-        time::sleep(Duration::from_secs(3)).await;
-        let turns = handle.stats().turns - before;
-        if turns > 20 {
-            sim::fail(format!("{turns} turns in three seconds in which nothing happens (I29)"));
-        }
-        std::future::pending().await
-    });
-    let address = SocketAddr::new(world.ip(server), 7000);
-    world.client("client", move || async move {
-        time::sleep(Duration::from_millis(1)).await;
-        let mut stream = Stream::connect(address).await?;
-        stream.write_all(b"enough").await?;
-        time::sleep(Duration::from_millis(500)).await;
-        stream.abort();
-        time::sleep(Duration::from_secs(6)).await;
-        Ok(())
-    });
-    world.run()
-}
-
 /// What those share who are written to and those who make others write.
 #[derive(Default)]
 struct Board {
@@ -538,11 +452,9 @@ on_every_driver! {
     i04_each_direction_waits_by_itself(0..10, &[]);
     i41_i47_queues_have_caps(0..10, &[]);
     i28_a_close_ends_in_its_time(0..6, &[]);
-    i29_a_reset_keeps_nobody_busy(0..3, &[]);
     i30_unread_bytes_do_not_destroy_the_answer(0..15, &[]);
     i30_what_comes_after_a_lingering_close_destroys_nothing(0..15, &[]);
     i28_a_lingering_close_ends_for_who_never_stops(0..1, &[]);
-    i31_a_reset_after_the_end_is_heard(0..6, &[]);
     i35_many_written_to_at_once(0..15, &[]);
     i39_wakers_may_do_anything(0..10, &[]);
 }

@@ -328,7 +328,7 @@ impl Kernel {
         for part in from {
             bytes.extend_from_slice(&part[..part.len().min(most - bytes.len())]);
         }
-        self.transmit(id, peer, bytes.into());
+        self.transmit(id, peer, &bytes);
         self.network_faults(id, peer);
         Ok(most)
     }
@@ -488,12 +488,13 @@ impl Kernel {
     }
 
     /// Sends bytes on their way, in one piece or in several.
-    fn transmit(&mut self, from: ObjectId, to: ObjectId, mut bytes: VecDeque<u8>) {
-        while bytes.len() > self.net.segment {
-            let rest = bytes.split_off(self.net.segment);
-            self.push(Some(to), Load::Bytes(std::mem::replace(&mut bytes, rest)), from);
+    ///
+    /// Each piece owns just its bytes: one that keeps the room of all that follow makes a small segment's write
+    /// cost its length squared.
+    fn transmit(&mut self, from: ObjectId, to: ObjectId, bytes: &[u8]) {
+        for piece in bytes.chunks(self.net.segment) {
+            self.push(Some(to), Load::Bytes(VecDeque::from(piece.to_vec())), from);
         }
-        self.push(Some(to), Load::Bytes(bytes), from);
     }
 
     /// Puts something on the way to an end; nothing overtakes what was sent before.

@@ -31,7 +31,9 @@ fn is_plain_request(head: &RequestHead<'_>) -> bool {
     let bare = head.framing() == Framing::None && head.values("sec-websocket-protocol").next().is_none();
     let asks =
         is("upgrade", b"websocket") && is("connection", b"Upgrade") && is("sec-websocket-version", b"13");
-    head.method() == "GET" && head.bytes().windows(10).any(|w| w == b" HTTP/1.1\r") && key && bare && asks
+    // Just the request line: a field's value may hold the same words.
+    let first = head.bytes().split(|&byte| byte == b'\n').next().unwrap_or_default();
+    head.method() == "GET" && first.ends_with(b" HTTP/1.1\r") && key && bare && asks
 }
 
 fn accepted(head: &RequestHead<'_>, upgrade: &Upgrade<'_>) {

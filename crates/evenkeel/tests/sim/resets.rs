@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use evenkeel::net::{ListenOptions, Stream};
-use evenkeel::sim::{self, Failure, World};
+use evenkeel::sim::{self, Failure, Fault, World};
 use evenkeel::{Backend, CloseReason, Conn, ConnId, Handle, Handler, time};
 
 use crate::slow::{Ends, bytes, patient};
@@ -161,8 +161,51 @@ fn i31_a_reset_behind_much_is_heard(world: &mut World, backend: Backend) -> Resu
     Ok(())
 }
 
+const ANSWER: usize = 20_000;
+
+/// Answers when its peer has ended, and closes.
+struct Answers;
+
+impl Handler for Answers {
+    fn on_data(&mut self, _: &mut Conn<'_>, _: &[u8]) {}
+
+    fn on_eof(&mut self, conn: &mut Conn<'_>) {
+        conn.write(&bytes(ANSWER));
+        conn.close();
+    }
+}
+
+/// A connection that both ends have ended is over: whatever a network does then, what has come can be read to its end.
+fn i30_no_reset_comes_after_both_ends(world: &mut World, backend: Backend) -> Result<(), Failure> {
+    world.set_backend(backend);
+    world.set_fault(Fault::ResetAfterEnd, 1.0);
+    let server = world.host("server", || async {
+        Handle::current()
+            .pool(patient())
+            .listen("0.0.0.0:7000", &ListenOptions::default(), |_: &_| Answers)?;
+        std::future::pending().await
+    });
+    let address = SocketAddr::new(world.ip(server), 7000);
+    world.client("client", move || async move {
+        time::sleep(Duration::from_millis(1)).await;
+        let mut stream = Stream::connect(address).await?;
+        stream.write_all(b"a question").await?;
+        // Behind bytes that are unread, the end of this half could be struck.
+        time::sleep(Duration::from_secs(1)).await;
+        stream.shutdown().await?;
+        let mut answer = vec![0; ANSWER];
+        stream.read_exact(&mut answer).await?;
+        if answer != bytes(ANSWER) || stream.read(&mut [0; 1]).await? != 0 {
+            sim::fail("what came before both ends was not read to its end (I30)");
+        }
+        Ok(())
+    });
+    world.run()
+}
+
 on_every_driver! {
     i29_a_reset_keeps_nobody_busy(0..3, &[]);
+    i30_no_reset_comes_after_both_ends(0..3, &[]);
     i31_a_reset_after_the_end_is_heard(0..6, &[]);
     i31_a_reset_behind_much_is_heard(0..2, &[]);
 }

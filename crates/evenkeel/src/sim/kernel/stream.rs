@@ -573,7 +573,8 @@ impl Kernel {
                 }
                 Load::Fin => {
                     stream.shut_read = true;
-                    ended = !stream.inbox.ready.is_empty();
+                    // A connection that both ends have ended is over, and nothing resets it any more.
+                    ended = !stream.inbox.ready.is_empty() && !stream.shut_write;
                     stream.ended = true;
                     if stream.shut_write {
                         stream.state = State::Closed;
